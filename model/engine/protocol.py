@@ -1,0 +1,186 @@
+"""What an engine takes and yields: the boundary between `model` and whoever serves it.
+
+Both engines are asynchronous and own their batching; callers start as many generations as they
+like. Closing the iterator (or cancelling its task) stops the work within one token or one
+denoising step and frees what it held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class TextSegment:
+    """Text in the context, not yet tokenised. Special tokens spelled in it are neutralised."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TokenSegment:
+    """Text that the model generated, as the exact ids it sampled."""
+
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageSegment:
+    """An image in the context. `digest` is the hash of its bytes, a key for feature caches."""
+
+    image: Image.Image
+    digest: str
+    generated: bool = False
+
+
+Segment = TextSegment | TokenSegment | ImageSegment
+
+
+@dataclass(frozen=True)
+class TextSampling:
+    """Sampling parameters of a text turn, with vLLM's names.
+
+    `images` says whether the turn may end by beginning an image: `allow`, `forbid`, or `force`
+    (begin one at once, without sampling any text).
+    """
+
+    max_tokens: int = 256
+    min_tokens: int = 0
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    images: Literal["allow", "forbid", "force"] = "allow"
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """Newly generated text; `token_ids` are the ids behind it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TextEnd:
+    """The end of a text turn. With reason `image`, `image_tokens` are [77, D] float32."""
+
+    reason: Literal["stop", "length", "image"]
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
+    image_tokens: torch.Tensor | None = None
+
+
+class TextEngine(Protocol):
+    """Continues an interleaved context with text, up to its end or the next image."""
+
+    async def start(self) -> None:
+        """Load the model and warm up."""
+        ...
+
+    def generate(
+        self,
+        context: tuple[Segment, ...],
+        sampling: TextSampling,
+        request_id: str,
+        resume: tuple[int, ...] = (),
+        priority: int = 0,
+    ) -> AsyncIterator[TextDelta | TextEnd]:
+        """Yield deltas, then exactly one `TextEnd`.
+
+        `resume` are ids already streamed of this same turn: they count as output (for limits and
+        penalties), are not yielded again, and generation goes on after them.
+
+        Raises:
+            ValueError: the context does not fit the model (length, number of images).
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Stop the engine and free its memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSampling:
+    """Parameters of one picture. None takes the checkpoint's default."""
+
+    width: int | None = None
+    height: int | None = None
+    num_inference_steps: int = 30
+    guidance_scale: float = 7.5
+    guidance_rescale: float = 0.0
+    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = "ddpm"
+    seed: int = 0
+    num_previews: int = 0
+
+
+@dataclass(frozen=True)
+class ImageProgress:
+    """Denoising step `step` of `total` is done."""
+
+    step: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ImagePreview:
+    """The `number`-th partial picture."""
+
+    number: int
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class ImageEnd:
+    """The finished picture."""
+
+    image: Image.Image
+    seed: int
+
+
+class ImageEngine(Protocol):
+    """Draws pictures from image tokens, many requests in one batch."""
+
+    async def start(self) -> None:
+        """Load the model, compile or load engines, and warm up."""
+        ...
+
+    def generate(
+        self,
+        image_tokens: torch.Tensor,
+        previous: ImageSegment | None,
+        sampling: ImageSampling,
+        request_id: str,
+        deadline: float | None = None,
+    ) -> AsyncIterator[ImageProgress | ImagePreview | ImageEnd]:
+        """Yield progress and previews, then exactly one `ImageEnd`.
+
+        Args:
+            image_tokens: [77, D] float32, from `TextEnd`.
+            previous: the immediately preceding image of the context, whose features the
+                synchronizer reads.
+            sampling: parameters of the picture.
+            request_id: for logs and fairness.
+            deadline: time.monotonic() by which the picture must be done; earlier goes first.
+
+        Raises:
+            ValueError: the parameters are outside what the engine's graphs accept.
+            TimeoutError: the deadline passed.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Stop the engine and free its memory."""
+        ...

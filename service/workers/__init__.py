@@ -1,0 +1,1 @@
+"""The consumers of the job streams: one text stage, one image stage."""
