@@ -1,0 +1,201 @@
+"""A checkpoint is a directory: JSON configuration, safetensors, a tokenizer, and a manifest.
+
+    config.json                        MMInterleavedConfig
+    model.safetensors                  all tensors under their official names, or, sharded,
+    model-00001-of-0000N.safetensors   ... with model.safetensors.index.json
+    tokenizer.json                     a `tokenizers` tokenizer
+    tokenizer_config.json              its settings for transformers
+    manifest.json                      size and sha256 of every other file
+
+Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+
+from model.config import MMInterleavedConfig
+
+if TYPE_CHECKING:
+    from model.mm_interleaved import MMInterleaved
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+MANIFEST = "manifest.json"
+
+_CHUNK_BYTES = 1 << 20
+
+# The VAE decodes in float32 as officially: in half precision SD's decoder overflows.
+FLOAT32_PREFIXES = ("image_decoder.decoder.vae.", "visual_tokenizer.clip_")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint directory is incomplete, damaged, or of another shape than its configuration."""
+
+
+def load_config(directory: Path | str) -> MMInterleavedConfig:
+    """The configuration of a checkpoint.
+
+    Raises:
+        CheckpointError: the directory holds none.
+    """
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory} is no checkpoint: it has no {CONFIG}")
+    return MMInterleavedConfig.load(path)
+
+
+def load_tokenizer(directory: Path | str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint."""
+    directory = Path(directory)
+    settings = json.loads((directory / TOKENIZER_CONFIG).read_text())
+    tokens = {k: v for k, v in settings.items() if k.endswith("_token") and isinstance(v, str)}
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(directory / TOKENIZER), clean_up_tokenization_spaces=False, **tokens
+    )
+
+
+def weight_map(directory: Path | str) -> dict[str, str]:
+    """Which file of a checkpoint holds each tensor.
+
+    Raises:
+        CheckpointError: the directory holds no weights.
+    """
+    directory = Path(directory)
+    if (index := directory / INDEX).is_file():
+        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        return files
+    if not (directory / WEIGHTS).is_file():
+        raise CheckpointError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
+    with safe_open(directory / WEIGHTS, framework="pt") as file:
+        return dict.fromkeys(file.keys(), WEIGHTS)
+
+
+def iter_tensors(
+    directory: Path | str, prefixes: Collection[str] = (), device: str = "cpu"
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield names and tensors, one at a time; `prefixes` chooses some of them."""
+    directory = Path(directory)
+    by_file: dict[str, list[str]] = {}
+    for name, file_name in weight_map(directory).items():
+        if not prefixes or name.startswith(tuple(prefixes)):
+            by_file.setdefault(file_name, []).append(name)
+    for file_name, names in by_file.items():
+        with safe_open(directory / file_name, framework="pt", device=device) as file:
+            for name in names:
+                yield name, file.get_tensor(name)
+
+
+def load_model(
+    directory: Path | str,
+    components: Sequence[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> MMInterleaved:
+    """The model of a checkpoint in evaluation mode, or some of its components.
+
+    Floating-point tensors are cast to `dtype`, except those of `FLOAT32_PREFIXES`.
+
+    Raises:
+        CheckpointError: tensors are missing or of another shape.
+    """
+    from model.mm_interleaved import MMInterleaved
+
+    config = load_config(directory)
+    with torch.device("meta"):
+        model = MMInterleaved(config) if components is None else MMInterleaved(config, components)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in iter_tensors(directory):
+        if name not in expected:
+            continue
+        if tensor.shape != expected[name]:
+            raise CheckpointError(
+                f"{name}: shape {tuple(tensor.shape)}, configured {tuple(expected[name])}"
+            )
+        state[name] = tensor.to(device, serving_dtype(name, tensor.dtype, dtype))
+    if missing := sorted(set(expected) - set(state)):
+        raise CheckpointError(f"{directory} lacks {len(missing)} tensors: {', '.join(missing[:9])}")
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def serving_dtype(name: str, stored: torch.dtype, wanted: torch.dtype) -> torch.dtype:
+    """The type in which a tensor is served: the policy per module, in one place."""
+    if not stored.is_floating_point:
+        return stored
+    return torch.float32 if name.startswith(FLOAT32_PREFIXES) else wanted
+
+
+def save_model(
+    model: MMInterleaved, tokenizer: PreTrainedTokenizerFast, directory: Path | str
+) -> None:
+    """Write a complete checkpoint directory in one weights file."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    model.config.save(directory / CONFIG)
+    save_tokenizer(tokenizer, directory)
+    write_manifest(directory)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write a tokenizer's two files."""
+    tokenizer.backend_tokenizer.save(str(directory / TOKENIZER))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        **{k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
+    }
+    (directory / TOKENIZER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def write_manifest(directory: Path, known: Mapping[str, str] | None = None) -> None:
+    """Write the manifest last: a directory with one is complete. `known` spares hashing twice."""
+    files = {
+        path.name: {
+            "bytes": path.stat().st_size,
+            "sha256": (known or {}).get(path.name) or sha256_of(path),
+        }
+        for path in sorted(directory.iterdir())
+        if path.is_file() and path.name != MANIFEST
+    }
+    (directory / MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n")
+
+
+def verify(directory: Path | str) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        CheckpointError: a file is missing or differs.
+    """
+    directory = Path(directory)
+    files = json.loads((directory / MANIFEST).read_text())["files"]
+    for name, entry in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing")
+        if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
+            raise CheckpointError(f"{path} differs from the manifest")
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

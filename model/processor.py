@@ -1,0 +1,188 @@
+"""Content in, model input out: prompt ids by the official rules, pictures as pixel values.
+
+A prompt is `bos`, then the context in reading order. An image is one `soi` token followed by
+`num_img_token` placeholders; white space next to an image disappears, as it does around special
+tokens in the official tokenizer, and neighbouring texts are joined by one space. Each run of text
+between images is tokenised on its own.
+
+Special tokens spelled in a user's text are ordinary characters here: they never become ids with a
+meaning. Only `encode_trusted` reads them, for documents that the operator wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from model.config import MMInterleavedConfig
+from model.engine.protocol import ImageSegment, Segment, TextSegment, TokenSegment
+
+SOI_TOKEN = "<|beginofimage|>"
+IMAGE_TOKEN = "<|image|>"
+
+# Beyond this ratio of the sides, resizing before cropping would cost memory without bound.
+_MAX_FULL_RESIZE_RATIO = 16
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The ids of a context, with its images and the hashes of their bytes in reading order."""
+
+    input_ids: tuple[int, ...]
+    images: tuple[Image.Image, ...]
+    digests: tuple[str, ...]
+
+
+class Processor:
+    """Turns contexts into prompts, pictures into pixels, and ids back into text."""
+
+    def __init__(self, config: MMInterleavedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.special = config.special_tokens
+        # A copy of our own: whether spelled special tokens count is a state of the tokenizer.
+        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        self._plain.no_padding()
+        self._plain.no_truncation()
+        self._reserved = {
+            token.content: index
+            for index, token in self._plain.get_added_tokens_decoder().items()
+            if token.special
+        }
+        alternatives = sorted(map(re.escape, self._reserved), key=len, reverse=True)
+        self._reserved_pattern = re.compile(f"({'|'.join(alternatives)})")
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The ids that stand for one image."""
+        special = self.special
+        return (special.soi_token_id, *[special.image_token_id] * self.config.num_img_token)
+
+    def encode(self, context: Sequence[Segment], begin_image: bool = False) -> Prompt:
+        """The prompt of a context; with `begin_image` it ends by beginning one more image.
+
+        Raises:
+            ValueError: generated ids hold an image's tokens where no image stands.
+        """
+        ids = [self.special.bos_token_id]
+        images: list[ImageSegment] = []
+        for position, segment in enumerate(context):
+            if isinstance(segment, ImageSegment):
+                ids.extend(self.image_ids)
+                images.append(segment)
+            elif isinstance(segment, TokenSegment):
+                ids.extend(self.generated_ids(segment.token_ids))
+            elif not (position and isinstance(context[position - 1], TextSegment)):
+                ids.extend(self.encode_text(self._run_of_text(context, position, begin_image)))
+        if begin_image:
+            ids.append(self.special.soi_token_id)
+        return Prompt(tuple(ids), tuple(s.image for s in images), tuple(s.digest for s in images))
+
+    def _run_of_text(self, context: Sequence[Segment], start: int, begin_image: bool) -> str:
+        """The neighbouring texts from `start` on, stripped where an image is next to them."""
+        stop = start
+        texts: list[str] = []
+        while stop < len(context) and isinstance(segment := context[stop], TextSegment):
+            texts.append(segment.text)
+            stop += 1
+        text = " ".join(texts)
+        if start and isinstance(context[start - 1], ImageSegment):
+            text = text.lstrip()
+        if isinstance(context[stop], ImageSegment) if stop < len(context) else begin_image:
+            text = text.rstrip()
+        return text
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of user text. None of them is a special token's, whatever the text spells."""
+        ids = self._ids(text)
+        if not self._holds_special(ids):
+            return ids
+        # The vocabulary can merge the spelling of a special token back into its id: cut it.
+        pieces: Iterable[str] = self._reserved_pattern.split(text)
+        return [index for piece in pieces for index in self._ids_of_piece(piece)]
+
+    def _ids_of_piece(self, piece: str) -> list[int]:
+        ids = self._ids(piece)
+        if not self._holds_special(ids):
+            return ids
+        return [index for half in (piece[:1], piece[1:]) for index in self._ids(half)]
+
+    def encode_trusted(self, text: str) -> list[int]:
+        """The ids of text whose special tokens are meant, with white space around them removed."""
+        parts = self._reserved_pattern.split(text)
+        ids: list[int] = []
+        for position, part in enumerate(parts):
+            if position % 2:
+                ids.append(self._reserved[part])
+                continue
+            part = part.lstrip() if position else part
+            part = part.rstrip() if position < len(parts) - 1 else part
+            ids.extend(self._ids(part))
+        return ids
+
+    def generated_ids(self, token_ids: Sequence[int]) -> list[int]:
+        """Sampled ids as they go back into a context: without the token that ended them.
+
+        Raises:
+            ValueError: they hold an image's tokens before their end.
+        """
+        ends = (self.special.eos_token_id, self.special.soi_token_id)
+        ids = list(token_ids[:-1] if token_ids and token_ids[-1] in ends else token_ids)
+        if self.special.soi_token_id in ids or self.special.image_token_id in ids:
+            raise ValueError("generated ids hold an image's tokens where no image stands")
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids, special tokens left out."""
+        text: str = self._plain.decode(list(token_ids), skip_special_tokens=True)
+        return text
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Pixel values [3, S, S] in [0, 1]: the shorter side resized to S, the centre cropped."""
+        cropped = centre_crop(image, self.config.vision.image_size)
+        values_SSC = np.asarray(cropped, dtype=np.float32) / np.float32(255)
+        return torch.from_numpy(values_SSC.transpose(2, 0, 1).copy())
+
+    def _ids(self, text: str) -> list[int]:
+        if not text:
+            return []
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _holds_special(self, ids: Iterable[int]) -> bool:
+        return not set(self._reserved.values()).isdisjoint(ids)
+
+
+def centre_crop(image: Image.Image, side: int) -> Image.Image:
+    """An RGB square of `side` pixels from the middle of an image.
+
+    Halving with a box filter while the shorter side is at least twice too long, then a bicubic
+    resize, then a crop whose offsets are rounded down: the official transform.
+    """
+    image = image.convert("RGB")
+    while min(image.size) >= 2 * side:
+        image = image.resize((image.width // 2, image.height // 2), resample=Image.Resampling.BOX)
+    scale = side / min(image.size)
+    width, height = round(image.width * scale), round(image.height * scale)
+    left, top = (width - side) // 2, (height - side) // 2
+    if max(image.size) > _MAX_FULL_RESIZE_RATIO * min(image.size):
+        # The same pixels, without making those that the crop throws away.
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + side) * across, (top + side) * down)
+        return image.resize((side, side), resample=Image.Resampling.BICUBIC, box=box)
+    image = image.resize((width, height), resample=Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + side, top + side))
+
+
+def to_image(pixels_3HW: torch.Tensor) -> Image.Image:
+    """Pixel values in [0, 1] as an 8-bit picture, rounded half up as officially."""
+    values_HWC = (pixels_3HW.float() * 255 + 0.5).clamp(0, 255).to("cpu", torch.uint8)
+    return Image.fromarray(values_HWC.permute(1, 2, 0).numpy())
