@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +28,15 @@ from torch import Tensor, nn
 
 def deformable_attention(
     values_BVHd: Tensor,
-    sides: Sequence[int],
+    shapes: Sequence[tuple[int, int]],
     places_BLHSP2: Tensor,
     weights_BLHSP: Tensor,
 ) -> Tensor:
-    """Sample square maps of the given sides and sum the samples by weight.
+    """Sample maps of the given shapes and sum the samples by weight.
 
     Args:
         values_BVHd: the maps' positions, row by row, one map after the other.
-        sides: side of each map.
+        shapes: (height, width) of each map.
         places_BLHSP2: (x, y) relative to the map; float32.
         weights_BLHSP: weight of every sample.
 
@@ -44,13 +44,13 @@ def deformable_attention(
         [B, L, H * d] in the values' type.
     """
     if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-        return sample_by_grid(values_BVHd, sides, places_BLHSP2, weights_BLHSP)
-    return sample_by_gather(values_BVHd, sides, places_BLHSP2, weights_BLHSP)
+        return sample_by_grid(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
+    return sample_by_gather(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
 
 
 def sample_by_grid(
     values_BVHd: Tensor,
-    sides: Sequence[int],
+    shapes: Sequence[tuple[int, int]],
     places_BLHSP2: Tensor,
     weights_BLHSP: Tensor,
 ) -> Tensor:
@@ -61,9 +61,9 @@ def sample_by_grid(
     grid_SNLP2 = (2 * places_BLHSP2.float() - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
     weights_SNLP = weights_BLHSP.float().permute(3, 0, 2, 1, 4).flatten(1, 2)
     out_NdL = maps_NdV.new_zeros(1)
-    for level, (start, side) in enumerate(_starts(sides)):
-        map_Ndss = maps_NdV[:, :, start : start + side * side].unflatten(2, (side, side))
-        samples_NdLP = F.grid_sample(map_Ndss, grid_SNLP2[level], align_corners=False)
+    for level, (start, shape) in enumerate(zip(_starts(shapes), shapes, strict=True)):
+        map_Ndhw = maps_NdV[:, :, start : start + math.prod(shape)].unflatten(2, shape)
+        samples_NdLP = F.grid_sample(map_Ndhw, grid_SNLP2[level], align_corners=False)
         out_NdL = out_NdL + (samples_NdLP * weights_SNLP[level, :, None]).sum(-1)
     out_BLD = out_NdL.view(B, H * d, L).transpose(1, 2)
     return out_BLD.to(values_BVHd.dtype)
@@ -71,7 +71,7 @@ def sample_by_grid(
 
 def sample_by_gather(
     values_BVHd: Tensor,
-    sides: Sequence[int],
+    shapes: Sequence[tuple[int, int]],
     places_BLHSP2: Tensor,
     weights_BLHSP: Tensor,
 ) -> Tensor:
@@ -79,22 +79,23 @@ def sample_by_gather(
     B, V, H, d = values_BVHd.shape
     L = places_BLHSP2.shape[1]
     device = values_BVHd.device
-    side_S1 = torch.tensor(sides, device=device).unsqueeze(-1)
-    start_S1 = torch.tensor([start for start, _ in _starts(sides)], device=device).unsqueeze(-1)
-    corner_BLHSP2 = places_BLHSP2.float() * side_S1.unsqueeze(-1) - 0.5
+    size_S12 = torch.tensor([(w, h) for h, w in shapes], device=device).view(-1, 1, 2)
+    corner_BLHSP2 = places_BLHSP2.float() * size_S12 - 0.5
     low_BLHSP2 = corner_BLHSP2.detach().floor()
     above_BLHSP2 = corner_BLHSP2 - low_BLHSP2
+    largest = max((max(shape) for shape in shapes), default=0)
     # Coordinates far outside would overflow the integers; one step outside is as good.
-    low_BLHSP2 = low_BLHSP2.clamp(min=-2, max=max(sides) + 1).long()
+    low_BLHSP2 = low_BLHSP2.clamp(min=-2, max=largest + 1).long()
 
     column_BLHSPK = torch.stack((low_BLHSP2[..., 0], low_BLHSP2[..., 0] + 1), -1)[..., None, :]
     row_BLHSPK = torch.stack((low_BLHSP2[..., 1], low_BLHSP2[..., 1] + 1), -1)[..., :, None]
     x_BLHSPK = torch.stack((1 - above_BLHSP2[..., 0], above_BLHSP2[..., 0]), -1)[..., None, :]
     y_BLHSPK = torch.stack((1 - above_BLHSP2[..., 1], above_BLHSP2[..., 1]), -1)[..., :, None]
 
-    side_S1KK, start_S1KK = side_S1[..., None, None], start_S1[..., None, None]
-    inside = _within(column_BLHSPK, side_S1KK) & _within(row_BLHSPK, side_S1KK)
-    position = row_BLHSPK * side_S1KK + column_BLHSPK + start_S1KK
+    width_S111, height_S111 = size_S12[..., None, None].unbind(2)
+    start_S111 = torch.tensor(_starts(shapes), device=device).view(-1, 1, 1, 1)
+    inside = _within(column_BLHSPK, width_S111) & _within(row_BLHSPK, height_S111)
+    position = row_BLHSPK * width_S111 + column_BLHSPK + start_S111
     batch_B = torch.arange(B, device=device).view(B, 1, 1, 1, 1, 1, 1)
     head_H = torch.arange(H, device=device).view(H, 1, 1, 1, 1)
     index = ((batch_B * V + position) * H + head_H) * inside
@@ -108,23 +109,20 @@ def sample_by_gather(
     return out_ND.view(B, L, H * d)
 
 
-def _within(index: Tensor, side: Tensor) -> Tensor:
-    """Whether an index lies on a map of that side."""
-    return (index >= 0) & (index < side)
+def _within(index: Tensor, size: Tensor) -> Tensor:
+    """Whether an index lies on a map of that size."""
+    return (index >= 0) & (index < size)
 
 
-def _starts(sides: Sequence[int]) -> list[tuple[int, int]]:
-    """Offset and side of every map in the concatenated positions."""
-    offsets = [0]
-    for side in sides:
-        offsets.append(offsets[-1] + side * side)
-    return [(start, side) for (start, _), side in zip(pairwise(offsets), sides, strict=True)]
+def _starts(shapes: Sequence[tuple[int, int]]) -> list[int]:
+    """Offset of every map in the concatenated positions."""
+    return list(accumulate((math.prod(shape) for shape in shapes), initial=0))[:-1]
 
 
-def grid_centers(sides: Sequence[tuple[int, int]], device: torch.device | None = None) -> Tensor:
+def grid_centers(shapes: Sequence[tuple[int, int]], device: torch.device | None = None) -> Tensor:
     """Relative centers (x, y) of all cells of grids with (height, width): [1, L, 2] float32."""
     grids = []
-    for height, width in sides:
+    for height, width in shapes:
         y_H = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
         x_W = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
         y_HW, x_HW = torch.meshgrid(y_H, x_W, indexing="ij")
@@ -136,13 +134,18 @@ class DeformableAttention(nn.Module):
     """Multi-scale deformable attention of the ViT-Adapter, on the maps of one image."""
 
     def __init__(
-        self, width: int, sides: Sequence[int], n_heads: int, n_points: int, ratio: float
+        self,
+        width: int,
+        shapes: Sequence[tuple[int, int]],
+        n_heads: int,
+        n_points: int,
+        ratio: float,
     ) -> None:
         super().__init__()
-        self.sides = tuple(sides)
+        self.shapes = tuple(shapes)
         self.n_heads = n_heads
         self.n_points = n_points
-        num_samples = n_heads * len(self.sides) * n_points
+        num_samples = n_heads * len(self.shapes) * n_points
         inner = int(width * ratio)
         self.sampling_offsets = nn.Linear(width, num_samples * 2)
         self.attention_weights = nn.Linear(width, num_samples)
@@ -159,7 +162,7 @@ class DeformableAttention(nn.Module):
         step_P = torch.arange(1, self.n_points + 1)
         ray_HSP2 = ray_H2[:, None, None] * step_P[:, None]
         self.sampling_offsets.weight.zero_()
-        self.sampling_offsets.bias.copy_(ray_HSP2.expand(-1, len(self.sides), -1, -1).flatten())
+        self.sampling_offsets.bias.copy_(ray_HSP2.expand(-1, len(self.shapes), -1, -1).flatten())
         for linear in (self.attention_weights, self.value_proj, self.output_proj):
             nn.init.zeros_(linear.bias)
         nn.init.zeros_(self.attention_weights.weight)
@@ -178,14 +181,14 @@ class DeformableAttention(nn.Module):
             [B, L, D]
         """
         B, L, _ = query_BLD.shape
-        H, S, P = self.n_heads, len(self.sides), self.n_points
+        H, S, P = self.n_heads, len(self.shapes), self.n_points
         values_BVHd = self.value_proj(features_BVD).unflatten(-1, (H, -1))
         offsets_BLHSP2 = self.sampling_offsets(query_BLD).view(B, L, H, S, P, 2).float()
         weights_BLHSP = self.attention_weights(query_BLD).view(B, L, H, S * P).softmax(-1)
-        side_S11 = torch.tensor(self.sides, device=query_BLD.device).view(S, 1, 1)
-        places_BLHSP2 = reference_1L2[:, :, None, None, None] + offsets_BLHSP2 / side_S11
+        size_S12 = torch.tensor([(w, h) for h, w in self.shapes], device=query_BLD.device)[:, None]
+        places_BLHSP2 = reference_1L2[:, :, None, None, None] + offsets_BLHSP2 / size_S12
         sampled_BLD = deformable_attention(
-            values_BVHd, self.sides, places_BLHSP2, weights_BLHSP.view(B, L, H, S, P)
+            values_BVHd, self.shapes, places_BLHSP2, weights_BLHSP.view(B, L, H, S, P)
         )
         out_BLD: Tensor = self.output_proj(sampled_BLD)
         return out_BLD

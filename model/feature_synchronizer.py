@@ -112,6 +112,9 @@ class FeatureSynchronizer(nn.Module):
         Returns:
             [B, L, d_out]
         """
+        if visible_BLI.shape[-1] == 0:  # No image at all is one image that nobody sees.
+            values_BIVHd = values_BIVHd.new_zeros(len(query_BLD), 1, *values_BIVHd.shape[2:])
+            visible_BLI = visible_BLI.new_zeros(*visible_BLI.shape[:-1], 1)
         visible_BLI = self._rows(visible_BLI, query_BLD.shape[1])
         offsets_BILHP2, logits_BILHSP = self._predict(query_BLD, visible_BLI)
         weights_BILHSP, ignored_BLH = self._normalise(logits_BILHSP, visible_BLI)
@@ -140,18 +143,19 @@ class FeatureSynchronizer(nn.Module):
         maps. So these are applied once to the queries and once to the positions, not to pairs.
         """
         B, L, _ = query_BLD.shape
-        I, H, S, P = visible_BLI.shape[-1], self.n_heads, len(self.spatial_shapes), self.n_points
+        num_images = visible_BLI.shape[-1]
+        H, S, P = self.n_heads, len(self.spatial_shapes), self.n_points
         query_BLD = self.dynamic_offset_mask(query_BLD)
-        relpos_RD = self.query_relpos.weight[: I + 1]
-        relpos_BIL = self._relative_positions(visible_BLI).transpose(1, 2).expand(B, I, L)
+        relpos_RD = self.query_relpos.weight[: num_images + 1]
+        relpos_BIL = self._relative_positions(visible_BLI).transpose(1, 2).expand(B, num_images, L)
 
         def pairs(linear: nn.Linear) -> Tensor:
             table_RD = F.linear(relpos_RD, linear.weight)
             return linear(query_BLD)[:, None] + F.embedding(relpos_BIL, table_RD)
 
-        offsets_BILHP2 = pairs(self.sampling_offsets).view(B, I, L, H, P, 2)
+        offsets_BILHP2 = pairs(self.sampling_offsets).view(B, num_images, L, H, P, 2)
         # The last logit of each map belongs to the ignore token and is a constant instead.
-        logits_BILHSP = pairs(self.attention_weights).view(B, I, L, H, S, P + 1)[..., :-1]
+        logits_BILHSP = pairs(self.attention_weights).view(B, num_images, L, H, S, P + 1)[..., :-1]
         return offsets_BILHP2, logits_BILHSP
 
     @staticmethod
@@ -162,25 +166,24 @@ class FeatureSynchronizer(nn.Module):
 
     def _normalise(self, logits_BILHSP: Tensor, visible_BLI: Tensor) -> tuple[Tensor, Tensor]:
         """Softmax over all samples of a query and head, and the ignore token: weights, its mass."""
-        B, I, L, H, S, P = logits_BILHSP.shape
+        B, num_images, L, H, S, P = logits_BILHSP.shape
         visible_BIL111 = visible_BLI.transpose(1, 2)[..., None, None, None]
         logits_BILHSP = logits_BILHSP.float().masked_fill(~visible_BIL111, _HIDDEN)
-        logits_BLHN = logits_BILHSP.permute(0, 2, 3, 1, 4, 5).reshape(B, L, H, I * S * P)
+        logits_BLHN = logits_BILHSP.permute(0, 2, 3, 1, 4, 5).reshape(B, L, H, -1)
         weights_BLHN = F.pad(logits_BLHN, (0, 1)).softmax(-1)
-        weights_BLHISP = weights_BLHN[..., :-1].view(B, L, H, I, S, P)
+        weights_BLHISP = weights_BLHN[..., :-1].view(B, L, H, num_images, S, P)
         return weights_BLHISP.permute(0, 3, 1, 2, 4, 5), weights_BLHN[..., -1]
 
     def _sample(
         self, values_BIVHd: Tensor, places_BILHP2: Tensor, weights_BILHSP: Tensor
     ) -> Tensor:
         """Weighted sum of the samples from all images: [B, L, H * d]."""
-        B, I, L, H, P, _ = places_BILHP2.shape
+        B, num_images, L, H, P, _ = places_BILHP2.shape
         S = len(self.spatial_shapes)
         # As one long list of maps: I * S maps, positions image by image.
         values_BVHd = values_BIVHd.flatten(1, 2)
         places_BLHSP2 = places_BILHP2.permute(0, 2, 3, 1, 4, 5)[:, :, :, :, None]
-        places_BLHSP2 = places_BLHSP2.expand(B, L, H, I, S, P, 2).flatten(3, 4)
+        places_BLHSP2 = places_BLHSP2.expand(B, L, H, num_images, S, P, 2).flatten(3, 4)
         weights_BLHSP = weights_BILHSP.permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
-        return deformable_attention(
-            values_BVHd, self.spatial_shapes * I, places_BLHSP2, weights_BLHSP
-        )
+        shapes = [(side, side) for side in self.spatial_shapes] * num_images
+        return deformable_attention(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
