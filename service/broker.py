@@ -1,0 +1,135 @@
+"""The connection to Redis: one server, Sentinel or Cluster, by URL; calls that outlive a restart.
+
+Every call made through `call` and `script` can be repeated without harm (that is how the scripts
+are written), so a lost connection is answered by trying again, with backoff, for a stated time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis.exceptions
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from service.config import RedisSettings
+from service.errors import ConnectionLost
+from service.keys import Keyspace
+from service.metrics import BROKER_ERRORS
+
+Client = Redis | RedisCluster
+
+RETRIED = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    OSError,
+)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+
+
+def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> Client:
+    """A client for `settings.redis_url`; nothing is sent before its first command.
+
+    Args:
+        settings: where and how.
+        read_timeout_s: for connections that wait in a blocking command; None takes the settings'.
+    """
+    url = urlsplit(settings.redis_url.get_secret_value())
+    options: dict[str, Any] = {
+        "socket_timeout": read_timeout_s or settings.redis_timeout_s,
+        "socket_connect_timeout": settings.redis_timeout_s,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if url.scheme == "redis+cluster":
+        return RedisCluster.from_url(urlunsplit(url._replace(scheme="redis")), **options)
+    options["max_connections"] = settings.redis_max_connections
+    if url.scheme == "redis+sentinel":
+        host_part = url.netloc.rpartition("@")[2]
+        hosts = [host.rpartition(":") for host in host_part.split(",")]
+        sentinel = Sentinel([(host or port, int(port) if host else 26379) for host, _, port in hosts])
+        credentials = {"username": url.username, "password": url.password}
+        return sentinel.master_for(url.path.strip("/"), **options, **credentials)
+    return Redis.from_url(urlunsplit(url), **options)
+
+
+class Script:
+    """A Lua script of `service/lua`, with the shared part `record.lua` in front of it."""
+
+    def __init__(self, name: str) -> None:
+        folder = resources.files("service") / "lua"
+        self.name = name
+        self.source = (folder / "record.lua").read_text() + (folder / f"{name}.lua").read_text()
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+class Broker:
+    """Calls to Redis with the settings and key names that belong to them."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self.settings = settings
+        self.keys = Keyspace(settings.namespace, settings.num_partitions)
+        self.client = connect(settings)
+        self._scripts: dict[str, Script] = {}
+
+    async def call(self, *command: Any, retry_s: float | None = None) -> Any:
+        """Run a command that may be repeated without harm.
+
+        Raises:
+            ConnectionLost: Redis stayed away for `retry_s` (the settings' `redis_retry_s`).
+        """
+        limit_s = self.settings.redis_retry_s if retry_s is None else retry_s
+        give_up, pause_s = time.monotonic() + limit_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self.client.execute_command(*command)
+            except RETRIED as error:
+                BROKER_ERRORS.inc()
+                if time.monotonic() + pause_s > give_up:
+                    raise ConnectionLost from error
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def script(
+        self, name: str, keys: Sequence[str], *arguments: Any, retry_s: float | None = None
+    ) -> list[Any]:
+        """Run a script of `service/lua`.
+
+        Raises:
+            ConnectionLost: see `call`.
+        """
+        if name not in self._scripts:
+            self._scripts[name] = Script(name)
+        script = self._scripts[name]
+        rest = (len(keys), *keys, *arguments)
+        try:
+            reply = await self.call("EVALSHA", script.sha, *rest, retry_s=retry_s)
+        except redis.exceptions.NoScriptError:
+            reply = await self.call("EVAL", script.source, *rest, retry_s=retry_s)
+        return list(reply)
+
+    async def ping(self, timeout_s: float = 1.0) -> bool:
+        """Whether Redis answers."""
+        try:
+            await self.call("GET", self.keys.load(0) + ":ping", retry_s=timeout_s)
+        except ConnectionLost:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.client.aclose()

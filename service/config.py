@@ -1,0 +1,88 @@
+"""Settings, one class per role, from the environment (prefix `MMI_`); a bad value stops startup.
+
+Built once in a role's main and passed down; nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class RedisSettings(BaseSettings):
+    """Where Redis is, and what is kept there for how long. All roles must agree on these."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MMI_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        validation_alias=AliasChoices("MMI_REDIS_URL", "REDIS_URL"),
+        description="redis:// or rediss://, redis+cluster://, redis+sentinel://h1,h2/service",
+    )
+    redis_max_connections: int = Field(default=64, ge=2)
+    redis_timeout_s: float = Field(default=5.0, gt=0)
+    redis_retry_s: float = Field(default=30.0, ge=0, description="Give up on a call after this")
+    namespace: str = Field(default="mmi", pattern=r"^[a-z0-9-]{1,32}$")
+    num_partitions: int = Field(default=1, ge=1, le=256)
+
+    event_ttl_s: int = Field(default=3600, ge=1, description="Events, after the request ended")
+    request_ttl_s: int = Field(default=86_400, ge=1, description="The record, after the end")
+    blob_ttl_s: int = Field(default=7200, ge=1)
+
+    max_text_work: int = Field(default=2_000_000, ge=1, description="Reserved tokens, all requests")
+    max_image_work: int = Field(default=200_000, ge=1, description="Reserved denoising steps")
+    max_active_requests: int = Field(default=10_000, ge=1)
+    batch_share: float = Field(
+        default=0.8, gt=0, le=1, description="Of the bounds above, what batch requests may fill"
+    )
+    wait_aof: bool = Field(
+        default=False, description="Accept a request only once it is on disk (WAITAOF)"
+    )
+    log_level: str = "INFO"
+
+
+class GatewaySettings(RedisSettings):
+    """The HTTP side."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+
+class WorkerSettings(RedisSettings):
+    """What both workers share."""
+
+    checkpoint: Path | None = Field(default=None, description="None takes the shipped one")
+    cache_dir: Path = Path(".build")
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one")
+    concurrency: int = Field(default=16, ge=1, description="Turns in progress at a time")
+    lease_s: float = Field(default=15.0, gt=0, description="Silence after which a turn is taken over")
+    max_deliveries: int = Field(default=5, ge=1)
+    drain_s: float = Field(default=30.0, ge=0, description="Grace after SIGTERM before handing back")
+    batch_weight: int = Field(
+        default=8, ge=1, description="Every n-th look at the queue goes to batch requests first"
+    )
+    maintenance_s: float = Field(default=5.0, gt=0)
+
+
+class TextWorkerSettings(WorkerSettings):
+    """The text stage."""
+
+    health_port: int = Field(default=9101, ge=0, le=65535)
+    max_model_len: int | None = Field(default=None, ge=16)
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    flush_interval_s: float = Field(default=0.02, ge=0, description="Deltas are batched this long")
+
+
+class ImageWorkerSettings(WorkerSettings):
+    """The image stage."""
+
+    health_port: int = Field(default=9102, ge=0, le=65535)
+    concurrency: int = Field(default=4, ge=1)
+    image_backend: Literal["torch", "onnxruntime", "tensorrt"] = "torch"
+    progress_interval_s: float = Field(default=0.1, ge=0)
