@@ -6,10 +6,20 @@ Built once in a role's main and passed down; nothing else reads the environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: Any) -> Any:
+    """`a, b` from the environment as a tuple."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class RedisSettings(BaseSettings):
@@ -51,6 +61,28 @@ class GatewaySettings(RedisSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    model_name: str = Field(default="mm-interleaved", description="As listed in /v1/models")
+
+    auth: Literal["keys", "off"] = Field(default="keys", description="`off` is for demos only")
+    api_keys_file: Path | None = Field(default=None, description="Hashes of keys; see mmi keys")
+    requests_per_minute: int | None = Field(default=None, ge=1, description="Of each owner")
+    concurrent_requests: int | None = Field(default=None, ge=1, description="Of each owner")
+    open_metrics: bool = Field(default=False, description="/metrics without a key")
+    allowed_hosts: Names = ("localhost", "127.0.0.1", "[::1]")
+    cors_origins: Names = ()
+    image_url_hosts: Names = Field(default=(), description="Hosts to fetch from; none: URLs off")
+
+    on_disconnect: Literal["cancel", "continue"] = "cancel"
+    deadline_ms: int = Field(default=600_000, ge=1, description="If a request names none")
+    ping_s: float = Field(default=10.0, gt=0, le=15)
+    drain_s: float = Field(default=30.0, ge=0, description="Grace of open streams after SIGTERM")
+
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1024)
+    max_bodies_bytes: int = Field(default=256 * 2**20, ge=1024, description="Of one process")
+    max_images_in: int = Field(default=16, ge=0)
+    max_image_pixels: int = Field(default=25_000_000, ge=64)
+    max_images_pixels: int = Field(default=64_000_000, ge=64)
+    max_text_characters: int = Field(default=100_000, ge=1)
 
 
 class WorkerSettings(RedisSettings):

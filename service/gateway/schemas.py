@@ -1,0 +1,173 @@
+"""The public API's types. Unknown fields are refused; every number has its bounds here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+UploadName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Side = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
+
+
+class Schema(BaseModel):
+    """What all public types share: strict, frozen, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class TextPart(Schema):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str = Field(min_length=1, max_length=100_000, examples=["A cat on a chair."])
+
+
+class ImagePart(Schema):
+    """A picture, given in exactly one way."""
+
+    type: Literal["image"]
+    b64: str | None = Field(None, min_length=1, description="Base64, or a data: URL.")
+    url: str | None = Field(
+        None, min_length=1, max_length=2_100_000, description="data: always; https: if enabled."
+    )
+    upload: UploadName | None = Field(None, description="Name of a file field of the form.")
+    sha256: Digest | None = Field(None, description="An image of yours that is stored already.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ImagePart:
+        given = [v for v in (self.b64, self.url, self.upload, self.sha256) if v is not None]
+        if len(given) != 1:
+            raise ValueError("one_source")
+        return self
+
+
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class ImageOptions(Schema):
+    """Parameters of the pictures of an answer. A missing size is the model's own."""
+
+    width: Side | None = None
+    height: Side | None = None
+    steps: int = Field(30, ge=1, le=250)
+    guidance_scale: float = Field(7.5, ge=0.0, le=50.0)
+    guidance_rescale: float = Field(0.0, ge=0.0, le=1.0)
+    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = "dpmsolver++"
+    seed: Seed | None = None
+    format: Literal["png", "jpeg", "webp"] = "png"
+    return_: Literal["b64", "url"] = Field("b64", alias="return")
+    previews: int = Field(0, ge=0, le=3)
+
+
+class Sampling(Schema):
+    """Sampling parameters of text, with vLLM's names."""
+
+    max_tokens: int = Field(256, ge=1, le=8192, description="Of the whole answer.")
+    min_tokens: int = Field(0, ge=0, le=8192)
+    temperature: float = Field(0.7, ge=0.0, le=2.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0, le=1_000_000, description="0 considers all tokens.")
+    repetition_penalty: float = Field(1.0, ge=0.01, le=10.0)
+    presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
+    stop: list[StopText] = Field(default_factory=list, max_length=4)
+    logit_bias: dict[
+        Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}$")],
+        Annotated[float, Field(ge=-100.0, le=100.0)],
+    ] = Field(default_factory=dict, max_length=300)
+    seed: Seed | None = None
+
+
+class GenerateRequest(Sampling):
+    """A request for an interleaved answer: `content` is continued with text and pictures."""
+
+    model: str | None = Field(None, max_length=128)
+    content: list[ContentPart] = Field(min_length=1, max_length=1024)
+    output_modalities: list[Literal["text", "image"]] = Field(
+        default=["text", "image"], min_length=1, max_length=2
+    )
+    max_images: int = Field(4, ge=0, le=16)
+    image: ImageOptions = ImageOptions()
+    stream: bool = Field(False, description="Answer with server-sent events.")
+    background: bool = Field(False, description="Answer 202 at once; fetch the result later.")
+    on_disconnect: Literal["cancel", "continue"] | None = Field(
+        None, description="What happens when the client of a stream leaves; default: the server's."
+    )
+    deadline_ms: int | None = Field(None, ge=1, le=3_600_000)
+    priority: Literal["interactive", "batch"] = "interactive"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerateRequest:
+        if self.stream and self.background:
+            raise ValueError("stream_background")
+        if "image" in self.output_modalities and "text" not in self.output_modalities:
+            if self.max_images == 0:
+                raise ValueError("no_output")
+        if self.min_tokens > self.max_tokens:
+            raise ValueError("min_tokens")
+        return self
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, in a form that programs and people can read."""
+
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+    request_id: str | None = None
+    retryable: bool = False
+
+
+class ErrorDocument(BaseModel):
+    """The body of every answer with a 4xx or 5xx status."""
+
+    error: ErrorBody
+
+
+class OutputText(BaseModel):
+    """A text part of an answer."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class OutputImage(BaseModel):
+    """A picture of an answer, in `b64` or at `url`."""
+
+    type: Literal["image"] = "image"
+    mime: str
+    b64: str | None = None
+    url: str | None = None
+    width: int
+    height: int
+    seed: int
+    sha256: str
+
+
+class Usage(BaseModel):
+    """What a request used."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    images: int = 0
+    denoising_steps: int = 0
+
+
+class GenerateResponse(BaseModel):
+    """A whole answer: the parts in the order in which the model produced them."""
+
+    id: str
+    object: Literal["response"] = "response"
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    reason: str | None = None
+    created_at: float
+    model: str
+    content: list[OutputText | OutputImage]
+    usage: Usage | None = None
+    error: dict[str, Any] | None = None
