@@ -1,0 +1,262 @@
+"""The image decoder: context to image tokens, image tokens to a picture.
+
+Legend: B images, I conditioning images, L context length, T image tokens, V positions of the
+maps, D width, C latent channels, H, W latent grid, S side of a picture in pixels.
+
+Sampling has three stages without side effects: `prepare` what never changes, `denoise` step by
+step, `decode` the latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from model import denoiser
+from model.config import ImageDecoderConfig, MMInterleavedConfig
+from model.denoiser import Invariants
+from model.perceiver import PerceiverResampler
+from model.sampler import guide, make_scheduler, scheduler_step
+from model.unet_synchronizer import UNetSynchronizer, flatten_maps
+
+
+class StableDiffusion(nn.Module):
+    """U-Net, its synchronizer, and the autoencoder."""
+
+    def __init__(self, config: MMInterleavedConfig) -> None:
+        super().__init__()
+        self.config = config.image_decoder
+        self.vae = AutoencoderKL(**_public(self.config.vae))
+        self.vae.requires_grad_(False)
+        self.unet = UNet2DConditionModel(**_public(self.config.unet))
+        denoiser.check_supported(self.unet)
+        self.mmfs_module = UNetSynchronizer(config)
+
+    def prepare(
+        self, image_tokens_BTD: Tensor, maps: Sequence[Tensor], visible_BI: Tensor
+    ) -> Invariants:
+        """What all steps of these pictures share; `maps` are [B, I, D, s, s], finest first."""
+        features_BIVD = flatten_maps(maps)
+        return denoiser.prepare(
+            self.unet, self.mmfs_module, image_tokens_BTD, features_BIVD, visible_BI
+        )
+
+    def denoise(self, latents_BCHW: Tensor, timesteps_B: Tensor, invariants: Invariants) -> Tensor:
+        """Predict noise, a row for every row of the invariants' keys."""
+        return denoiser.denoise(self.unet, self.mmfs_module, latents_BCHW, timesteps_B, invariants)
+
+    def encode(self, pixels_B3SS: Tensor, posterior_noise_BCHW: Tensor) -> Tensor:
+        """Latents of pictures in [0, 1], drawn from the autoencoder's posterior."""
+        with torch.no_grad():
+            posterior = self.vae.encode(pixels_B3SS.float() * 2 - 1).latent_dist
+            latents: Tensor = posterior.mean + posterior.std * posterior_noise_BCHW
+        return (latents * self.vae.config.scaling_factor).to(pixels_B3SS.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] in [0, 1], float32 whatever the U-Net's type."""
+        latents = latents_BCHW.float() / self.vae.config.scaling_factor
+        pixels: Tensor = self.vae.decode(latents, return_dict=False)[0]
+        return (pixels / 2 + 0.5).clamp(0, 1).float()
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """The random numbers of one training step, drawn in this order.
+
+    Attributes:
+        uncond_B11: uniform; an image whose number is below the probability loses its condition.
+        posterior_BCHW: normal, of the autoencoder's posterior.
+        noise_BCHW: normal, what the U-Net shall find.
+        timesteps_B: how much of it is added.
+    """
+
+    uncond_B11: Tensor
+    posterior_BCHW: Tensor
+    noise_BCHW: Tensor
+    timesteps_B: Tensor
+
+    @classmethod
+    def draw(
+        cls, num: int, config: ImageDecoderConfig, device: torch.device | None = None
+    ) -> TrainingNoise:
+        """Draw for `num` images from the global generator."""
+        latent_channels, side = int(config.vae["latent_channels"]), config.latent_size
+        shape = (num, latent_channels, side, side)
+        return cls(
+            torch.rand(num, 1, 1, device=device),
+            torch.randn(shape, device=device),
+            torch.randn(shape, device=device),
+            torch.randint(0, int(config.scheduler["num_train_timesteps"]), (num,), device=device),
+        )
+
+
+class ImageDecoder(nn.Module):
+    """Perceiver and Stable Diffusion."""
+
+    def __init__(self, config: MMInterleavedConfig) -> None:
+        super().__init__()
+        self.config = config.image_decoder
+        perceiver = self.config.perceiver
+        self.perceiver_resampler = PerceiverResampler(perceiver)
+        self.decoder = StableDiffusion(config)
+        self.neg_prompt_embeds = nn.Parameter(
+            torch.empty(1, perceiver.num_queries, perceiver.hidden_size)
+        )
+        nn.init.normal_(self.neg_prompt_embeds, std=0.02)
+
+    def image_tokens(
+        self, context_features_BLD: Tensor, attention_mask_BL: Tensor | None
+    ) -> Tensor:
+        """The condition of the U-Net, [B, T, D], from the context before each image."""
+        tokens: Tensor = self.perceiver_resampler(context_features_BLD, attention_mask_BL)
+        return tokens
+
+    def forward(
+        self,
+        pixels_B3SS: Tensor,
+        context_features_BLD: Tensor,
+        attention_mask_BL: Tensor,
+        maps: Sequence[Tensor],
+        visible_BI: Tensor,
+        noise: TrainingNoise | None = None,
+        image_loss_mask_B: Tensor | None = None,
+        latents_BCHW: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error of the predicted noise: the training loss.
+
+        Args:
+            pixels_B3SS: the pictures to learn, in [0, 1].
+            context_features_BLD: context of each, soi first.
+            attention_mask_BL: its extent. Images without any context before them do not count.
+            maps: of the preceding image, [B, 1, D, s, s], finest first.
+            visible_BI: whether there is a preceding image.
+            noise: the random numbers; drawn if not given.
+            image_loss_mask_B: which images count.
+            latents_BCHW: ready latents of the pictures, in place of encoding them.
+        """
+        noise = noise or TrainingNoise.draw(len(pixels_B3SS), self.config, pixels_B3SS.device)
+        tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
+        dropped_B11 = noise.uncond_B11 < self.config.uncond_prob
+        tokens_BTD = torch.where(dropped_B11, self.neg_prompt_embeds, tokens_BTD)
+        if latents_BCHW is None:
+            latents_BCHW = self.decoder.encode(pixels_B3SS, noise.posterior_BCHW)
+        prediction, target = self.predict(latents_BCHW, tokens_BTD, maps, visible_BI, noise)
+        error_B = F.mse_loss(prediction.float(), target.float(), reduction="none").mean((1, 2, 3))
+        error_B = error_B * (attention_mask_BL.sum(1) > 2)
+        if image_loss_mask_B is not None:
+            error_B = error_B * image_loss_mask_B
+        return error_B.mean()
+
+    def predict(
+        self,
+        latents_BCHW: Tensor,
+        tokens_BTD: Tensor,
+        maps: Sequence[Tensor],
+        visible_BI: Tensor,
+        noise: TrainingNoise,
+    ) -> tuple[Tensor, Tensor]:
+        """The U-Net's prediction on noised latents, and what it should have been."""
+        schedule = make_scheduler("ddpm", self.config.scheduler, 1)
+        assert isinstance(schedule, DDPMScheduler)
+        noisy = schedule.add_noise(latents_BCHW, noise.noise_BCHW, noise.timesteps_B)
+        invariants = self.decoder.prepare(tokens_BTD, maps, visible_BI)
+        prediction = self.decoder.denoise(noisy, noise.timesteps_B, invariants)
+        if self.config.scheduler.get("prediction_type") == "v_prediction":
+            return prediction, schedule.get_velocity(
+                latents_BCHW, noise.noise_BCHW, noise.timesteps_B
+            )
+        return prediction, noise.noise_BCHW
+
+    @torch.no_grad()
+    def negatives(self) -> Invariants:
+        """Keys and values of the negative condition: one row, the same for every picture."""
+        none = self.neg_prompt_embeds.new_zeros(1, 0)
+        return denoiser.prepare(self.decoder.unet, None, self.neg_prompt_embeds, none, none)
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        image_tokens_BTD: Tensor,
+        maps: Sequence[Tensor],
+        visible_BI: Tensor,
+        guided: bool = True,
+    ) -> Invariants:
+        """Stage one: what all steps share, with the negative half in front if `guided`."""
+        positive = self.decoder.prepare(image_tokens_BTD, maps, visible_BI)
+        return Invariants.stack([positive], self.negatives() if guided else None)
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        latents_BCHW: Tensor,
+        invariants: Invariants,
+        generator: torch.Generator,
+        num_inference_steps: int = 30,
+        guidance_scale: float = 7.5,
+        guidance_rescale: float = 0.0,
+        scheduler: str = "ddpm",
+    ) -> Tensor:
+        """Stage two: latents of the pictures from noise, all in step."""
+        steps = make_scheduler(scheduler, self.config.scheduler, num_inference_steps)
+        num = latents_BCHW.shape[0]
+        scale_B = latents_BCHW.new_full((num,), guidance_scale)
+        rescale_B = latents_BCHW.new_full((num,), guidance_rescale)
+        for timestep in steps.timesteps:
+            prediction = self.decoder.denoise(latents_BCHW, timestep.expand(num), invariants)
+            if prediction.shape[0] != num:
+                prediction = guide(prediction, scale_B, rescale_B)
+            latents_BCHW = scheduler_step(steps, prediction, timestep, latents_BCHW, generator)
+        return latents_BCHW
+
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Stage three: pictures [B, 3, S, S] in [0, 1]."""
+        return self.decoder.decode(latents_BCHW)
+
+    @torch.no_grad()
+    def generate_images(
+        self,
+        context_features_BLD: Tensor,
+        attention_mask_BL: Tensor | None,
+        maps: Sequence[Tensor],
+        visible_BI: Tensor,
+        num_inference_steps: int = 30,
+        guidance_scale: float = 7.5,
+        guidance_rescale: float = 0.0,
+        scheduler: str = "ddpm",
+        seed: int | None = None,
+    ) -> Tensor:
+        """Draw a picture for every context: [B, 3, S, S] in [0, 1], as the published loop does.
+
+        One generator serves the whole batch: first all initial latents, then all noise per step.
+        """
+        tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
+        invariants = self.prepare(tokens_BTD, maps, visible_BI, guided=guidance_scale > 1)
+        generator = torch.Generator().manual_seed(self.config.base_seed if seed is None else seed)
+        latents = self.initial_latents(len(tokens_BTD), generator).to(tokens_BTD)
+        latents = self.denoise(
+            latents,
+            invariants,
+            generator,
+            num_inference_steps,
+            guidance_scale,
+            guidance_rescale,
+            scheduler,
+        )
+        return self.decode(latents)
+
+    def initial_latents(self, num: int, generator: torch.Generator) -> Tensor:
+        """Normal latents on the CPU, so that a seed means the same on every device."""
+        channels, side = int(self.config.unet["in_channels"]), self.config.latent_size
+        return torch.randn(num, channels, side, side, generator=generator)
+
+
+def _public(config: object) -> dict[str, object]:
+    """A diffusers configuration without its private entries (`_class_name` and so on)."""
+    assert isinstance(config, dict)
+    return {key: value for key, value in config.items() if not key.startswith("_")}
