@@ -59,11 +59,13 @@ def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> 
         return RedisCluster.from_url(urlunsplit(url._replace(scheme="redis")), **options)
     options["max_connections"] = settings.redis_max_connections
     if url.scheme == "redis+sentinel":
-        host_part = url.netloc.rpartition("@")[2]
-        hosts = [host.rpartition(":") for host in host_part.split(",")]
-        sentinel = Sentinel([(host or port, int(port) if host else 26379) for host, _, port in hosts])
-        credentials = {"username": url.username, "password": url.password}
-        return sentinel.master_for(url.path.strip("/"), **options, **credentials)
+        addresses = [host.rpartition(":") for host in url.netloc.rpartition("@")[2].split(",")]
+        nodes = [(host, int(port)) for host, _, port in addresses]
+        sentinel = Sentinel(nodes, **options)  # type: ignore[no-untyped-call]
+        master: Redis = sentinel.master_for(
+            url.path.strip("/"), username=url.username, password=url.password
+        )
+        return master
     return Redis.from_url(urlunsplit(url), **options)
 
 

@@ -93,9 +93,13 @@ class WorkerSettings(RedisSettings):
     health_host: str = "127.0.0.1"
     health_port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one")
     concurrency: int = Field(default=16, ge=1, description="Turns in progress at a time")
-    lease_s: float = Field(default=15.0, gt=0, description="Silence after which a turn is taken over")
+    lease_s: float = Field(
+        default=15.0, gt=0, description="Silence after which a turn is taken over"
+    )
     max_deliveries: int = Field(default=5, ge=1)
-    drain_s: float = Field(default=30.0, ge=0, description="Grace after SIGTERM before handing back")
+    drain_s: float = Field(
+        default=30.0, ge=0, description="Grace after SIGTERM before handing back"
+    )
     batch_weight: int = Field(
         default=8, ge=1, description="Every n-th look at the queue goes to batch requests first"
     )

@@ -6,11 +6,13 @@ Redis Cluster too. `<p>` is the partition, `<s>` the stage:
     mmi:{<p>}:<s>                 stream   interactive tasks, group `workers`
     mmi:{<p>}:<s>:batch           stream   batch tasks, group `workers`
     mmi:{<p>}:dead                stream   tasks that were given up, with the reason
-    mmi:{<p>}:load                hash     reserved work, active requests, drain rates
+    mmi:{<p>}:load                hash     reserved work, active requests, drain rates; also the
+                                           channel that names requests ended from outside
     mmi:{<p>}:deadlines           zset     request ids of the partition by deadline
     mmi:{<p>}:request:<id>        hash     request, state, turn, attempt, fence, results
     mmi:{<p>}:events:<id>         stream   events; also the name of the channel that wakes readers
     mmi:{<p>}:blob:<sha256>       string   bytes; partition by hash
+    mmi:{<p>}:owned:<owner>:<sha256>  string  the image is of this owner; partition by owner
     mmi:{<p>}:owner:<owner>       hash     token bucket; partition by owner
     mmi:{<p>}:running:<owner>     zset     request ids in progress by expiry
     mmi:{<p>}:once:<owner>:<key>  string   idempotency key -> request id, fingerprint of the body
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from service.messages import Priority, Stage
 
 GROUP = "workers"
+PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Keyspace:
         """Stream of tasks."""
         suffix = ("batch",) if priority == "batch" else ()
         return self._key(partition, stage, *suffix)
+
+    def all_tasks(self, stage: Stage) -> list[str]:
+        """All streams of a stage."""
+        return [
+            self.tasks(stage, priority, partition)
+            for partition in range(self.num_partitions)
+            for priority in PRIORITIES
+        ]
 
     def dead(self, partition: int) -> str:
         """Stream of tasks that were given up."""
@@ -85,3 +96,7 @@ class Keyspace:
         """What an owner's idempotency key stands for."""
         digest = hashlib.sha256(idempotency_key.encode()).hexdigest()
         return self._of(owner, "once", owner, digest)
+
+    def owned(self, owner: str, sha256: str) -> str:
+        """There if the image of that hash is of this owner."""
+        return self._of(owner, "owned", owner, sha256)

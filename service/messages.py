@@ -6,6 +6,7 @@ A reader refuses a version that it does not know, and unknown fields with it.
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Annotated, Any, Literal, Self
 
@@ -369,7 +370,7 @@ TERMINAL_EVENTS: frozenset[str] = frozenset(
 
 
 class StoredEvent(BaseModel):
-    """An event as read back: `id` is the entry id (the SSE id), `data` the event's own fields."""
+    """An event as read back; `id` is the entry id (the SSE id), `raw` its own fields as JSON."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -377,7 +378,7 @@ class StoredEvent(BaseModel):
     sequence_number: int
     request_id: str
     type: str
-    data: dict[str, Any]
+    raw: str = "{}"
     token_ids: tuple[int, ...] = ()
 
     @property
@@ -385,14 +386,22 @@ class StoredEvent(BaseModel):
         """Whether this is the request's last event."""
         return self.type in TERMINAL_EVENTS
 
-    def document(self) -> dict[str, Any]:
+    @property
+    def data(self) -> dict[str, Any]:
+        """The event's own fields."""
+        return dict(json.loads(self.raw))
+
+    def encode(self) -> str:
         """The JSON that clients get: type, sequence_number, request_id, then the event's fields."""
-        head = {
-            "type": self.type,
-            "sequence_number": self.sequence_number,
-            "request_id": self.request_id,
-        }
-        return head | self.data
+        head = (
+            f'{{"type":"{self.type}","sequence_number":{self.sequence_number},'
+            f'"request_id":"{self.request_id}"'
+        )
+        return f"{head}}}" if self.raw == "{}" else f"{head},{self.raw[1:]}"
+
+    def document(self) -> dict[str, Any]:
+        """What `encode` writes, as values."""
+        return dict(json.loads(self.encode()))
 
 
 class RequestStatus(BaseModel):

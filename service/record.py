@@ -1,0 +1,77 @@
+"""A request's record, as the scripts keep it, read back as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from service.errors import DecodeError
+from service.messages import (
+    ErrorBody,
+    Reason,
+    Request,
+    RequestStatus,
+    State,
+    StoredEvent,
+    Usage,
+    decode_result,
+)
+
+
+def fields_of(flat: Iterable[Any]) -> dict[str, bytes]:
+    """The mapping that a flat reply (field, value, ...) of Redis stands for."""
+    if isinstance(flat, Mapping):
+        return {key.decode(): value for key, value in flat.items()}
+    iterator = iter(flat)
+    return {key.decode(): value for key, value in zip(iterator, iterator, strict=True)}
+
+
+def parse_status(fields: Mapping[str, bytes]) -> RequestStatus:
+    """The status of a request from its record.
+
+    Raises:
+        DecodeError: a field is missing or malformed.
+    """
+    try:
+        parts = sorted(int(name[5:]) for name in fields if name.startswith("part:"))
+        return RequestStatus(
+            request=Request.decode(fields["request"]),
+            state=cast(State, fields["state"].decode()),
+            turn=int(fields["turn"]),
+            created_ms=int(fields["created"]),
+            deadline_at_ms=int(fields["deadline"]),
+            finished_ms=int(fields["finished"]) if "finished" in fields else None,
+            results=tuple(decode_result(fields[f"part:{index}"]) for index in parts),
+            usage=Usage.decode(fields.get("usage", b"{}")),
+            reason=cast(Reason, fields["reason"].decode()) if "reason" in fields else None,
+            error=ErrorBody.decode(fields["error"]) if "error" in fields else None,
+        )
+    except (KeyError, ValueError) as error:
+        raise DecodeError("not a request's record") from error
+
+
+def parse_event(request_id: str, entry_id: bytes, flat: Iterable[Any]) -> StoredEvent:
+    """An event from its stream entry."""
+    fields = fields_of(flat)
+    return stored_event(
+        request_id, entry_id.decode(), int(fields["n"]), fields["t"], fields["d"], fields.get("k")
+    )
+
+
+def stored_event(
+    request_id: str,
+    entry_id: str,
+    number: int,
+    kind: str | bytes,
+    data: str | bytes,
+    token_ids: bytes | None = None,
+) -> StoredEvent:
+    """An event from its parts; `data` is JSON."""
+    return StoredEvent.model_construct(
+        id=entry_id,
+        sequence_number=number,
+        request_id=request_id,
+        type=kind.decode() if isinstance(kind, bytes) else kind,
+        raw=data.decode() if isinstance(data, bytes) else data,
+        token_ids=tuple(int(i) for i in token_ids.split(b",")) if token_ids else (),
+    )
