@@ -36,9 +36,16 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 MANIFEST = "manifest.json"
 
 _CHUNK_BYTES = 1 << 20
+_HEAD = "text_decoder.head.weight"
 
-# The VAE decodes in float32 as officially: in half precision SD's decoder overflows.
-FLOAT32_PREFIXES = ("image_decoder.decoder.vae.", "visual_tokenizer.clip_")
+# Served in float32 whatever the others are: the VAE, as officially (SD's decoder overflows in half
+# precision), and the two biases of the new tokens, which are near 100 and almost cancel.
+FLOAT32_PREFIXES = (
+    "image_decoder.decoder.vae.",
+    "text_decoder.head.bias",
+    "text_decoder.head_new.bias",
+    "visual_tokenizer.clip_",
+)
 
 
 class CheckpointError(ValueError):
@@ -81,6 +88,17 @@ def weight_map(directory: Path | str) -> dict[str, str]:
         raise CheckpointError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
     with safe_open(directory / WEIGHTS, framework="pt") as file:
         return dict.fromkeys(file.keys(), WEIGHTS)
+
+
+def shard_name(number: int, total: int) -> str:
+    """The name of the `number`-th of `total` weight files, counted from one."""
+    return WEIGHTS if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
+
+
+def write_index(directory: Path, where: Mapping[str, str], total_bytes: int) -> None:
+    """Write the index of a sharded checkpoint: which file holds each tensor."""
+    document = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(where.items()))}
+    (directory / INDEX).write_text(json.dumps(document, indent=2) + "\n")
 
 
 def iter_tensors(
@@ -129,6 +147,8 @@ def load_model(
     if missing := sorted(set(expected) - set(state)):
         raise CheckpointError(f"{directory} lacks {len(missing)} tensors: {', '.join(missing[:9])}")
     model.load_state_dict(state, assign=True)
+    if config.llm.tie_word_embeddings and {"mm_decoder.embed_tokens.weight", _HEAD} <= set(state):
+        model.text_decoder.head.weight = model.mm_decoder.embed_tokens.weight
     return model.eval()
 
 
@@ -147,6 +167,8 @@ def save_model(
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    # safetensors makes files that only their owner can read; workers run as other users.
+    (directory / WEIGHTS).chmod(0o644)
     model.config.save(directory / CONFIG)
     save_tokenizer(tokenizer, directory)
     write_manifest(directory)
