@@ -1,0 +1,74 @@
+"""Ids in, text out, with stop strings: a pure function of the ids fed so far.
+
+Because what has been emitted depends on nothing but the ids, a turn can be taken up by another
+process: it feeds the ids that were already streamed and goes on as if nothing had happened, held
+back text and half-received characters included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+_PROMPT_TAIL = 8
+
+
+class Detokenizer:
+    """Decodes one turn."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int] = (),
+        stop: Sequence[str] = (),
+        min_tokens: int = 0,
+    ) -> None:
+        """Start behind `prompt_ids`. Stop strings count only after `min_tokens` ids."""
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(ids=list(prompt_ids[-_PROMPT_TAIL:]), skip_special_tokens=True)
+        self._stop = tuple(stop)
+        self._min_tokens = min_tokens
+        self._num_tokens = 0
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, token_ids: Iterable[int]) -> tuple[str, int]:
+        """The text that these ids make certain, and how many of them it took to get there.
+
+        All ids are consumed unless a stop string appears, which ends the text right before it.
+        """
+        text = ""
+        used = 0
+        for token_id in token_ids:
+            if self.stopped:
+                break
+            used += 1
+            self._num_tokens += 1
+            text += self._release(self._stream.step(self._tokenizer, token_id) or "")
+        return text, used
+
+    def flush(self) -> str:
+        """The end of a text that no stop string ended: what was held back in case of one."""
+        text, self._held = self._held, ""
+        return "" if self.stopped else text
+
+    def _release(self, piece: str) -> str:
+        """Pass on what no stop string can begin in any more."""
+        self._held += piece
+        if self._num_tokens > self._min_tokens:
+            ends = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+            if ends:
+                self.stopped = True
+                return self._held[: min(ends)]
+        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
+        cut = len(self._held) - keep
+        text, self._held = self._held[:cut], self._held[cut:]
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,39 @@
+"""Settings of the text engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TextEngineOptions:
+    """Where the model is, and how much of the machine it may use.
+
+    Attributes:
+        checkpoint: directory of the checkpoint.
+        cache_dir: for the directory that vLLM reads, and for what is compiled.
+        dtype: type of weights and caches. Float32 is right for CPUs without bfloat16 units.
+        max_num_seqs: sequences in one step.
+        max_num_batched_tokens: tokens in one step; at least max_num_seqs + tokens of an image.
+        kv_cache_bytes: paged cache, features and hidden states included. None takes what a GPU
+            has left.
+        max_model_len: longest sequence; None takes the model's.
+        block_size: tokens of a cache block, the unit of prefix caching.
+        encoder_cache_images: images whose features stay at hand although no request uses them.
+        compile: let vLLM compile the decoder.
+        kernel: which implementation samples images; `auto` takes the fastest that is there.
+    """
+
+    checkpoint: Path
+    cache_dir: Path = Path(".build")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 1024
+    kv_cache_bytes: int | None = 1 << 29
+    max_model_len: int | None = None
+    block_size: int = 32
+    encoder_cache_images: int = 64
+    compile: bool = False
+    kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"

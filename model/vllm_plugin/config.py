@@ -1,0 +1,81 @@
+"""The model's configuration as Hugging Face documents, which is what vLLM reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig
+
+from model.config import MMInterleavedConfig
+
+MODEL_TYPE = "mm_interleaved"
+ARCHITECTURE = "InterleavedForConditionalGeneration"
+
+
+class InterleavedHFConfig(LlamaConfig):  # type: ignore[misc]
+    """A Llama configuration that carries the whole model's one in `mm_interleaved`."""
+
+    model_type = MODEL_TYPE
+
+    def __init__(self, mm_interleaved: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Keep the document; `LlamaConfig` takes the rest."""
+        self.mm_interleaved = mm_interleaved
+        super().__init__(**kwargs)
+
+    @cached_property
+    def interleaved(self) -> MMInterleavedConfig:
+        """The configuration of the whole model."""
+        if self.mm_interleaved is None:
+            raise ValueError("this configuration has no mm_interleaved document")
+        return MMInterleavedConfig.from_dict(self.mm_interleaved)
+
+
+def hugging_face_document(config: MMInterleavedConfig, dtype: str) -> dict[str, Any]:
+    """The `config.json` that vLLM understands."""
+    llm, special = config.llm, config.special_tokens
+    return {
+        "architectures": [ARCHITECTURE],
+        "model_type": MODEL_TYPE,
+        "dtype": dtype,
+        "hidden_size": llm.hidden_size,
+        "num_hidden_layers": llm.num_hidden_layers,
+        "num_attention_heads": llm.num_attention_heads,
+        "num_key_value_heads": llm.kv_heads,
+        "head_dim": llm.head_width,
+        "intermediate_size": llm.intermediate_size,
+        "vocab_size": config.txt_vocab_size,
+        "rms_norm_eps": llm.rms_norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": llm.rope_theta},
+        "max_position_embeddings": llm.max_position_embeddings,
+        # The new tokens have output rows of their own, so the head is never the embedding.
+        "tie_word_embeddings": False,
+        "bos_token_id": special.bos_token_id,
+        "eos_token_id": special.eos_token_id,
+        "pad_token_id": special.pad_token_id,
+        "mm_interleaved": config.to_dict(),
+    }
+
+
+def write_view(checkpoint: Path, directory: Path, dtype: str) -> Path:
+    """A directory in Hugging Face layout that points at the tensors of `checkpoint`.
+
+    Nothing is copied: weights and tokenizer are symbolic links.
+    """
+    config = MMInterleavedConfig.load(checkpoint / "config.json")
+    directory.mkdir(parents=True, exist_ok=True)
+    for source in sorted(checkpoint.iterdir()):
+        if source.name in ("config.json", "manifest.json") or not source.is_file():
+            continue
+        link = directory / source.name
+        temporary = directory / f".{source.name}.{os.getpid()}"
+        temporary.symlink_to(source.resolve())
+        temporary.replace(link)
+    document = json.dumps(hugging_face_document(config, dtype), indent=2)
+    temporary = directory / f".config.{os.getpid()}"
+    temporary.write_text(document + "\n")
+    temporary.replace(directory / "config.json")
+    return directory

@@ -1,0 +1,112 @@
+"""How vLLM's multimodal machinery sees images: pixels in, a fixed number of placeholders out.
+
+Our own engine hands vLLM finished prompts and pixels (see `model.engine.text`), so of this only
+the dummy inputs for memory profiling are on its path. The rest makes plain vLLM calls work:
+prompts as token ids with one image token per image, and images as [3, S, S] in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import BatchFeature
+from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+from vllm.multimodal.parse import MultiModalDataItems
+from vllm.multimodal.processing import (
+    BaseDummyInputsBuilder,
+    BaseMultiModalProcessor,
+    BaseProcessingInfo,
+    ProcessorInputs,
+    PromptReplacement,
+    PromptUpdate,
+)
+
+from model.config import MMInterleavedConfig
+
+PIXELS = "pixel_values"
+
+
+def image_fields() -> dict[str, MultiModalFieldConfig]:
+    """The one field of an image."""
+    return {PIXELS: MultiModalFieldConfig.batched("image")}
+
+
+class ImageProcessingInfo(BaseProcessingInfo):  # type: ignore[misc]
+    """Sizes that vLLM asks for."""
+
+    @property
+    def config(self) -> MMInterleavedConfig:
+        """The whole model's configuration."""
+        return self.ctx.get_hf_config().interleaved  # type: ignore[no-any-return]
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Images, up to the model's maximum."""
+        return {"image": self.config.max_images}
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """Every image takes the same number of tokens."""
+        return {"image": self.config.num_img_token}
+
+
+class ImageDummyInputs(BaseDummyInputsBuilder[ImageProcessingInfo]):  # type: ignore[misc]
+    """Grey images, for measuring memory."""
+
+    def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
+        """Prompts are ids; see `ImageProcessor.get_dummy_inputs`."""
+        return ""
+
+    def get_dummy_mm_data(
+        self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """As many images as asked for."""
+        side = self.info.config.vision.image_size
+        return {"image": [torch.full((3, side, side), 0.5)] * mm_counts.get("image", 0)}
+
+
+class ImageProcessor(BaseMultiModalProcessor[ImageProcessingInfo]):  # type: ignore[misc]
+    """Expands each image token to the image's placeholders."""
+
+    requires_tokenizer = False
+
+    def get_dummy_inputs(
+        self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Mapping[str, Any]
+    ) -> ProcessorInputs:
+        """A prompt of images only."""
+        data = self.dummy_inputs.get_dummy_mm_data(seq_len, mm_counts, mm_options)
+        special = self.info.config.special_tokens
+        prompt = [special.soi_token_id, special.image_token_id] * mm_counts.get("image", 0)
+        return ProcessorInputs(
+            prompt=prompt, mm_data_items=self.info.parse_mm_data(data, validate=False)
+        )
+
+    def _call_hf_processor(
+        self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]
+    ) -> BatchFeature:
+        """Stack the images; they come prepared."""
+        images: Any = hf_data["images"]
+        return BatchFeature({PIXELS: torch.stack([torch.as_tensor(image) for image in images])})
+
+    def _get_mm_fields_config(
+        self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        """The fields of an image."""
+        return image_fields()
+
+    def _get_prompt_updates(
+        self,
+        mm_items: MultiModalDataItems,
+        hf_processor_mm_kwargs: Mapping[str, object],
+        out_mm_kwargs: MultiModalKwargsItems,
+    ) -> Sequence[PromptUpdate]:
+        """One image token becomes all of them."""
+        config = self.info.config
+        image = config.special_tokens.image_token_id
+        return [
+            PromptReplacement(
+                modality="image", target=[image], replacement=[image] * config.num_img_token
+            )
+        ]

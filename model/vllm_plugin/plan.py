@@ -1,0 +1,74 @@
+"""Which images each token of a step sees, worked out from the paged cache alone.
+
+Legend: T tokens of the step, R requests, L positions of the longest request, I images, W blocks.
+
+Only token-local facts are stored (is this token text, an image's placeholder, or a begin of
+sequence?), they are all written before any is read, and everything else is derived from them in
+every step. So nothing has to be kept or moved when vLLM preempts, resumes, shares or evicts, and a
+prefix hit on blocks that another request computes in this very step reads what it should.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from model.vllm_plugin.metadata import StepMetadata
+
+TEXT, IMAGE, BOS = 0, 1, 2
+CLASS_WIDTH = 8  # Only the first number is used; 8 keep the rows aligned.
+
+
+@dataclass
+class StepPlan:
+    """Images in sight of a step's tokens: numbers `base` to `count` of the token's request."""
+
+    request_T: torch.Tensor
+    base_T: torch.Tensor
+    count_T: torch.Tensor
+    image_start_RI: torch.Tensor  # position of each image's first placeholder
+    block_table_RW: torch.Tensor
+    block_size: int
+
+
+def token_classes(input_ids_T: torch.Tensor, image_id: int, bos_id: int) -> torch.Tensor:
+    """The class of each token, [T]."""
+    return (input_ids_T == image_id) * IMAGE + (input_ids_T == bos_id) * BOS
+
+
+def plan_step(
+    classes_NC: torch.Tensor,
+    metadata: StepMetadata,
+    positions_T: torch.Tensor,
+    max_images: int,
+    block_size: int,
+) -> StepPlan:
+    """Plan a step whose token classes have been written to the cache rows `classes_NC`."""
+    device = classes_NC.device
+    table_RW = metadata.block_table.long()
+    place_L = torch.arange(metadata.max_seq_len, device=device)
+    slots_RL = table_RW[:, place_L // block_size] * block_size + place_L % block_size
+    class_RL = classes_NC[:, 0][slots_RL]
+    class_RL = class_RL.masked_fill(place_L >= metadata.seq_lens[:, None], TEXT)
+    image_RL = class_RL == IMAGE
+    starts_RL = image_RL.clone()
+    starts_RL[:, 1:] &= ~image_RL[:, :-1]
+    count_RL = starts_RL.cumsum(1)
+    base_RL = (count_RL * (class_RL == BOS)).cummax(1).values
+    # The place of a token that starts no image goes to a spare column.
+    column_RL = torch.where(starts_RL, count_RL - 1, max_images).clamp_(max=max_images)
+    image_start_RI = torch.zeros(len(table_RW), max_images + 1, dtype=torch.long, device=device)
+    image_start_RI.scatter_(1, column_RL, place_L.expand_as(column_RL))
+    token_T = torch.arange(metadata.num_tokens, device=device)
+    ends_R = metadata.query_start_loc[1:].contiguous()
+    request_T = torch.searchsorted(ends_R, token_T.to(ends_R.dtype), right=True)
+    positions_T = positions_T[: metadata.num_tokens]
+    return StepPlan(
+        request_T=request_T,
+        base_T=base_RL[request_T, positions_T],
+        count_T=count_RL[request_T, positions_T],
+        image_start_RI=image_start_RI,
+        block_table_RW=table_RW,
+        block_size=block_size,
+    )

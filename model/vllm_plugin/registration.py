@@ -1,0 +1,39 @@
+"""What vLLM must know before it reads a checkpoint of ours."""
+
+from transformers import AutoConfig
+from vllm import ModelRegistry
+from vllm.config import VllmConfig
+from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+
+from model.vllm_plugin.config import ARCHITECTURE, MODEL_TYPE, InterleavedHFConfig
+
+SCHEDULER = "model.vllm_plugin.scheduler.WholeImageScheduler"
+
+
+class InterleavedEngineConfig(VerifyAndUpdateConfig):  # type: ignore[misc]
+    """Settings of the engine that the model needs to be correct."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: VllmConfig) -> None:
+        """Select our scheduler, and refuse budgets that could never place an image."""
+        scheduler = vllm_config.scheduler_config
+        scheduler.scheduler_cls = scheduler.scheduler_cls or SCHEDULER
+        image = vllm_config.model_config.hf_config.interleaved.num_img_token
+        least = scheduler.max_num_seqs + image
+        if scheduler.max_num_batched_tokens < least:
+            raise ValueError(
+                f"max_num_batched_tokens must be at least max_num_seqs + {image} = {least}: "
+                "an image is never split across steps"
+            )
+        if vllm_config.parallel_config.pipeline_parallel_size > 1:
+            raise ValueError("MM-Interleaved does not support pipeline parallelism")
+
+
+def register_model() -> None:
+    """Register once; vLLM may call plugins several times in one process."""
+    AutoConfig.register(MODEL_TYPE, InterleavedHFConfig, exist_ok=True)
+    MODELS_CONFIG_MAP[ARCHITECTURE] = InterleavedEngineConfig
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        ModelRegistry.register_model(
+            ARCHITECTURE, "model.vllm_plugin.model:InterleavedForConditionalGeneration"
+        )

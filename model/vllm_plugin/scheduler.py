@@ -1,0 +1,52 @@
+"""vLLM's scheduler with two rules that MM-Interleaved needs. Written for vLLM 0.32.
+
+An image's placeholders are computed in one step: the very first placeholder already samples the
+whole image, so all of its features must be in the cache by then. And a resumed request gets its
+image data back, which vLLM strips when a prefix hit covers the image.
+"""
+
+from __future__ import annotations
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.request import Request
+
+
+class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
+    """Schedules images whole, and keeps their data with the request."""
+
+    def schedule(self, *args: object, **kwargs: object) -> SchedulerOutput:
+        """Plan a step; new requests carry the data of all of their images.
+
+        The worker keeps what it is given here. Should the request be preempted and come back
+        with a shorter prefix hit, it needs the stripped images again.
+        """
+        output = super().schedule(*args, **kwargs)
+        for new in output.scheduled_new_reqs:
+            if new.mm_features:
+                new.mm_features = self.requests[new.req_id].mm_features
+        return output
+
+    def _try_schedule_encoder_inputs(
+        self,
+        request: Request,
+        num_computed_tokens: int,
+        num_new_tokens: int,
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[list[int], int, int, list[int], list[int]]:
+        """Shorten the chunk so that it cuts through no image."""
+        allowed = whole_images(request, num_computed_tokens, num_new_tokens)
+        return super()._try_schedule_encoder_inputs(  # type: ignore[no-any-return]
+            request, num_computed_tokens, allowed, *args, **kwargs
+        )
+
+
+def whole_images(request: Request, start: int, length: int) -> int:
+    """The largest chunk of at most `length` tokens from `start` that ends inside no image."""
+    end = start + length
+    for feature in request.mm_features:
+        first = feature.mm_position.offset
+        if first < end < first + feature.mm_position.length:
+            return max(0, first - start)
+    return length
