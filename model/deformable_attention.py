@@ -147,6 +147,8 @@ class DeformableAttention(nn.Module):
         self.n_points = n_points
         num_samples = n_heads * len(self.shapes) * n_points
         inner = int(width * ratio)
+        if inner % n_heads:
+            raise ValueError(f"{n_heads} heads can't share {inner} channels evenly")
         self.sampling_offsets = nn.Linear(width, num_samples * 2)
         self.attention_weights = nn.Linear(width, num_samples)
         self.value_proj = nn.Linear(width, inner)

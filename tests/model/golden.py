@@ -7,10 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from model.config import MMInterleavedConfig
+from model.mm_interleaved import Batch, MMInterleaved
 
 DIRECTORY = Path(__file__).parent.parent / "data" / "goldens"
 
@@ -72,6 +74,15 @@ def state_dict() -> dict[str, Tensor]:
     return state
 
 
+@cache
+def model() -> MMInterleaved:
+    """The whole model with the official weights."""
+    with torch.device("meta"):
+        model = MMInterleaved(config())
+    model.load_state_dict(state_dict(), strict=True, assign=True)
+    return model.eval()
+
+
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries below a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
@@ -86,6 +97,18 @@ def decoder_images() -> Tensor:
     """The same pool as targets of the image decoder, [5, 3, 512, 512] in [0, 1]."""
     small = tensors("full_model")["in/dec_images_u8_64"].float() / 255
     return small.repeat_interleave(8, -1).repeat_interleave(8, -2)
+
+
+def batch(documents_apart: bool = False) -> Batch:
+    """The recorded batch of two sequences; its second row holds two documents."""
+    recorded = tensors("full_model")
+    return Batch(
+        recorded["in/text_ids"],
+        images(),
+        recorded["in/num_image_per_seq"],
+        recorded["in/attention_mask"],
+        recorded["in/nearest_bos_idxs"] if documents_apart else None,
+    )
 
 
 def assert_close(name: str, ours: Tensor, theirs: Tensor, tolerance: float) -> None:
