@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +94,7 @@ async def read_request(request: Request, limits: Limits) -> RawRequest:
         raise Problem("body_too_slow", limit=int(limits.body_seconds)) from None
 
 
-async def _bounded(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -140,38 +140,62 @@ async def _read_form(request: Request, limits: Limits) -> RawRequest:
         await form.close()
 
 
-async def _form_document(form: FormData) -> RawRequest:
-    uploads: dict[str, bytes] = {}
-    content: list[dict[str, str]] = []
-    fields: dict[str, Any] = {}
+@dataclass
+class _Form:
+    """A form, sorted: files by name, the parts of the content in order, and all other fields."""
+
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    content: list[dict[str, str]] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
     document: bytes | None = None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            key = name if name not in uploads else f"{name}#{len(uploads)}"
-            uploads[key] = await value.read()
-            if name == "request":
-                document = uploads.pop(key)
-            elif name == "image":
-                content.append({"type": "image", "upload": key})
-        elif name == "request":
-            document = value.encode()
+
+    def add_file(self, name: str, data: bytes) -> None:
+        """A file: a part of the content if its field is `image`, else there to be named."""
+        if name == "request":
+            self.document = data
+            return
+        key = name if name not in self.uploads else f"{name}#{len(self.uploads)}"
+        self.uploads[key] = data
+        if name == "image":
+            self.content.append({"type": "image", "upload": key})
+
+    def add_field(self, name: str, value: str) -> None:
+        """A field without a file."""
+        if name == "request":
+            self.document = value.encode()
         elif name == "text":
-            content.append({"type": "text", "text": value})
-        elif name in fields:
+            self.content.append({"type": "text", "text": value})
+        elif name in self.fields:
             raise Problem("invalid_value", param=name, reason="is given more than once")
         else:
-            fields[name] = _scalar(value)
-    size = sum(map(len, uploads.values()))
-    if document is not None:
-        if content and any(part["type"] == "text" for part in content) or fields:
-            raise Problem(
-                "invalid_value", param="request", reason="cannot be combined with other fields"
-            )
-        return RawRequest(document, uploads, size + len(document))
-    if content:
-        fields.setdefault("content", content)
-    encoded = json.dumps(fields).encode()
-    return RawRequest(encoded, uploads, size + len(encoded))
+            self.fields[name] = _scalar(value)
+
+    def encode(self) -> bytes:
+        """The request document that the form stands for."""
+        has_text = any(part["type"] == "text" for part in self.content)
+        if self.document is not None:
+            if has_text or self.fields:
+                reason = "cannot be combined with other fields"
+                raise Problem("invalid_value", param="request", reason=reason)
+            return self.document
+        if "content" in self.fields and has_text:
+            reason = "cannot be combined with text fields"
+            raise Problem("invalid_value", param="content", reason=reason)
+        if self.content:
+            self.fields.setdefault("content", self.content)
+        return json.dumps(self.fields).encode()
+
+
+async def _form_document(form: FormData) -> RawRequest:
+    sorted_form = _Form()
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            sorted_form.add_file(name, await value.read())
+        else:
+            sorted_form.add_field(name, value)
+    document = sorted_form.encode()
+    size = len(document) + sum(map(len, sorted_form.uploads.values()))
+    return RawRequest(document, sorted_form.uploads, size)
 
 
 def _scalar(value: str) -> Any:

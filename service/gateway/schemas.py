@@ -30,12 +30,17 @@ class ImagePart(Schema):
     """A picture, given in exactly one way."""
 
     type: Literal["image"]
-    b64: str | None = Field(None, min_length=1, description="Base64, or a data: URL.")
+    b64: str | None = Field(default=None, min_length=1, description="Base64, or a data: URL.")
     url: str | None = Field(
-        None, min_length=1, max_length=2_100_000, description="data: always; https: if enabled."
+        default=None,
+        min_length=1,
+        max_length=2_100_000,
+        description="data: always; https: if enabled.",
     )
-    upload: UploadName | None = Field(None, description="Name of a file field of the form.")
-    sha256: Digest | None = Field(None, description="An image of yours that is stored already.")
+    upload: UploadName | None = Field(default=None, description="Name of a file field of the form.")
+    sha256: Digest | None = Field(
+        default=None, description="An image of yours that is stored already."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ImagePart:
@@ -53,27 +58,27 @@ class ImageOptions(Schema):
 
     width: Side | None = None
     height: Side | None = None
-    steps: int = Field(30, ge=1, le=250)
-    guidance_scale: float = Field(7.5, ge=0.0, le=50.0)
-    guidance_rescale: float = Field(0.0, ge=0.0, le=1.0)
+    steps: int = Field(default=30, ge=1, le=250)
+    guidance_scale: float = Field(default=7.5, ge=0.0, le=50.0)
+    guidance_rescale: float = Field(default=0.0, ge=0.0, le=1.0)
     scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = "dpmsolver++"
     seed: Seed | None = None
     format: Literal["png", "jpeg", "webp"] = "png"
     return_: Literal["b64", "url"] = Field("b64", alias="return")
-    previews: int = Field(0, ge=0, le=3)
+    previews: int = Field(default=0, ge=0, le=3)
 
 
 class Sampling(Schema):
     """Sampling parameters of text, with vLLM's names."""
 
-    max_tokens: int = Field(256, ge=1, le=8192, description="Of the whole answer.")
-    min_tokens: int = Field(0, ge=0, le=8192)
-    temperature: float = Field(0.7, ge=0.0, le=2.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    top_k: int = Field(0, ge=0, le=1_000_000, description="0 considers all tokens.")
-    repetition_penalty: float = Field(1.0, ge=0.01, le=10.0)
-    presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
-    frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
+    max_tokens: int = Field(default=256, ge=1, le=8192, description="Of the whole answer.")
+    min_tokens: int = Field(default=0, ge=0, le=8192)
+    temperature: float = Field(default=0.7, ge=0.0, le=2.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0, le=1_000_000, description="0 considers all tokens.")
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=2.0)
+    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     stop: list[StopText] = Field(default_factory=list, max_length=4)
     logit_bias: dict[
         Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}$")],
@@ -85,28 +90,30 @@ class Sampling(Schema):
 class GenerateRequest(Sampling):
     """A request for an interleaved answer: `content` is continued with text and pictures."""
 
-    model: str | None = Field(None, max_length=128)
+    model: str | None = Field(default=None, max_length=128)
     content: list[ContentPart] = Field(min_length=1, max_length=1024)
     output_modalities: list[Literal["text", "image"]] = Field(
         default=["text", "image"], min_length=1, max_length=2
     )
-    max_images: int = Field(4, ge=0, le=16)
-    image: ImageOptions = ImageOptions()
-    stream: bool = Field(False, description="Answer with server-sent events.")
-    background: bool = Field(False, description="Answer 202 at once; fetch the result later.")
-    on_disconnect: Literal["cancel", "continue"] | None = Field(
-        None, description="What happens when the client of a stream leaves; default: the server's."
+    max_images: int = Field(default=4, ge=0, le=16)
+    image: ImageOptions = Field(default_factory=lambda: ImageOptions.model_validate({}))
+    stream: bool = Field(default=False, description="Answer with server-sent events.")
+    background: bool = Field(
+        default=False, description="Answer 202 at once; fetch the result later."
     )
-    deadline_ms: int | None = Field(None, ge=1, le=3_600_000)
+    on_disconnect: Literal["cancel", "continue"] | None = Field(
+        default=None,
+        description="What happens when the client of a stream leaves; default: the server's.",
+    )
+    deadline_ms: int | None = Field(default=None, ge=1, le=3_600_000)
     priority: Literal["interactive", "batch"] = "interactive"
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerateRequest:
         if self.stream and self.background:
             raise ValueError("stream_background")
-        if "image" in self.output_modalities and "text" not in self.output_modalities:
-            if self.max_images == 0:
-                raise ValueError("no_output")
+        if "text" not in self.output_modalities and self.max_images == 0:
+            raise ValueError("no_output")
         if self.min_tokens > self.max_tokens:
             raise ValueError("min_tokens")
         return self
@@ -156,7 +163,7 @@ class Usage(BaseModel):
     cached_tokens: int = 0
     output_tokens: int = 0
     images: int = 0
-    denoising_steps: int = 0
+    image_steps: int = 0
 
 
 class GenerateResponse(BaseModel):

@@ -1,0 +1,63 @@
+"""The command `mmi`: one table of subcommands, each imported only when it is asked for.
+
+A subcommand is a module with `add_arguments(parser)` and `run(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("service.commands.demo", "run the main job once on embedded defaults, then stop"),
+    "serve": ("service.commands.serve", "run the whole system on this machine"),
+    "generate": ("service.commands.generate", "send text and images, watch the answer"),
+    "gateway": ("service.commands.gateway", "run the gateway alone"),
+    "text-worker": ("service.commands.text_worker", "run a text worker alone"),
+    "image-worker": ("service.commands.image_worker", "run an image worker alone"),
+    "keys": ("service.commands.keys", "make an API key"),
+    "convert": ("model.checkpoint.convert", "convert a checkpoint to safetensors"),
+    "plan": ("model.plan", "say how much memory a checkpoint needs"),
+    "compile": ("model.export.compile", "compile the image decoder"),
+    "train": ("model.training.cli", "train a model"),
+    "eval": ("model.training.evaluate", "evaluate a checkpoint"),
+}
+BENCHES: dict[str, tuple[str, str]] = {
+    "text": ("model.engine.bench_text", "the text engine"),
+    "image": ("model.engine.bench_image", "the image engine"),
+    "gateway": ("service.commands.bench_gateway", "the gateway's own cost"),
+}
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    table: dict[str, tuple[str, str]],
+    wanted: str | None,
+) -> None:
+    """Add a table's subcommands; only the wanted one is imported and gets its arguments."""
+    for name, (module_name, text) in table.items():
+        parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == wanted:
+            module = importlib.import_module(module_name)
+            module.add_arguments(parser)
+            parser.set_defaults(run=module.run)
+
+
+def build_parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """The parser for these arguments."""
+    parser = argparse.ArgumentParser(prog="mmi", description="Interleaved text and images.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = [word for word in arguments if not word.startswith("-")]
+    _add(commands, COMMANDS, words[0] if words else None)
+    bench = commands.add_parser("bench", help="measure one part: text, image or gateway")
+    kinds = bench.add_subparsers(dest="kind", required=True, metavar="PART")
+    _add(kinds, BENCHES, words[1] if len(words) > 1 and words[0] == "bench" else None)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = build_parser(arguments).parse_args(arguments)
+    return int(args.run(args))

@@ -1,0 +1,1 @@
+"""The client side: `mmi generate` and what it shares with `mmi demo`."""

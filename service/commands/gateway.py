@@ -1,0 +1,20 @@
+"""`mmi gateway`: the gateway alone. All of its settings are environment variables (MMI_...)."""
+
+from __future__ import annotations
+
+import argparse
+
+from service import log
+from service.config import GatewaySettings
+from service.gateway import server
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments: none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    settings = GatewaySettings()
+    log.configure("gateway", settings.log_level)
+    return server.run(settings)

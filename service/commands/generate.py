@@ -1,0 +1,101 @@
+"""`mmi generate`: send text and images to a gateway and watch the answer come."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from service.client.page import save_answer
+from service.client.stream import (
+    Answer,
+    GatewayClient,
+    Given,
+    RequestRefused,
+    content_of,
+    read_arguments,
+)
+from service.client.terminal import TerminalView
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "content", nargs="+", help="in order: text, or image files (@name forces a file)"
+    )
+    parser.add_argument("--url", default=os.environ.get("MMI_URL", "http://127.0.0.1:8000"))
+    parser.add_argument("--out", type=Path, default=Path("out/generate"))
+    parser.add_argument("--offline", action="store_true", help="run the model here, no service")
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint directory (--offline)")
+    add_parameters(parser)
+
+
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Add the parameters of a request."""
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--max-images", type=int, default=2)
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture")
+    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--only", choices=("text", "image"), help="answer with one kind of part")
+    parser.add_argument("--deadline-ms", type=int)
+
+
+def parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """The request document without its content."""
+    image: dict[str, Any] = {"steps": args.steps, "guidance_scale": args.guidance}
+    document: dict[str, Any] = {
+        "max_tokens": args.max_tokens,
+        "max_images": args.max_images,
+        "temperature": args.temperature,
+        "image": image,
+    }
+    if args.seed is not None:
+        document["seed"] = image["seed"] = args.seed
+    if args.deadline_ms is not None:
+        document["deadline_ms"] = args.deadline_ms
+    if args.only:
+        document["output_modalities"] = [args.only]
+    return document
+
+
+def generate(
+    client: GatewayClient,
+    given: list[Given],
+    document: dict[str, Any],
+    out: Path,
+    console: Console,
+) -> Answer:
+    """Send a request, show and save its answer."""
+    answer, view = Answer(), TerminalView(console)
+    for event in client.stream(document):
+        answer.add(event)
+        view.show(event)
+    pictures, page = save_answer(given, answer, client.image, out)
+    for path in (*pictures, page):
+        console.print(f"saved {path}", highlight=False)
+    return answer
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate once; 0 if the answer was completed or ended at a limit."""
+    console = Console()
+    if args.offline:
+        return int(importlib.import_module("model.engine.offline").run(args))
+    client = GatewayClient(args.url, os.environ.get("MMI_API_KEY"))
+    try:
+        given = read_arguments(args.content)
+        document = parameters(args) | {"content": content_of(given)}
+        answer = generate(client, given, document, args.out, console)
+    except (RequestRefused, ValueError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        return 1
+    finally:
+        client.close()
+    ended = (answer.end or {}).get("type")
+    return 0 if ended in ("response.completed", "response.incomplete") else 1

@@ -1,0 +1,115 @@
+"""The gateway as an ASGI application: `create_app(settings)`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service.config import GatewaySettings
+from service.errors import BlobNotFound, ConnectionLost, RequestNotFound, ServiceError
+from service.gateway import health, openai, pages, routes
+from service.gateway.deps import Gateway
+from service.gateway.middleware import RequestContext
+from service.gateway.openapi import install_openapi
+from service.gateway.problems import Problem, document, headers_of, status_of
+
+logger = logging.getLogger(__name__)
+
+_SWEEP_SECONDS = 2.0
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The application; connections are made by its lifespan."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        gateway = Gateway.build(settings)
+        app.state.gateway = gateway
+        await gateway.hub.start()
+        sweeping = asyncio.create_task(_sweep(gateway))
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+            await gateway.hub.stop()
+            await gateway.broker.close()
+
+    app = FastAPI(
+        title="mm-interleaved-serving",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.draining = False
+    for router in (routes.router, openai.router, health.router, pages.router):
+        app.include_router(router)
+    install_openapi(app)
+    _add_error_handlers(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Location", "X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(RequestContext, allowed_hosts=settings.allowed_hosts)
+    return app
+
+
+async def _sweep(gateway: Gateway) -> None:
+    """End requests whose deadline passed while no worker held them."""
+    while True:
+        await asyncio.sleep(_SWEEP_SECONDS)
+        try:
+            await gateway.queue.create_groups()
+            await gateway.queue.expire_due()
+        except ConnectionLost:
+            logger.warning("Redis is away")
+
+
+def _answer(request: Request, error: ServiceError) -> JSONResponse:
+    request_id = getattr(request.state, "request_id", None)
+    headers = headers_of(error)
+    if status_of(error) in (408, 413):
+        # What is left of the body will not be read.
+        headers["Connection"] = "close"
+    return JSONResponse(document(error, request_id), status_of(error), headers)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ServiceError)
+    async def on_service_error(request: Request, error: ServiceError) -> JSONResponse:
+        if status_of(error) >= 500:
+            logger.warning("answering %s", type(error).__name__)
+        return _answer(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+        answer = _answer(request, Problem(code) if code else ServiceError())
+        for name, value in (error.headers or {}).items():
+            answer.headers[name] = value
+        return answer
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+        where, name = error.errors()[0]["loc"][:2]
+        if where == "path":
+            # An id or hash that can't exist is one that does not exist.
+            return _answer(request, BlobNotFound() if name == "sha256" else RequestNotFound())
+        return _answer(request, Problem("invalid_value", param=str(name), reason="is not valid"))
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        return _answer(request, ServiceError())

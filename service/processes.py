@@ -1,0 +1,97 @@
+"""Roles as child processes: started with a log file each, watched, and stopped in order."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Have the kernel stop this child when its parent is gone, however it went."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class RoleFailed(RuntimeError):
+    """A role ended before it was ready, or by itself later."""
+
+
+class Role:
+    """One `mmi <role>` process."""
+
+    def __init__(self, name: str, port: int, environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.port = port
+        self.log = log
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+
+    def start(self) -> None:
+        """Start the process; its output goes to its log."""
+        self.started = time.monotonic()
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service", self.name],
+                env={**os.environ, **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process else None
+
+    def check(self) -> None:
+        """Raise if the process has ended.
+
+        Raises:
+            RoleFailed: it has; the message ends with the last lines of its log.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise RoleFailed(
+                f"{self.name} ended with status {code}; {self.log} ends:\n{self.tail()}"
+            )
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def ready(self) -> bool:
+        """Whether the role says that it takes work."""
+        try:
+            reply = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2, trust_env=False)
+        except httpx.HTTPError:
+            return False
+        return reply.status_code == 200
+
+    def terminate(self) -> None:
+        """Ask the role to drain and end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end; after `seconds`, end the role and all of its children."""
+        if self._process is None:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=seconds)
+        # Also what the role may have left behind in its session.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

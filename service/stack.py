@@ -1,0 +1,153 @@
+"""Everything on one machine: an embedded Redis and the three roles as child processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+
+from service.embedded_redis import EmbeddedRedis, free_port
+from service.processes import Role
+
+SHIPPED_CHECKPOINT = Path(__file__).resolve().parent.parent / "deploy" / "checkpoints" / "tiny"
+_START_SECONDS = 600.0
+_STOP_SECONDS = 40.0
+_MAKE_CHECKPOINT = """
+import pathlib, sys
+from model.checkpoint import seeded
+seeded.create(sys.argv[1], pathlib.Path(sys.argv[2]))
+"""
+
+
+def find_checkpoint(given: Path | None, cache_dir: Path, console: Console) -> Path:
+    """The checkpoint to serve: the one given, the shipped one, or a seeded one made here once."""
+    if given is not None:
+        return given
+    if (SHIPPED_CHECKPOINT / "config.json").is_file():
+        return SHIPPED_CHECKPOINT
+    directory = cache_dir / "checkpoints" / "tiny-seeded"
+    if not (directory / "config.json").is_file():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with console.status("making a random checkpoint (no trained one is here; once)"):
+            command = [sys.executable, "-c", _MAKE_CHECKPOINT, "tiny", str(directory)]
+            subprocess.run(command, check=True)
+        console.print(f"made a random checkpoint in {directory}", highlight=False)
+    return directory
+
+
+class Stack:
+    """The running system. Use it as a context manager; leaving it stops everything."""
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        console: Console,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        checkpoint: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._console = console
+        self.logs = cache_dir / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.host, self.port = host, port or free_port()
+        self._redis: EmbeddedRedis | None = None
+        self.redis_url = os.environ.get("MMI_REDIS_URL") or os.environ.get("REDIS_URL") or ""
+        if not self.redis_url:
+            self._redis = EmbeddedRedis(cache_dir / "redis", self.logs / "redis.log")
+            self.redis_url = self._redis.url
+        self._checkpoint, self._cache_dir = checkpoint, cache_dir
+        self._environment = environment or {}
+        self.roles: dict[str, Role] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the gateway listens."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{host}:{self.port}"
+
+    def __enter__(self) -> Self:
+        """Start everything and wait until it takes work."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop everything."""
+        self.stop()
+
+    def _start(self) -> None:
+        checkpoint = find_checkpoint(self._checkpoint, self._cache_dir, self._console)
+        if self._redis is not None:
+            self._redis.start()
+        environment = {
+            "MMI_REDIS_URL": self.redis_url,
+            "MMI_CHECKPOINT": str(checkpoint),
+            "MMI_CACHE_DIR": str(self._cache_dir),
+            "MMI_HOST": self.host,
+            "MMI_PORT": str(self.port),
+            **self._environment,
+        }
+        for name in ("gateway", "image-worker", "text-worker"):
+            port = self.port if name == "gateway" else free_port()
+            role_environment = {**environment, "MMI_HEALTH_PORT": str(port)}
+            role = Role(name, port, role_environment, self.logs / f"{name}.log")
+            self.roles[name] = role
+            role.start()
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        waiting = dict(self.roles)
+        give_up = time.monotonic() + _START_SECONDS
+        with self._console.status("starting") as status:
+            while waiting:
+                for name, role in list(waiting.items()):
+                    role.check()
+                    if role.ready():
+                        seconds = time.monotonic() - role.started
+                        self._console.print(
+                            f"  {name} ready after {seconds:.0f} s", highlight=False
+                        )
+                        del waiting[name]
+                if time.monotonic() > give_up:
+                    raise TimeoutError(f"not ready in time: {', '.join(waiting)}; see {self.logs}")
+                status.update(f"starting {', '.join(waiting)} (logs: {self.logs})")
+                time.sleep(0.2)
+
+    def watch(self, stopped: Callable[[], bool]) -> None:
+        """Wait until `stopped` says so, or a role ends by itself.
+
+        Raises:
+            RoleFailed: a role has ended.
+        """
+        while not stopped():
+            for role in self.roles.values():
+                role.check()
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        """Stop the roles, the gateway first so that streams end orderly, then Redis."""
+        for role in self.roles.values():
+            role.terminate()
+        give_up = time.monotonic() + _STOP_SECONDS
+        for role in self.roles.values():
+            role.wait(max(0.1, give_up - time.monotonic()))
+        self.roles.clear()
+        if self._redis is not None:
+            self._redis.stop()
