@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,6 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from model.unet_synchronizer import UNetSynchronizer
 
 _SUPPORTED = {
     "class_embed_type": (None,),
@@ -36,6 +36,27 @@ _SUPPORTED = {
     "cross_attention_norm": (None,),
     "attention_type": ("default",),
 }
+
+
+class SkipReader(Protocol):
+    """One block of a synchronizer."""
+
+    def attend(self, sample_NCHW: Tensor, values: Tensor, visible_BI: Tensor, /) -> Tensor:
+        """The residual of a skip."""
+        ...
+
+
+class Synchronizer(Protocol):
+    """The published synchronizer, or its folded form."""
+
+    @property
+    def blocks(self) -> Sequence[SkipReader]:
+        """A block for every skip in order, then the middle's."""
+        ...
+
+    def project(self, features_BIVD: Tensor, /) -> tuple[Tensor, ...]:
+        """Every block's values of the conditioning images."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,7 @@ class Invariants:
 
     @staticmethod
     def stack(images: Sequence[Invariants], negative: Invariants | None = None) -> Invariants:
-        """Join pictures to a batch; with `negative`, put its half in front of each key and value."""
+        """Join pictures to a batch; `negative` puts its half in front of keys and values."""
 
         def join(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
             return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -110,7 +131,7 @@ def check_supported(unet: UNet2DConditionModel) -> None:
 
 def prepare(
     unet: UNet2DConditionModel,
-    synchronizer: UNetSynchronizer | None,
+    synchronizer: Synchronizer | None,
     image_tokens_BTW: Tensor,
     features_BIVD: Tensor,
     visible_BI: Tensor,
@@ -143,7 +164,7 @@ def cross_attentions(unet: UNet2DConditionModel) -> Iterator[Attention]:
 
 def denoise(
     unet: UNet2DConditionModel,
-    synchronizer: UNetSynchronizer | None,
+    synchronizer: Synchronizer | None,
     latents_BCHW: Tensor,
     timesteps_B: Tensor,
     invariants: Invariants,
@@ -195,7 +216,7 @@ def _middle(block: nn.Module, sample: Tensor, emb: Tensor, cross: _Cross) -> Ten
 
 
 def _synchronize(
-    synchronizer: UNetSynchronizer, sample: Tensor, skips: list[Tensor], invariants: Invariants
+    synchronizer: Synchronizer, sample: Tensor, skips: list[Tensor], invariants: Invariants
 ) -> tuple[Tensor, list[Tensor]]:
     """Add every block's residual to its skip, and the last one's to the middle."""
     added = [

@@ -3,8 +3,7 @@
 Legend: B images, I conditioning images, L context length, T image tokens, V positions of the
 maps, D width, C latent channels, H, W latent grid, S side of a picture in pixels.
 
-Sampling has three stages without side effects: `prepare` what never changes, `denoise` step by
-step, `decode` the latents.
+Here are the parameters and the training loss; `model.picture_sampler` draws.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from model import denoiser
 from model.config import ImageDecoderConfig, MMInterleavedConfig
 from model.denoiser import Invariants
 from model.perceiver import PerceiverResampler
-from model.sampler import guide, make_scheduler, scheduler_step
+from model.picture_sampler import PictureSampler
+from model.sampler import make_scheduler
 from model.unet_synchronizer import UNetSynchronizer, flatten_maps
 
 
@@ -56,13 +56,6 @@ class StableDiffusion(nn.Module):
             posterior = self.vae.encode(pixels_B3SS.float() * 2 - 1).latent_dist
             latents: Tensor = posterior.mean + posterior.std * posterior_noise_BCHW
         return (latents * self.vae.config.scaling_factor).to(pixels_B3SS.dtype)
-
-    @torch.no_grad()
-    def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [0, 1], float32 whatever the U-Net's type."""
-        latents = latents_BCHW.float() / self.vae.config.scaling_factor
-        pixels: Tensor = self.vae.decode(latents, return_dict=False)[0]
-        return (pixels / 2 + 0.5).clamp(0, 1).float()
 
 
 @dataclass(frozen=True)
@@ -174,51 +167,6 @@ class ImageDecoder(nn.Module):
         return prediction, noise.noise_BCHW
 
     @torch.no_grad()
-    def negatives(self) -> Invariants:
-        """Keys and values of the negative condition: one row, the same for every picture."""
-        none = self.neg_prompt_embeds.new_zeros(1, 0)
-        return denoiser.prepare(self.decoder.unet, None, self.neg_prompt_embeds, none, none)
-
-    @torch.no_grad()
-    def prepare(
-        self,
-        image_tokens_BTD: Tensor,
-        maps: Sequence[Tensor],
-        visible_BI: Tensor,
-        guided: bool = True,
-    ) -> Invariants:
-        """Stage one: what all steps share, with the negative half in front if `guided`."""
-        positive = self.decoder.prepare(image_tokens_BTD, maps, visible_BI)
-        return Invariants.stack([positive], self.negatives() if guided else None)
-
-    @torch.no_grad()
-    def denoise(
-        self,
-        latents_BCHW: Tensor,
-        invariants: Invariants,
-        generator: torch.Generator,
-        num_inference_steps: int = 30,
-        guidance_scale: float = 7.5,
-        guidance_rescale: float = 0.0,
-        scheduler: str = "ddpm",
-    ) -> Tensor:
-        """Stage two: latents of the pictures from noise, all in step."""
-        steps = make_scheduler(scheduler, self.config.scheduler, num_inference_steps)
-        num = latents_BCHW.shape[0]
-        scale_B = latents_BCHW.new_full((num,), guidance_scale)
-        rescale_B = latents_BCHW.new_full((num,), guidance_rescale)
-        for timestep in steps.timesteps:
-            prediction = self.decoder.denoise(latents_BCHW, timestep.expand(num), invariants)
-            if prediction.shape[0] != num:
-                prediction = guide(prediction, scale_B, rescale_B)
-            latents_BCHW = scheduler_step(steps, prediction, timestep, latents_BCHW, generator)
-        return latents_BCHW
-
-    def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Stage three: pictures [B, 3, S, S] in [0, 1]."""
-        return self.decoder.decode(latents_BCHW)
-
-    @torch.no_grad()
     def generate_images(
         self,
         context_features_BLD: Tensor,
@@ -235,25 +183,20 @@ class ImageDecoder(nn.Module):
 
         One generator serves the whole batch: first all initial latents, then all noise per step.
         """
+        sampler = PictureSampler(self.decoder, self.neg_prompt_embeds, self.config)
         tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
-        invariants = self.prepare(tokens_BTD, maps, visible_BI, guided=guidance_scale > 1)
+        invariants = sampler.prepare(tokens_BTD, maps, visible_BI)
         generator = torch.Generator().manual_seed(self.config.base_seed if seed is None else seed)
-        latents = self.initial_latents(len(tokens_BTD), generator).to(tokens_BTD)
-        latents = self.denoise(
-            latents,
-            invariants,
+        latents = sampler.denoise(
+            sampler.initial_latents(len(tokens_BTD), generator),
+            sampler.batch([invariants], guided=guidance_scale > 1),
             generator,
             num_inference_steps,
             guidance_scale,
             guidance_rescale,
             scheduler,
         )
-        return self.decode(latents)
-
-    def initial_latents(self, num: int, generator: torch.Generator) -> Tensor:
-        """Normal latents on the CPU, so that a seed means the same on every device."""
-        channels, side = int(self.config.unet["in_channels"]), self.config.latent_size
-        return torch.randn(num, channels, side, side, generator=generator)
+        return sampler.decode(latents)
 
 
 def _public(config: object) -> dict[str, object]:
