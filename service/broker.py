@@ -54,6 +54,7 @@ def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> 
         "socket_connect_timeout": settings.redis_timeout_s,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
     }
     if url.scheme == "redis+cluster":
         return RedisCluster.from_url(urlunsplit(url._replace(scheme="redis")), **options)

@@ -111,7 +111,10 @@ class TextWorkerSettings(WorkerSettings):
 
     health_port: int = Field(default=9101, ge=0, le=65535)
     max_model_len: int | None = Field(default=None, ge=16)
-    kv_cache_gib: float = Field(default=1.0, gt=0)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    kv_cache_mib: int = Field(default=512, ge=0, description="0 takes what the GPU has left")
+    compile: bool = False
+    kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
     flush_interval_s: float = Field(default=0.02, ge=0, description="Deltas are batched this long")
 
 

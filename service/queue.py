@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis.exceptions
@@ -33,7 +32,7 @@ from service.messages import (
 )
 from service.metrics import FINISHED, QUEUED_WORK, REQUESTS
 from service.owners import Once, OwnerLimits, Owners
-from service.record import fields_of, parse_status
+from service.record import fields_of, flatten, parse_status
 
 _DRAIN_WINDOW_S = 60.0
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 120.0
@@ -196,7 +195,7 @@ class Queue:
                 keys.deadlines(partition),
             ],
             *(request_id, state, fence, settings.request_ttl_s, settings.event_ttl_s),
-            *flatten((bill, *events)),
+            *flatten([(event, "") for event in (bill, *events)]),
             *(item for pair in fields.items() for item in pair),
         )
         if reply[0] == b"missing":
@@ -246,15 +245,6 @@ class Queue:
                 waiting += int(fields["lag"] or 0)
                 running += int(fields["pending"])
         return waiting, running
-
-
-def flatten(events: Sequence[Event], tokens: Sequence[str] = ()) -> list[str | int]:
-    """Events as the scripts take them: their count, then type, data and token ids of each."""
-    flat: list[str | int] = [len(events)]
-    for number, event in enumerate(events):
-        data = event.model_dump_json(exclude={"type"})
-        flat += (event.type, data, tokens[number] if number < len(tokens) else "")
-    return flat
 
 
 def _retry_after_s(excess: float, drained_per_s: float) -> float:

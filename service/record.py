@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from service.errors import DecodeError
 from service.messages import (
     ErrorBody,
+    Event,
     Reason,
     Request,
     RequestStatus,
@@ -75,3 +76,11 @@ def stored_event(
         raw=data.decode() if isinstance(data, bytes) else data,
         token_ids=tuple(int(i) for i in token_ids.split(b",")) if token_ids else (),
     )
+
+
+def flatten(events: Sequence[tuple[Event, str]]) -> list[str | int]:
+    """Events as the scripts take them: their count, then type, data and token ids of each."""
+    flat: list[str | int] = [len(events)]
+    for event, token_ids in events:
+        flat += (event.type, event.model_dump_json(exclude={"type"}), token_ids)
+    return flat

@@ -9,7 +9,7 @@
 --   cursor            entry id of the last event before the current turn
 --   created, deadline, finished   milliseconds, clock of Redis
 --   text_left, image_left         reserved work that is still to be given back
---   part:<i>, usage, open, streamed, progress, ...   set by workers, opaque here
+--   part:<i>, usage, open, streamed, progress, previews   set by workers, opaque here
 
 local TERMINAL = {completed = true, incomplete = true, failed = true, cancelled = true}
 local DRAIN_WINDOW_MS = 60000

@@ -1,7 +1,8 @@
 -- Hand a task back unfinished: it can be taken over after `pause` ms, without waiting for the lease.
 -- KEYS[1] tasks     stream  that the task came from
 -- KEYS[2] request   hash    the record
--- ARGV    group, consumer, entry id, fence or '', lease in ms, pause in ms, deliveries to note
+-- ARGV    group, consumer, entry id, fence or '', lease in ms, pause in ms, 1 if this
+--         delivery shall not count
 -- Returns {'ok'} | {'lost'}
 local tasks, request = unpack(KEYS)
 local pending = redis.call('XPENDING', tasks, ARGV[1], ARGV[3], ARGV[3], 1)[1]
@@ -9,7 +10,7 @@ if not pending or pending[2] ~= ARGV[2] then
   return {'lost'}
 end
 redis.call('XCLAIM', tasks, ARGV[1], ARGV[2], 0, ARGV[3],
-  'IDLE', math.max(0, ARGV[5] - ARGV[6]), 'RETRYCOUNT', ARGV[7], 'JUSTID')
+  'IDLE', math.max(0, ARGV[5] - ARGV[6]), 'RETRYCOUNT', math.max(0, pending[4] - ARGV[7]), 'JUSTID')
 if ARGV[4] ~= '' and redis.call('HGET', request, 'fence') == ARGV[4] then
   redis.call('HSET', request, 'fence', '', 'state', 'queued')
 end

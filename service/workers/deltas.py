@@ -1,0 +1,90 @@
+"""Streams a turn's text to Redis: never more than one command in flight, never one per token."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.attempt import Attempt
+from service.leases import Leases
+from service.messages import Event, PartStart, TextDelta
+
+
+class DeltaWriter:
+    """Collects tokens while an append is on its way; what has collected goes with the next one."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        attempt: Attempt,
+        index: int,
+        text: str,
+        token_ids: tuple[int, ...],
+        interval_s: float,
+    ) -> None:
+        """Prepare; `text` and `token_ids` are what earlier attempts have streamed."""
+        self._leases = leases
+        self._attempt = attempt
+        self._index = index
+        self._interval_s = interval_s
+        self.text = text
+        self.token_ids = list(token_ids)
+        self.started = attempt.open_part is not None
+        self._pending_text = ""
+        self._pending_ids: list[int] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._finishing = asyncio.Event()
+
+    def add(self, text: str, token_ids: tuple[int, ...]) -> None:
+        """Take a delta, without waiting.
+
+        Raises:
+            StaleAttempt: the turn is somebody else's by now, or the request has ended.
+            ConnectionLost: Redis stayed away for too long.
+        """
+        self.text += text
+        self.token_ids += token_ids
+        self._pending_text += text
+        self._pending_ids += token_ids
+        if self._sending is not None and self._sending.done():
+            self._sending.result()
+            self._sending = None
+        # Ids without text wait for the text that they are part of.
+        if self._sending is None and self._pending_text:
+            self._sending = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._pending_text and not self._finishing.is_set():
+            await self._leases.append(
+                self._attempt,
+                self.rest(),
+                open=self._index,
+                streamed=len(self.token_ids) - len(self._pending_ids),
+            )
+            try:
+                await asyncio.wait_for(self._finishing.wait(), self._interval_s)
+            except TimeoutError:
+                continue
+
+    async def finish(self) -> None:
+        """Wait for the append on its way; what is left is for the turn's commit."""
+        self._finishing.set()
+        if self._sending is not None:
+            await self._sending
+
+    async def aclose(self) -> None:
+        """Stop sending; whatever is on its way either arrives or is refused."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    def rest(self) -> list[tuple[Event, str]]:
+        """The events of what has collected, which counts as sent from here on."""
+        if not self._pending_text:
+            return []
+        delta = TextDelta(index=self._index, text=self._pending_text)
+        events: list[tuple[Event, str]] = [(delta, ",".join(map(str, self._pending_ids)))]
+        if not self.started:
+            events.insert(0, (PartStart(index=self._index, kind="text"), ""))
+            self.started = True
+        self._pending_text, self._pending_ids = "", []
+        return events

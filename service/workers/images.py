@@ -1,0 +1,58 @@
+"""Pictures between bytes and Pillow, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections import OrderedDict
+from typing import Literal
+
+from PIL import Image
+
+from model.engine.protocol import ImageSegment
+from service.blobs import BlobStore
+
+Format = Literal["png", "jpeg", "webp"]
+MIME_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_QUALITY: dict[str, dict[str, int | bool]] = {
+    "png": {"compress_level": 3},
+    "jpeg": {"quality": 92},
+    "webp": {"quality": 92},
+}
+
+
+def encode(image: Image.Image, kind: Format) -> bytes:
+    """The picture as a file, without metadata; equal pictures give equal bytes."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, kind.upper(), **_QUALITY[kind])
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> Image.Image:
+    """The picture in a file that the gateway or a worker has written."""
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return image.convert("RGB")
+
+
+class ImageCache:
+    """Decoded pictures by hash: later turns of a request read the same ones again."""
+
+    def __init__(self, blobs: BlobStore, size: int = 64) -> None:
+        self._blobs = blobs
+        self._size = size
+        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+
+    async def segment(self, sha256: str, *, generated: bool) -> ImageSegment:
+        """The picture as a segment of a context.
+
+        Raises:
+            BlobNotFound: its bytes are gone.
+        """
+        image = self._images.pop(sha256, None)
+        if image is None:
+            image = await asyncio.to_thread(decode, await self._blobs.get(sha256))
+        self._images[sha256] = image
+        if len(self._images) > self._size:
+            self._images.popitem(last=False)
+        return ImageSegment(image, sha256, generated)

@@ -1,0 +1,217 @@
+"""The text stage: continue an answer with text, up to its end or its next image."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import safetensors.torch
+
+from model.engine.protocol import (
+    Segment,
+    TextEnd,
+    TextEngine,
+    TextSampling,
+    TextSegment,
+    TokenSegment,
+)
+from service.attempt import Attempt
+from service.blobs import BlobStore
+from service.broker import Broker
+from service.config import TextWorkerSettings
+from service.errors import ContextTooLong
+from service.events import read_events
+from service.leases import Leases
+from service.log import configure
+from service.messages import Event, ImagePart, ImageTask, PartDone, Stage, TextResult
+from service.workers.answer import Answer
+from service.workers.base import Worker, consumer_name
+from service.workers.checkpoint import find_checkpoint
+from service.workers.deltas import DeltaWriter
+from service.workers.images import ImageCache
+
+
+class TextTurns:
+    """Runs text turns on an engine."""
+
+    stage: Stage = "text"
+
+    def __init__(
+        self, engine: TextEngine, leases: Leases, broker: Broker, flush_interval_s: float
+    ) -> None:
+        self._engine = engine
+        self._leases = leases
+        self._broker = broker
+        self._blobs = BlobStore(broker)
+        self._images = ImageCache(self._blobs)
+        self._flush_interval_s = flush_interval_s
+
+    async def start(self) -> None:
+        """Start the engine."""
+        await self._engine.start()
+
+    async def stop(self) -> None:
+        """Stop the engine."""
+        await self._engine.stop()
+
+    async def run(self, attempt: Attempt) -> None:
+        """Run the turn and commit it."""
+        async with asyncio.timeout(attempt.deadline - time.monotonic()):
+            answer = Answer(attempt.status)
+            streamed, token_ids = await self._streamed(attempt)
+            writer = DeltaWriter(
+                self._leases,
+                attempt,
+                answer.next_index,
+                streamed,
+                token_ids,
+                self._flush_interval_s,
+            )
+            async with aclosing(writer):
+                end = await self._generate(attempt, answer, writer, token_ids)
+            await self._commit(attempt, answer, writer, end)
+
+    async def _generate(
+        self, attempt: Attempt, answer: Answer, writer: DeltaWriter, resume: tuple[int, ...]
+    ) -> TextEnd:
+        """Stream the turn's text; returns how it ended."""
+        request = attempt.request
+        stream = self._engine.generate(
+            await self._context(attempt),
+            sampling_of(attempt, answer),
+            f"{attempt.request_id}/{attempt.task.turn}/{attempt.fence}",
+            resume=resume,
+            priority=0 if request.priority == "interactive" else 1,
+        )
+        async with aclosing(stream) as items:  # type: ignore[type-var]
+            try:
+                async for item in items:
+                    if isinstance(item, TextEnd):
+                        await writer.finish()
+                        return item
+                    writer.add(item.text, item.token_ids)
+            except ValueError as error:
+                if not answer.results and not writer.started:
+                    raise ContextTooLong from error
+                return TextEnd("length", 0, 0, 0)  # the answer has outgrown the context
+        raise RuntimeError("the engine ended without saying how")
+
+    async def _context(self, attempt: Attempt) -> tuple[Segment, ...]:
+        """What was asked, then the answer so far."""
+        segments: list[Segment] = []
+        for part in attempt.request.content:
+            if isinstance(part, ImagePart):
+                segments.append(await self._images.segment(part.sha256, generated=False))
+            else:
+                segments.append(TextSegment(part.text))
+        for result in attempt.status.results:
+            if isinstance(result, TextResult):
+                segments.append(TokenSegment(result.token_ids))
+            else:
+                segments.append(await self._images.segment(result.sha256, generated=True))
+        return tuple(segments)
+
+    async def _streamed(self, attempt: Attempt) -> tuple[str, tuple[int, ...]]:
+        """What earlier attempts at this turn have streamed already."""
+        text, cursor = "", attempt.cursor
+        token_ids: list[int] = []
+        if attempt.open_part is None:
+            return "", ()
+        while events := await read_events(self._broker, attempt.request_id, cursor):
+            for event in events:
+                if event.type == "text.delta":
+                    text += event.data["text"]
+                    token_ids += event.token_ids
+            cursor = events[-1].id
+        return text, tuple(token_ids)
+
+    async def _commit(
+        self, attempt: Attempt, answer: Answer, writer: DeltaWriter, end: TextEnd
+    ) -> None:
+        """Store the text, then go on with an image or end the request."""
+        if attempt.task.turn == 0:
+            answer.bill_prompt(end.num_prompt_tokens, end.num_cached_tokens)
+        answer.bill_text(len(writer.token_ids))
+        events: list[tuple[Event, str]] = writer.rest()
+        if writer.started:
+            result = TextResult(text=writer.text, token_ids=tuple(writer.token_ids))
+            events.append((PartDone(index=answer.next_index), ""))
+            answer.add(result)
+        task = None
+        if end.reason == "image" and answer.images_left > 0:
+            task = await self._image_task(attempt, answer, end)
+        elif end.reason == "image":
+            events += answer.incomplete("max_images")
+        elif end.reason == "stop":
+            events += answer.complete()
+        else:
+            spent = answer.tokens_left <= 0
+            events += answer.incomplete("max_tokens" if spent else "context_length")
+        await self._leases.commit(
+            attempt,
+            events,
+            next_task=task,
+            state=answer.state,
+            text_work=len(writer.token_ids),
+            fields=answer.fields(),
+        )
+
+    async def _image_task(self, attempt: Attempt, answer: Answer, end: TextEnd) -> ImageTask:
+        """The task of drawing the image that the text has begun."""
+        assert end.image_tokens is not None
+        data = safetensors.torch.save({"image_tokens": end.image_tokens.contiguous()})
+        return ImageTask(
+            request_id=attempt.request_id,
+            turn=attempt.task.turn + 1,
+            index=answer.next_index,
+            image_tokens=await self._blobs.put(data),
+            previous_image=answer.last_image,
+            seed=(attempt.request.image.seed + answer.usage.images) % 2**63,
+            traceparent=attempt.task.traceparent,
+        )
+
+
+def sampling_of(attempt: Attempt, answer: Answer) -> TextSampling:
+    """The sampling parameters of this turn."""
+    asked, modalities = attempt.request.sampling, attempt.request.output_modalities
+    first = attempt.task.turn == 0
+    images = "allow" if "image" in modalities else "forbid"
+    if "text" not in modalities:
+        images = "force"
+    # Each turn draws its own random numbers, the same ones in each attempt at it.
+    seed = None if asked.seed is None else (asked.seed + attempt.task.turn) % 2**63
+    return TextSampling(
+        **asked.model_dump(exclude={"seed", "min_tokens"}),
+        min_tokens=asked.min_tokens if first else 0,
+        max_tokens=max(1, answer.tokens_left),
+        seed=seed,
+        images=images,  # type: ignore[arg-type]
+    )
+
+
+def main(settings: TextWorkerSettings) -> int:
+    """The process of `mmi text-worker`."""
+    from model.engine.text import VllmTextEngine
+    from model.engine.text_options import TextEngineOptions
+
+    configure("text-worker", settings.log_level)
+    options = TextEngineOptions(
+        checkpoint=find_checkpoint(settings),
+        cache_dir=settings.cache_dir,
+        dtype=settings.dtype,
+        max_num_seqs=settings.concurrency,
+        kv_cache_bytes=settings.kv_cache_mib << 20 if settings.kv_cache_mib else None,
+        max_model_len=settings.max_model_len,
+        compile=settings.compile,
+        kernel=settings.kernel,
+    )
+    return asyncio.run(serve(settings, VllmTextEngine(options)))
+
+
+async def serve(settings: TextWorkerSettings, engine: TextEngine) -> int:
+    """Run a text worker on `engine` until SIGTERM; returns the process's exit code."""
+    broker = Broker(settings)
+    leases = Leases(broker, "text", consumer_name(), settings.lease_s, settings.max_deliveries)
+    turns = TextTurns(engine, leases, broker, settings.flush_interval_s)
+    return await Worker(settings, broker, leases, turns).run()
