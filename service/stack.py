@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,33 +11,12 @@ from typing import Self
 
 from rich.console import Console
 
+from service.checkpoint import find_checkpoint
 from service.embedded_redis import EmbeddedRedis, free_port
 from service.processes import Role
 
-SHIPPED_CHECKPOINT = Path(__file__).resolve().parent.parent / "deploy" / "checkpoints" / "tiny"
 _START_SECONDS = 600.0
 _STOP_SECONDS = 40.0
-_MAKE_CHECKPOINT = """
-import pathlib, sys
-from model.checkpoint import seeded
-seeded.create(sys.argv[1], pathlib.Path(sys.argv[2]))
-"""
-
-
-def find_checkpoint(given: Path | None, cache_dir: Path, console: Console) -> Path:
-    """The checkpoint to serve: the one given, the shipped one, or a seeded one made here once."""
-    if given is not None:
-        return given
-    if (SHIPPED_CHECKPOINT / "config.json").is_file():
-        return SHIPPED_CHECKPOINT
-    directory = cache_dir / "checkpoints" / "tiny-seeded"
-    if not (directory / "config.json").is_file():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with console.status("making a random checkpoint (no trained one is here; once)"):
-            command = [sys.executable, "-c", _MAKE_CHECKPOINT, "tiny", str(directory)]
-            subprocess.run(command, check=True)
-        console.print(f"made a random checkpoint in {directory}", highlight=False)
-    return directory
 
 
 class Stack:
@@ -93,7 +70,9 @@ class Stack:
         self.stop()
 
     def _start(self) -> None:
-        checkpoint = find_checkpoint(self._checkpoint, self._cache_dir, self._console)
+        with self._console.status("looking for a checkpoint (the first time, a random one is made)"):
+            checkpoint = find_checkpoint(self._checkpoint, self._cache_dir)
+        self._console.print(f"  checkpoint: {checkpoint}", highlight=False)
         if self._redis is not None:
             self._redis.start()
         environment = {

@@ -1,0 +1,121 @@
+"""Workers with scripted engines: the real turns, without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import torch
+from PIL import Image
+
+from model.engine.protocol import (
+    ImageEnd,
+    ImagePreview,
+    ImageProgress,
+    ImageSampling,
+    TextDelta,
+    TextEnd,
+    TextSampling,
+)
+from service.broker import Broker
+from service.leases import Leases
+from service.workers.image import ImageTurns
+from service.workers.text import TextTurns
+
+
+class ScriptedText:
+    """Says "once upon", draws, says "the end"."""
+
+    def __init__(self) -> None:
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.contexts: list[Any] = []
+        self.samplings: list[TextSampling] = []
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def generate(
+        self,
+        context: Any,
+        sampling: TextSampling,
+        request_id: str,
+        resume: tuple[int, ...] = (),
+        priority: int = 0,
+    ) -> AsyncIterator[TextDelta | TextEnd]:
+        self.contexts.append(context)
+        self.samplings.append(sampling)
+        drawn = sum(getattr(part, "generated", False) for part in context)
+        if sampling.images != "force":
+            words = ("the ", "end") if drawn else ("once ", "upon ")
+            for number, word in enumerate(words):
+                yield TextDelta(word, (10 + number,))
+                await asyncio.sleep(0.01)
+                await self.hold.wait()
+        draw = sampling.images == "force" or (sampling.images == "allow" and not drawn)
+        tokens = torch.zeros(77, 4) if draw else None
+        yield TextEnd("image" if draw else "stop", 5, 2, 2, tokens)
+
+
+class ScriptedImages:
+    """Draws a grey square in four steps."""
+
+    def __init__(self) -> None:
+        self.samplings: list[ImageSampling] = []
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def generate(
+        self,
+        image_tokens: torch.Tensor,
+        previous: Any,
+        sampling: ImageSampling,
+        request_id: str,
+        deadline: float | None = None,
+    ) -> AsyncIterator[ImageProgress | ImagePreview | ImageEnd]:
+        self.samplings.append(sampling)
+        picture = Image.new("RGB", (16, 16), (sampling.seed % 256, 90, 90))
+        for step in range(1, 5):
+            yield ImageProgress(step, 4)
+            if step <= sampling.num_previews:
+                yield ImagePreview(step, picture)
+            await asyncio.sleep(0.005)
+        yield ImageEnd(picture, sampling.seed)
+
+
+class ScriptedWorkers:
+    """Both stages, run in this process."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.text, self.images = ScriptedText(), ScriptedImages()
+        text_leases = Leases(broker, "text", "scripted", 15, 5)
+        image_leases = Leases(broker, "image", "scripted", 15, 5)
+        self._stages = (
+            (text_leases, TextTurns(self.text, text_leases, broker, 0.0)),
+            (image_leases, ImageTurns(self.images, image_leases, broker, 0.0)),
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        for leases, turns in self._stages:
+            self._spawn(self._consume(leases, turns))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+
+    async def _consume(self, leases: Leases, turns: Any) -> None:
+        while True:
+            for delivery in await leases.take(0, 4, block_ms=50):
+                attempt = await leases.begin(delivery)
+                if attempt is not None:
+                    self._spawn(turns.run(attempt))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
