@@ -323,13 +323,13 @@ def _published() -> MMInterleavedConfig:
 
 
 def _tiny() -> MMInterleavedConfig:
-    """A complete model for two CPU cores: 112-pixel vision, 96-pixel pictures, own vocabulary."""
+    """A complete model for two CPU cores: 96-pixel vision and pictures, a vocabulary of its own."""
     width, vision_width, condition = 256, 128, 192
     return MMInterleavedConfig(
         name="tiny",
         llm=LanguageModelConfig(
             hidden_size=width,
-            num_hidden_layers=8,
+            num_hidden_layers=6,
             num_attention_heads=4,
             intermediate_size=704,
             vocab_size=2048,
@@ -339,11 +339,11 @@ def _tiny() -> MMInterleavedConfig:
             hidden_size=vision_width,
             intermediate_size=256,
             num_attention_heads=4,
-            num_hidden_layers=8,
+            num_hidden_layers=4,
             image_size=96,
             patch_size=12,
             conv_inplane=32,
-            interaction_indexes=((0, 1), (2, 3), (4, 5), (6, 7)),
+            interaction_indexes=((0, 0), (1, 1), (2, 2), (3, 3)),
         ),
         visual_perceiver=PerceiverConfig(
             num_queries=16,
@@ -367,30 +367,30 @@ def _tiny() -> MMInterleavedConfig:
                 intermediate_size=384,
             ),
             unet={
-                "sample_size": 24,
-                "in_channels": 4,
-                "out_channels": 4,
-                "block_out_channels": [64, 128, 192],
+                "sample_size": 12,
+                "in_channels": 16,
+                "out_channels": 16,
+                "block_out_channels": [96, 160],
                 "layers_per_block": 1,
                 "cross_attention_dim": condition,
-                "attention_head_dim": [2, 4, 6],
+                "attention_head_dim": [3, 5],
                 "use_linear_projection": True,
                 "norm_num_groups": 32,
-                "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
-                "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+                "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+                "up_block_types": ["CrossAttnUpBlock2D"] * 2,
             },
             vae={
                 "in_channels": 3,
                 "out_channels": 3,
-                "latent_channels": 4,
-                "block_out_channels": [32, 64, 96],
+                "latent_channels": 16,
+                "block_out_channels": [16, 32, 64, 64],
                 "layers_per_block": 1,
-                "norm_num_groups": 32,
+                "norm_num_groups": 16,
                 "sample_size": 96,
                 "scaling_factor": 1.0,
                 "mid_block_add_attention": False,
-                "down_block_types": ["DownEncoderBlock2D"] * 3,
-                "up_block_types": ["UpDecoderBlock2D"] * 3,
+                "down_block_types": ["DownEncoderBlock2D"] * 4,
+                "up_block_types": ["UpDecoderBlock2D"] * 4,
             },
             scheduler=_SD_SCHEDULER | {"prediction_type": "v_prediction"},
             synchronizer=SynchronizerConfig(
@@ -403,7 +403,7 @@ def _tiny() -> MMInterleavedConfig:
         txt_vocab_size=2050,
         seq_len=1024,
         num_img_token=16,
-        cross_attention_frequency=4,
+        cross_attention_frequency=3,
         spatial_shapes=(16, 8, 4),
         base_spatial_shape=8,
         text_synchronizer=SynchronizerConfig(n_heads=8, n_points=8, ratio=0.5),
