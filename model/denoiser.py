@@ -23,7 +23,6 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-
 _SUPPORTED = {
     "class_embed_type": (None,),
     "addition_embed_type": (None,),

@@ -30,11 +30,10 @@ class FoldedBlock(nn.Module):
     out_CHd: Tensor
     out_C: Tensor
     ignore_Hd: Tensor
-    positions_LC: Tensor
-    reference_L2: Tensor
+    pos_embed: Tensor
 
     @torch.no_grad()
-    def __init__(self, block: SynchronizerBlock, side: int, sampling: Sampling) -> None:
+    def __init__(self, block: SynchronizerBlock, sampling: Sampling) -> None:
         super().__init__()
         mmfs = block.mmfs
         self.sampling = sampling
@@ -53,10 +52,16 @@ class FoldedBlock(nn.Module):
         self.register_buffer("out_C", out_C, persistent=False)
         ignore_Hd = self._into_channels(mmfs.ignore_token.view(H, d))
         self.register_buffer("ignore_Hd", ignore_Hd, persistent=False)
-        positions_LC = resize_grid(block.pos_embed, side, side).clone()
-        self.register_buffer("positions_LC", positions_LC, persistent=False)
-        reference_L2 = grid_centers([(side, side)])[0].to(weight_KC.device)
-        self.register_buffer("reference_L2", reference_L2, persistent=False)
+        self.register_buffer("pos_embed", block.pos_embed.detach(), persistent=False)
+        self._tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def tables(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Positions [L, C] and reference points [L, 2] of a skip's grid; computed once a grid."""
+        if (height, width) not in self._tables:
+            reference_1L2 = grid_centers([(height, width)]).to(self.pos_embed.device)
+            positions_LC = resize_grid(self.pos_embed, height, width)
+            self._tables[height, width] = positions_LC, reference_1L2[0]
+        return self._tables[height, width]
 
     def _into_channels(self, values_Hd: Tensor) -> Tensor:
         """Apply the output projection to a head's vectors [..., H, d] early, if that pays."""
@@ -70,14 +75,15 @@ class FoldedBlock(nn.Module):
         values_BVHd = values_BVD.unflatten(-1, (self.shape.heads, -1))
         return self.sampling.arrange(self._into_channels(values_BVHd))
 
-    def attend(self, sample_NCss: Tensor, values: Tensor, visible_B1: Tensor) -> Tensor:
+    def attend(self, sample_NCHW: Tensor, values: Tensor, visible_B1: Tensor) -> Tensor:
         """The residual of a skip."""
-        query_NLC = self.query_norm(sample_NCss.flatten(2).transpose(1, 2)) + self.positions_LC
+        positions_LC, reference_L2 = self.tables(sample_NCHW.shape[2], sample_NCHW.shape[3])
+        query_NLC = self.query_norm(sample_NCHW.flatten(2).transpose(1, 2)) + positions_LC
         sampled_NLD = self.sampling.sample(
             self.shape,
             values,
             F.linear(query_NLC, self.predict_KC, self.predict_K),
-            self.reference_L2,
+            reference_L2,
             visible_B1[:, 0],
             self.ignore_Hd,
         )
@@ -86,28 +92,17 @@ class FoldedBlock(nn.Module):
             out_NCL = sampled_NLHC.sum(2).transpose(1, 2)
         else:
             out_NCL = torch.matmul(self.out_CHd.flatten(1), sampled_NLD.transpose(1, 2))
-        return (out_NCL + self.out_C[:, None]).view_as(sample_NCss)
+        return (out_NCL + self.out_C[:, None]).view_as(sample_NCHW)
 
 
 class FoldedSynchronizer(nn.Module):
-    """A `UNetSynchronizer` of blocks that read a single image, for one latent size."""
+    """A `UNetSynchronizer` of blocks that read a single image."""
 
-    def __init__(
-        self,
-        synchronizer: UNetSynchronizer,
-        latent_size: int,
-        num_levels: int,
-        sampling: Sampling | None = None,
-    ) -> None:
+    def __init__(self, synchronizer: UNetSynchronizer, sampling: Sampling | None = None) -> None:
         super().__init__()
         weight = synchronizer.mmfs_mid_block.conv.weight
         chosen = sampling or default_sampling(weight.device, weight.dtype)
-        per_level = -(-len(synchronizer.mmfs_down_blocks) // num_levels)
-        levels = [i // per_level for i in range(len(synchronizer.mmfs_down_blocks))]
-        self._blocks = nn.ModuleList(
-            FoldedBlock(block, latent_size >> level, chosen)
-            for block, level in zip(synchronizer.blocks, (*levels, num_levels - 1), strict=True)
-        )
+        self._blocks = nn.ModuleList(FoldedBlock(block, chosen) for block in synchronizer.blocks)
 
     @property
     def blocks(self) -> tuple[FoldedBlock, ...]:

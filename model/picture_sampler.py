@@ -40,9 +40,7 @@ class PictureSampler:
         self.unet: UNet2DConditionModel = decoder.unet
         self.vae: AutoencoderKL = decoder.vae
         synchronizer: UNetSynchronizer = decoder.mmfs_module
-        self.synchronizer = FoldedSynchronizer(
-            synchronizer, config.latent_size, len(config.unet["block_out_channels"]), sampling
-        )
+        self.synchronizer = FoldedSynchronizer(synchronizer, sampling)
         none = neg_prompt_embeds_1TD.new_zeros(1, 0)
         # The same for every picture, so computed here.
         self.negative = denoiser.prepare(self.unet, None, neg_prompt_embeds_1TD, none, none)
@@ -58,7 +56,13 @@ class PictureSampler:
             maps: of the preceding image, [B, 1, D, s, s], finest first.
             visible_B1: whether there is a preceding image.
         """
-        features_B1VD = flatten_maps(maps)
+        return self.prepare_features(image_tokens_BTD, flatten_maps(maps), visible_B1)
+
+    @torch.no_grad()
+    def prepare_features(
+        self, image_tokens_BTD: Tensor, features_B1VD: Tensor, visible_B1: Tensor
+    ) -> Invariants:
+        """`prepare` for maps that are already flattened to positions."""
         return denoiser.prepare(
             self.unet, self.synchronizer, image_tokens_BTD, features_B1VD, visible_B1
         )
@@ -101,8 +105,11 @@ class PictureSampler:
         pixels: Tensor = self.vae.decode(latents, return_dict=False)[0]
         return (pixels / 2 + 0.5).clamp(0, 1).float()
 
-    def initial_latents(self, num: int, generator: torch.Generator) -> Tensor:
+    def initial_latents(
+        self, num: int, generator: torch.Generator, size: tuple[int, int] | None = None
+    ) -> Tensor:
         """Normal latents, drawn on the CPU, so that a seed means the same on every device."""
-        channels, side = int(self.config.unet["in_channels"]), self.config.latent_size
-        latents = torch.randn(num, channels, side, side, generator=generator)
+        height, width = size or (self.config.latent_size,) * 2
+        shape = (num, int(self.config.unet["in_channels"]), height, width)
+        latents = torch.randn(shape, generator=generator)
         return latents.to(self.unet.device, self.unet.dtype)
