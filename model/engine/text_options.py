@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class TextEngineOptions:
         encoder_cache_images: images whose features stay at hand although no request uses them.
         compile: let vLLM compile the decoder.
         kernel: which implementation samples images; `auto` takes the fastest that is there.
+        vllm: further arguments of vLLM's AsyncEngineArgs, which override all others.
     """
 
     checkpoint: Path
@@ -37,3 +39,4 @@ class TextEngineOptions:
     encoder_cache_images: int = 64
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
+    vllm: Mapping[str, Any] = field(default_factory=dict)
