@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from vllm.config import VllmConfig
 
 from model.vllm_plugin.cache import TokenCacheLayer
 from model.vllm_plugin.geometry import Geometry
+from model.vllm_plugin.kernels import choose_sampler
 from model.vllm_plugin.metadata import StepMetadata
 from model.vllm_plugin.plan import StepPlan
-from model.vllm_plugin.sampling import EXTRA, sample
+from model.vllm_plugin.sampling import EXTRA
 
 
 class FeatureCache(TokenCacheLayer):
@@ -19,6 +22,14 @@ class FeatureCache(TokenCacheLayer):
         super().__init__(vllm_config, name, geometry.token_width)
         self.geometry = geometry
         self.plan: StepPlan | None = None
+        settings = vllm_config.additional_config
+        self._sampler = choose_sampler(
+            settings.get("kernel", "auto"),
+            geometry,
+            torch.device(vllm_config.device_config.device_type),
+            self.dtype,
+            Path(settings.get("cache_dir", ".build")),
+        )
 
     def write_images(
         self, metadata: StepMetadata, token_M: torch.Tensor, features_MW: torch.Tensor
@@ -29,7 +40,13 @@ class FeatureCache(TokenCacheLayer):
 
     def sample(self, query_TX: torch.Tensor, relative_RX: torch.Tensor) -> torch.Tensor:
         """Sample by this step's plan; see `model.vllm_plugin.sampling.sample`."""
+        geometry = self.geometry
+        shape = (geometry.num_heads, len(query_TX), geometry.channels + EXTRA)
         if self.plan is None:  # The engine measures memory; there is no cache yet.
-            geometry = self.geometry
-            return query_TX.new_zeros(geometry.num_heads, len(query_TX), geometry.channels + EXTRA)
-        return sample(query_TX, relative_RX, self.rows, self.plan, self.geometry)
+            return query_TX.new_zeros(shape)
+        sampled_HTC = self._sampler(query_TX, relative_RX, self.rows, self.plan)
+        if sampled_HTC.shape[1] < shape[1]:  # Padding of the step, which reads nothing.
+            out_HTC = query_TX.new_zeros(shape)
+            out_HTC[:, : sampled_HTC.shape[1]] = sampled_HTC
+            return out_HTC
+        return sampled_HTC.to(query_TX.dtype)

@@ -17,6 +17,7 @@ class Geometry:
     base_side: int
     channels: int
     vectors_per_token: int
+    image_tokens: int
     value_width: int
     max_images: int
     num_relative: int
@@ -33,6 +34,7 @@ class Geometry:
             base_side=config.base_spatial_shape,
             channels=config.image_embed_dim,
             vectors_per_token=config.vectors_per_token,
+            image_tokens=config.num_img_token,
             value_width=int(width * synchronizer.ratio),
             max_images=min(config.max_images, synchronizer.max_num_image_per_seq - 1),
             num_relative=synchronizer.max_num_image_per_seq,

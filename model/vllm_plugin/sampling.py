@@ -42,14 +42,18 @@ def sample(
     num_tokens = len(plan.request_T)
     samples = geometry.num_logits * 4 * max(1, geometry.max_images)
     chunk = max(1, _SAMPLES_AT_ONCE // samples)
-    out_HTC = query_TX.new_zeros(geometry.num_heads, len(query_TX), geometry.channels + EXTRA)
-    out_HTC[:, :, -1] = 1
-    for start in range(0, num_tokens, chunk):
-        tokens = slice(start, min(start + chunk, num_tokens))
-        out_HTC[:, tokens] = _sample_chunk(
-            query_TX[tokens], relative_RX, features_NW, plan, geometry, tokens
+    parts = [
+        _sample_chunk(
+            query_TX[start : min(start + chunk, num_tokens)],
+            relative_RX,
+            features_NW,
+            plan,
+            geometry,
+            slice(start, min(start + chunk, num_tokens)),
         )
-    return out_HTC
+        for start in range(0, num_tokens, chunk)
+    ]
+    return torch.cat(parts, dim=1)
 
 
 def _sample_chunk(

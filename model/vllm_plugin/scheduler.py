@@ -7,6 +7,9 @@ image data back, which vLLM strips when a prefix hit covers the image.
 
 from __future__ import annotations
 
+from typing import Any
+
+from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.request import Request
@@ -15,7 +18,15 @@ from vllm.v1.request import Request
 class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
     """Schedules images whole, and keeps their data with the request."""
 
-    def schedule(self, *args: object, **kwargs: object) -> SchedulerOutput:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Enlarge the cache of encoded images to as many as configured."""
+        super().__init__(*args, **kwargs)
+        images = self.vllm_config.additional_config.get("encoder_cache_images", 0)
+        config = self.vllm_config.model_config.hf_config.interleaved
+        size = max(self.encoder_cache_manager.cache_size, images * config.num_img_token)
+        self.encoder_cache_manager = EncoderCacheManager(cache_size=size)
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """Plan a step; new requests carry the data of all of their images.
 
         The worker keeps what it is given here. Should the request be preempted and come back
@@ -32,8 +43,8 @@ class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
         request: Request,
         num_computed_tokens: int,
         num_new_tokens: int,
-        *args: object,
-        **kwargs: object,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[list[int], int, int, list[int], list[int]]:
         """Shorten the chunk so that it cuts through no image."""
         allowed = whole_images(request, num_computed_tokens, num_new_tokens)

@@ -20,7 +20,7 @@ from model.engine.text import VllmTextEngine
 from model.engine.text_prompt import TurnPrompt
 from model.mm_interleaved import TEXT, Batch, MMInterleaved
 
-WORDS = "a module is a file of definitions and statements that may import other names".split()
+WORDS = ("a", "module", "is", "a", "file", "of", "names", "and", "statements", "that", "may", "run")
 
 
 def picture(seed: int) -> ImageSegment:

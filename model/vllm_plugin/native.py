@@ -1,0 +1,164 @@
+"""The fused C++ sampler: compiled once per machine, loaded by ctypes.
+
+A compiler is not a requirement: without one, or where compiling fails, the PyTorch implementation
+runs instead, slower and equal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+
+from model.vllm_plugin.geometry import Geometry
+from model.vllm_plugin.plan import StepPlan
+from model.vllm_plugin.sampling import EXTRA
+
+logger = logging.getLogger(__name__)
+
+_SOURCE = Path(__file__).with_name("sample.cpp")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
+_COMPILE_SECONDS = 120
+
+
+class _Sizes(ctypes.Structure):
+    """Mirrors `Sizes` in sample.cpp."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "tokens",
+            "heads",
+            "points",
+            "levels",
+            "channels",
+            "vectors_per_token",
+            "image_tokens",
+            "base_side",
+            "block_size",
+            "table_width",
+            "image_columns",
+            "query_width",
+        )
+    ] + [("sides", ctypes.c_void_p), ("starts", ctypes.c_void_p)]
+
+
+class _Inputs(ctypes.Structure):
+    """Mirrors `Inputs` in sample.cpp."""
+
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in (
+            "query",
+            "relative",
+            "features",
+            "request",
+            "base",
+            "count",
+            "image_start",
+            "block_table",
+            "out",
+        )
+    ]
+
+
+class NativeSampler:
+    """`model.vllm_plugin.sampling.sample`, fused, for tensors in main memory."""
+
+    def __init__(self, library: ctypes.CDLL, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self._function = library.mmi_sample
+        self._function.restype = None
+        self._sides = torch.tensor(geometry.sides, dtype=torch.int64)
+        self._starts = torch.tensor(geometry.level_starts, dtype=torch.int64)
+
+    def __call__(
+        self,
+        query_TX: torch.Tensor,
+        relative_RX: torch.Tensor,
+        features_NW: torch.Tensor,
+        plan: StepPlan,
+    ) -> torch.Tensor:
+        """Sample; see `model.vllm_plugin.sampling.sample`."""
+        geometry, tokens = self.geometry, len(plan.request_T)
+        out_HTC = torch.empty(geometry.num_heads, tokens, geometry.channels + EXTRA)
+        query_TX = query_TX[:tokens].float().contiguous()
+        relative_RX = relative_RX.float().contiguous()
+        table_RW = plan.block_table_RW.contiguous()
+        sizes = _Sizes(
+            tokens,
+            geometry.num_heads,
+            geometry.num_points,
+            len(geometry.sides),
+            geometry.channels,
+            geometry.vectors_per_token,
+            geometry.image_tokens,
+            geometry.base_side,
+            plan.block_size,
+            table_RW.shape[1],
+            plan.image_start_RI.shape[1],
+            query_TX.shape[1],
+            self._sides.data_ptr(),
+            self._starts.data_ptr(),
+        )
+        tensors = (
+            query_TX,
+            relative_RX,
+            features_NW,
+            plan.request_T,
+            plan.base_T,
+            plan.count_T,
+            plan.image_start_RI,
+            table_RW,
+            out_HTC,
+        )
+        inputs = _Inputs(*(tensor.data_ptr() for tensor in tensors))
+        self._function(
+            ctypes.byref(sizes), ctypes.byref(inputs), int(features_NW.dtype == torch.bfloat16)
+        )
+        return out_HTC
+
+
+def build(cache_dir: Path) -> ctypes.CDLL | None:
+    """Compile the sampler, or take it from the cache; None where that is impossible."""
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        logger.warning("no C++ compiler found: image sampling runs in PyTorch, which is slower")
+        return None
+    openmp = _openmp()
+    text = _SOURCE.read_text() + repr((_FLAGS, openmp, platform.processor(), _cpu()))
+    library = cache_dir / "native" / f"sample-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        temporary = library.with_suffix(f".{os.getpid()}.so")
+        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(temporary), *openmp]
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False
+        )
+        if result.returncode:
+            logger.warning("compiling the image sampler failed; PyTorch is used: %s", result.stderr)
+            return None
+        temporary.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+def _openmp() -> tuple[str, ...]:
+    """Flags that use the very OpenMP runtime that PyTorch has loaded: one pool of threads."""
+    runtimes = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    if not runtimes:
+        return ()
+    return ("-fopenmp", "-nodefaultlibs", str(runtimes[0]), "-lstdc++", "-lm", "-lgcc_s", "-lc")
+
+
+def _cpu() -> str:
+    """What distinguishes processors that do not share an instruction set."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
