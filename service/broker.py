@@ -99,13 +99,27 @@ class Broker:
         give_up, pause_s = time.monotonic() + limit_s, _FIRST_PAUSE_S
         while True:
             try:
-                return await self.client.execute_command(*command)
+                return await self.once(*command)
             except RETRIED as error:
                 BROKER_ERRORS.inc()
                 if time.monotonic() + pause_s > give_up:
                     raise ConnectionLost from error
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def once(self, *command: Any) -> Any:
+        """Run a command, without a second try.
+
+        The client sometimes loses a cancellation that arrives while it waits for a reply (it shows
+        as a result or as a timeout); here it is raised all the same.
+        """
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
+        try:
+            return await self.client.execute_command(*command)
+        finally:
+            if task and task.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
 
     async def script(
         self, name: str, keys: Sequence[str], *arguments: Any, retry_s: float | None = None
@@ -136,3 +150,13 @@ class Broker:
     async def close(self) -> None:
         """Close all connections."""
         await self.client.aclose()
+
+
+async def cancel_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they end: the client can lose a cancellation, see `Broker.once`."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)
+    await asyncio.gather(*tasks, return_exceptions=True)

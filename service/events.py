@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio.client import PubSub
 
-from service.broker import RETRIED, Broker, connect
+from service.broker import RETRIED, Broker, cancel_all, connect
 from service.errors import CursorExpired, InvalidCursor, RequestNotFound
 from service.messages import StoredEvent
 from service.metrics import BROKER_ERRORS, LAGGING_STREAMS, OPEN_STREAMS
@@ -118,8 +118,7 @@ class EventHub:
     async def stop(self) -> None:
         """Stop the shared reader; followers end."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_all([self._task])
         await self._client.aclose()
 
     @property

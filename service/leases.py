@@ -73,7 +73,7 @@ class Leases:
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREADGROUP", "GROUP", GROUP, self.consumer, "COUNT", count, *block, "STREAMS")
         # Not repeated when the connection is lost: what was delivered by then is taken over later.
-        reply = await self._broker.client.execute_command(*command, *streams, *[">"] * len(streams))
+        reply = await self._broker.once(*command, *streams, *[">"] * len(streams))
         return [
             Delivery(stream.decode(), partition, entry_id.decode(), fields.get(b"task", b""))
             for stream, entries in reply or ()

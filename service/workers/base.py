@@ -24,7 +24,7 @@ from typing import Protocol
 import redis.exceptions
 
 from service.attempt import Attempt, Delivery
-from service.broker import RETRIED, Broker, connect
+from service.broker import RETRIED, Broker, cancel_all, connect
 from service.config import WorkerSettings
 from service.errors import BrokerError
 from service.leases import Leases
@@ -89,7 +89,7 @@ class Worker:
         """Work until SIGTERM; returns the process's exit code."""
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._draining.set)
+            self._loop.add_signal_handler(number, self.drain)
         await self._health.start()
         logger.info("health on port %d", self._health.port)
         await self._turns.start()
@@ -106,14 +106,16 @@ class Worker:
         logger.info("ready as %s", self._leases.consumer)
         await self._draining.wait()
         await self._drain(consumers)
-        for task in loops:
-            task.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await cancel_all(loops)
         await asyncio.to_thread(self._heartbeat.stop)
         await self._turns.stop()
         await self._health.stop()
         await self._broker.close()
         return 1 if self._outcomes.broken else 0
+
+    def drain(self) -> None:
+        """Stop taking work; `run` returns once nothing is held any more."""
+        self._draining.set()
 
     async def _drain(self, consumers: list[asyncio.Task[None]]) -> None:
         """Take no more, finish, hand back what is left."""
@@ -216,8 +218,10 @@ class Worker:
             self._outcomes.succeeded()
         except asyncio.CancelledError:
             ours = delivery not in self._lost
+            self._lost.add(delivery)
             outcome = await self._outcomes.after_cancel(delivery, attempt, ours=ours)
         except Exception as error:  # the one place that answers for everything a turn can do
+            self._lost.add(delivery)  # the end of the request must not cut its own telling short
             outcome = await self._outcomes.after_error(delivery, attempt, error)
             if self._outcomes.broken:
                 logger.error("too many requests failed in a row: leaving")

@@ -191,9 +191,9 @@ class ProgressReport:
         await self._leases.append(self._attempt, [(event, "")], previews=number)
 
 
-async def serve(settings: ImageWorkerSettings, engine: ImageEngine) -> int:
-    """Run an image worker on `engine` until SIGTERM; returns the process's exit code."""
+def create(settings: ImageWorkerSettings, engine: ImageEngine) -> Worker:
+    """An image worker on `engine`."""
     broker = Broker(settings)
     leases = Leases(broker, "image", consumer_name(), settings.lease_s, settings.max_deliveries)
     turns = ImageTurns(engine, leases, broker, settings.progress_interval_s)
-    return await Worker(settings, broker, leases, turns).run()
+    return Worker(settings, broker, leases, turns)

@@ -206,12 +206,12 @@ def main(settings: TextWorkerSettings) -> int:
         compile=settings.compile,
         kernel=settings.kernel,
     )
-    return asyncio.run(serve(settings, VllmTextEngine(options)))
+    return asyncio.run(create(settings, VllmTextEngine(options)).run())
 
 
-async def serve(settings: TextWorkerSettings, engine: TextEngine) -> int:
-    """Run a text worker on `engine` until SIGTERM; returns the process's exit code."""
+def create(settings: TextWorkerSettings, engine: TextEngine) -> Worker:
+    """A text worker on `engine`."""
     broker = Broker(settings)
     leases = Leases(broker, "text", consumer_name(), settings.lease_s, settings.max_deliveries)
     turns = TextTurns(engine, leases, broker, settings.flush_interval_s)
-    return await Worker(settings, broker, leases, turns).run()
+    return Worker(settings, broker, leases, turns)
