@@ -370,10 +370,10 @@ def _tiny() -> MMInterleavedConfig:
                 "sample_size": 12,
                 "in_channels": 16,
                 "out_channels": 16,
-                "block_out_channels": [96, 160],
+                "block_out_channels": [64, 128],
                 "layers_per_block": 1,
                 "cross_attention_dim": condition,
-                "attention_head_dim": [3, 5],
+                "attention_head_dim": [2, 4],
                 "use_linear_projection": True,
                 "norm_num_groups": 32,
                 "down_block_types": ["CrossAttnDownBlock2D"] * 2,
@@ -394,7 +394,7 @@ def _tiny() -> MMInterleavedConfig:
             },
             scheduler=_SD_SCHEDULER | {"prediction_type": "v_prediction"},
             synchronizer=SynchronizerConfig(
-                n_heads=8, n_points=4, attn_dim=128, max_num_image_per_seq=10
+                n_heads=4, n_points=4, attn_dim=64, max_num_image_per_seq=10
             ),
         ),
         special_tokens=SpecialTokens(
@@ -410,7 +410,50 @@ def _tiny() -> MMInterleavedConfig:
     )
 
 
-PRESETS = {"13b": _published, "tiny": _tiny}
+def _bench() -> MMInterleavedConfig:
+    """About 170 M parameters at the published ratios, to measure the text stage on any machine."""
+    width, vision_width, condition = 1024, 256, 192
+    tiny = _tiny()
+    decoder = tiny.image_decoder
+    return dataclasses.replace(
+        tiny,
+        name="bench",
+        llm=LanguageModelConfig(
+            hidden_size=width,
+            num_hidden_layers=12,
+            num_attention_heads=16,
+            intermediate_size=2752,
+            vocab_size=4096,
+        ),
+        vision=VisionConfig(
+            hidden_size=vision_width,
+            intermediate_size=1024,
+            num_attention_heads=4,
+            num_hidden_layers=8,
+            interaction_indexes=((0, 1), (2, 3), (4, 5), (6, 7)),
+        ),
+        visual_perceiver=dataclasses.replace(
+            tiny.visual_perceiver, num_queries=64, encoder_hidden_size=vision_width
+        ),
+        image_decoder=dataclasses.replace(
+            decoder,
+            perceiver=dataclasses.replace(
+                decoder.perceiver, hidden_size=condition, encoder_hidden_size=width
+            ),
+        ),
+        special_tokens=SpecialTokens(
+            bos_token_id=1, eos_token_id=2, pad_token_id=0, soi_token_id=4096, image_token_id=4097
+        ),
+        txt_vocab_size=4098,
+        seq_len=2048,
+        num_img_token=64,
+        spatial_shapes=(32, 16, 8),
+        base_spatial_shape=16,
+        text_synchronizer=SynchronizerConfig(ratio=0.25),
+    )
+
+
+PRESETS = {"13b": _published, "bench": _bench, "tiny": _tiny}
 
 
 def preset(name: str) -> MMInterleavedConfig:
