@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.engine.backends.base import Backend, Batch
@@ -58,7 +59,7 @@ class DenoisingLoop:
         self.statistics = ImageStatistics()
         self._backend = backend
         self.memory_bytes = memory_bytes
-        self._cache = FeatureCache(cache_bytes)
+        self.cache = FeatureCache(cache_bytes)
         self._colours: LatentColours | None = None
         self._lock = threading.Condition()
         self._waiting: list[Picture] = []
@@ -99,23 +100,26 @@ class DenoisingLoop:
         area = max(1.0, size[0] * size[1] / side**2)
         return int(self._backend.capabilities.picture_bytes * area)
 
+    def turn(self) -> None:
+        """One step of everybody whose turn it is, after letting pictures join and leave."""
+        with self._lock:
+            self._drop()
+            self._admit()
+        for group in self._groups():
+            self._step(group)
+        self.statistics.num_running = len(self._running)
+
     def _run(self) -> None:
         while self._wait_for_work():
-            for group in self._groups():
-                self._step(group)
+            self.turn()
         for picture in (*self._waiting, *self._running):
             picture.emit(RuntimeError("the image engine was stopped"))
 
     def _wait_for_work(self) -> bool:
-        """Drop the cancelled and the late, admit newcomers; block while there is nothing to do."""
+        """Block while there is nothing to do; False when it is time to stop."""
         with self._lock:
-            while not self._stopping:
-                self._drop()
-                self._admit()
-                if self._running:
-                    return True
-                self._lock.wait()
-            return False
+            self._lock.wait_for(lambda: self._stopping or self._waiting or self._running)
+            return not self._stopping
 
     def _drop(self) -> None:
         now = time.monotonic()
@@ -139,7 +143,6 @@ class DenoisingLoop:
             self._waiting.remove(picture)
             self._running.append(picture)
         self.statistics.num_waiting = len(self._waiting)
-        self.statistics.num_running = len(self._running)
 
     def _groups(self) -> list[list[Picture]]:
         """The most urgent pictures of every kind, as many as its largest bucket holds."""
@@ -187,7 +190,7 @@ class DenoisingLoop:
             return None
         if picture.precise:
             return backend.features(previous.image)
-        return self._cache.get(previous.digest, lambda: backend.features(previous.image))
+        return self.cache.get(previous.digest, lambda: backend.features(previous.image))
 
     def _advance(self, pictures: list[Picture]) -> None:
         """Evaluate, guide, and let every picture's own scheduler go on."""
@@ -206,7 +209,7 @@ class DenoisingLoop:
             scale_B = torch.tensor([s.guidance_scale for s in sampling])
             rescale_B = torch.tensor([s.guidance_rescale for s in sampling])
             prediction = guide(prediction, scale_B, rescale_B)
-        for picture, prediction_1CHW in zip(pictures, prediction.split(1), strict=True):
+        for picture, prediction_1CHW in zip(pictures, torch.split(prediction, 1), strict=True):
             self._go_on(picture, prediction_1CHW)
         self.statistics.denoise_s += evaluated - started
         self.statistics.schedule_s += time.perf_counter() - evaluated
@@ -244,7 +247,7 @@ class DenoisingLoop:
             picture.emit(ImagePreview(number, self._preview(clean[0])))
         picture.emit(ImageProgress(picture.step, picture.total))
 
-    def _preview(self, latents_CHW: Tensor):  # type: ignore[no-untyped-def]
+    def _preview(self, latents_CHW: Tensor) -> Image.Image:
         if self._colours is None:
             self._colours = LatentColours(self._backend)
         return self._colours.image(latents_CHW)
