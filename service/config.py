@@ -124,4 +124,7 @@ class ImageWorkerSettings(WorkerSettings):
     health_port: int = Field(default=9102, ge=0, le=65535)
     concurrency: int = Field(default=4, ge=1)
     image_backend: Literal["torch", "onnxruntime", "tensorrt"] = "torch"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    engines: Path | None = Field(default=None, description="Directory written by mmi compile")
     progress_interval_s: float = Field(default=0.1, ge=0)

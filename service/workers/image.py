@@ -20,9 +20,11 @@ from service import messages
 from service.attempt import Attempt
 from service.blobs import BlobStore
 from service.broker import Broker
+from service.checkpoint import find_checkpoint
 from service.config import ImageWorkerSettings
 from service.errors import InvalidRequest
 from service.leases import Leases
+from service.log import configure
 from service.messages import Event, ImageResult, ImageTask, Stage, TextTask
 from service.metrics import IMAGE_STEPS, IMAGES
 from service.workers.answer import Answer
@@ -189,6 +191,22 @@ class ProgressReport:
             index=self._index, n=number, mime=MIME_TYPES["webp"], sha256=sha256
         )
         await self._leases.append(self._attempt, [(event, "")], previews=number)
+
+
+def main(settings: ImageWorkerSettings) -> int:
+    """The process of `mmi image-worker`."""
+    configure("image-worker", settings.log_level)
+    from model.engine.image import BatchedImageEngine, ImageEngineOptions
+
+    options = ImageEngineOptions(
+        checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
+        backend=settings.image_backend,
+        dtype=settings.dtype,
+        max_batch=settings.concurrency,
+        compiled=settings.compile,
+        engines=settings.engines,
+    )
+    return asyncio.run(create(settings, BatchedImageEngine(options)).run())
 
 
 def create(settings: ImageWorkerSettings, engine: ImageEngine) -> Worker:

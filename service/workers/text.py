@@ -19,6 +19,7 @@ from model.engine.protocol import (
 from service.attempt import Attempt
 from service.blobs import BlobStore
 from service.broker import Broker
+from service.checkpoint import find_checkpoint
 from service.config import TextWorkerSettings
 from service.errors import ContextTooLong
 from service.events import read_events
@@ -27,7 +28,6 @@ from service.log import configure
 from service.messages import Event, ImagePart, ImageTask, PartDone, Stage, TextResult
 from service.workers.answer import Answer
 from service.workers.base import Worker, consumer_name
-from service.workers.checkpoint import find_checkpoint
 from service.workers.deltas import DeltaWriter
 from service.workers.images import ImageCache
 
@@ -197,7 +197,7 @@ def main(settings: TextWorkerSettings) -> int:
 
     configure("text-worker", settings.log_level)
     options = TextEngineOptions(
-        checkpoint=find_checkpoint(settings),
+        checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
         cache_dir=settings.cache_dir,
         dtype=settings.dtype,
         max_num_seqs=settings.concurrency,
