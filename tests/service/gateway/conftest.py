@@ -67,12 +67,15 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Client]:
     workers = ScriptedWorkers(gateway.broker)
     workers.start()
     port = listener.getsockname()[1]
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-        yield Client(http, gateway, workers)
-    await workers.stop()
-    server.should_exit = True
-    await serving
-    listener.close()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+            yield Client(http, gateway, workers)
+    finally:
+        await workers.stop()
+        gateway.relay.stopping.set()
+        server.should_exit = True
+        await serving
+        listener.close()
 
 
 StartGateway = Callable[..., contextlib.AbstractAsyncContextManager[Client]]

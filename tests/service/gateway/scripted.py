@@ -32,6 +32,7 @@ class ScriptedText:
         self.hold.set()
         self.contexts: list[Any] = []
         self.samplings: list[TextSampling] = []
+        self.requests: list[str] = []
 
     async def start(self) -> None: ...
 
@@ -45,6 +46,7 @@ class ScriptedText:
         resume: tuple[int, ...] = (),
         priority: int = 0,
     ) -> AsyncIterator[TextDelta | TextEnd]:
+        self.requests.append(request_id.partition("/")[0])
         self.contexts.append(context)
         self.samplings.append(sampling)
         drawn = sum(getattr(part, "generated", False) for part in context)
