@@ -63,6 +63,10 @@ class PromptBuilder:
         ]
         return TurnPrompt(prompt.input_ids + resume, tuple(pixels), prompt.digests)
 
+    def forget(self) -> None:
+        """Drop all pixels that are kept."""
+        self._pixels.clear()
+
     def _check(self, prompt: Prompt, num_resumed: int) -> None:
         """Refuse what the model cannot hold."""
         if len(prompt.images) > self.config.max_images:

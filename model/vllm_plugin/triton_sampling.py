@@ -1,0 +1,167 @@
+"""The fused sampler for CUDA, in Triton. `sample` in sampling.py is its reference.
+
+One program is one token and head. It loops over the images that the token sees, whose number it
+reads from device memory: the launch depends on nothing but the number of tokens, so it can be
+captured in a CUDA graph. It has been checked in Triton's interpreter only, not on a GPU.
+
+Legend: T tokens, H heads, P points, S maps, C channels, X numbers of a query.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from model.vllm_plugin.geometry import Geometry
+from model.vllm_plugin.plan import StepPlan
+from model.vllm_plugin.sampling import EXTRA
+
+
+@triton.jit
+def _axis(place, cell, side):  # type: ignore[no-untyped-def]
+    """A neighbour's index along one axis, its linear weight, and whether it is on the map."""
+    inside = (cell >= 0) & (cell < side)
+    share = tl.where(inside, 1.0 - tl.abs(place - cell), 0.0)
+    return tl.where(inside, cell, 0.0).to(tl.int64), share, inside
+
+
+@triton.jit
+def _sample_kernel(  # type: ignore[no-untyped-def]
+    query_ptr,
+    relative_ptr,
+    features_ptr,
+    request_ptr,
+    base_ptr,
+    count_ptr,
+    image_start_ptr,
+    block_table_ptr,
+    sides_ptr,
+    starts_ptr,
+    out_ptr,
+    num_tokens,
+    query_width,
+    table_width,
+    image_columns,
+    channels,
+    base_side,
+    block_size,
+    vectors_per_token,
+    HEADS: tl.constexpr,
+    POINTS: tl.constexpr,
+    LEVELS: tl.constexpr,
+    POINTS_PADDED: tl.constexpr,
+    CHANNELS_PADDED: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1).to(tl.int64)
+    first = tl.load(base_ptr + token)
+    last = tl.load(count_ptr + token)
+    request = tl.load(request_ptr + token)
+    point_P = tl.arange(0, POINTS_PADDED)
+    channel_C = tl.arange(0, CHANNELS_PADDED)
+    real_P = point_P < POINTS
+    real_C = channel_C < channels
+    query_ptr += token * query_width
+    logits_at = HEADS * POINTS * 2 + head * LEVELS * POINTS
+
+    # The highest logit, the ignore token's 0 included.
+    highest = 0.0
+    for image in range(first, last):
+        part_ptr = relative_ptr + (last - image) * query_width
+        for level in range(LEVELS):
+            at_P = logits_at + level * POINTS + point_P
+            logit_P = tl.load(query_ptr + at_P, real_P, -float("inf"))
+            logit_P += tl.load(part_ptr + at_P, real_P, 0.0)
+            highest = tl.maximum(highest, tl.max(logit_P, 0))
+
+    ignored = tl.exp(0.0 - highest)
+    total = ignored
+    inside_mass = 0.0
+    sum_C = tl.zeros([CHANNELS_PADDED], tl.float32)
+    for image in range(first, last):
+        part_ptr = relative_ptr + (last - image) * query_width
+        start = tl.load(image_start_ptr + request * image_columns + image)
+        at_P = (head * POINTS + point_P) * 2
+        x_P = tl.load(query_ptr + at_P, real_P, 0.0) + tl.load(part_ptr + at_P, real_P, 0.0)
+        y_P = tl.load(query_ptr + at_P + 1, real_P, 0.0)
+        y_P += tl.load(part_ptr + at_P + 1, real_P, 0.0)
+        x_P = 0.5 + x_P / base_side
+        y_P = 0.5 + y_P / base_side
+        for level in range(LEVELS):
+            side = tl.load(sides_ptr + level)
+            level_start = tl.load(starts_ptr + level)
+            at_P = logits_at + level * POINTS + point_P
+            logit_P = tl.load(query_ptr + at_P, real_P, -float("inf"))
+            logit_P += tl.load(part_ptr + at_P, real_P, 0.0)
+            weight_P = tl.exp(logit_P - highest)
+            total += tl.sum(weight_P, 0)
+            place_x_P = x_P * side - 0.5
+            place_y_P = y_P * side - 0.5
+            for corner in range(4):
+                cell_x_P = tl.floor(place_x_P) + corner % 2
+                cell_y_P = tl.floor(place_y_P) + corner // 2
+                column_P, share_x_P, inside_x_P = _axis(place_x_P, cell_x_P, side)
+                row_P, share_y_P, inside_y_P = _axis(place_y_P, cell_y_P, side)
+                used_P = real_P & inside_x_P & inside_y_P
+                share_P = tl.where(used_P, weight_P * share_x_P * share_y_P, 0.0)
+                inside_mass += tl.sum(share_P, 0)
+                vector_P = level_start + row_P * side + column_P
+                position_P = start + vector_P // vectors_per_token
+                table_P = request * table_width + position_P // block_size
+                block_P = tl.load(block_table_ptr + table_P, used_P, 0)
+                slot_P = block_P * block_size + position_P % block_size
+                row_at_P = slot_P * vectors_per_token + vector_P % vectors_per_token
+                feature_PC = tl.load(
+                    features_ptr + row_at_P[:, None] * channels + channel_C[None, :],
+                    used_P[:, None] & real_C[None, :],
+                    0.0,
+                )
+                sum_C += tl.sum(share_P[:, None] * feature_PC.to(tl.float32), 0)
+
+    out_ptr += (head * num_tokens + token) * (channels + 2)
+    tl.store(out_ptr + channel_C, sum_C / total, real_C)
+    tl.store(out_ptr + channels, inside_mass / total)
+    tl.store(out_ptr + channels + 1, ignored / total)
+
+
+def sample_triton(
+    query_TX: torch.Tensor,
+    relative_RX: torch.Tensor,
+    features_NW: torch.Tensor,
+    plan: StepPlan,
+    geometry: Geometry,
+) -> torch.Tensor:
+    """Sample; see `model.vllm_plugin.sampling.sample`."""
+    device, num_tokens = query_TX.device, len(plan.request_T)
+    out_HTC = torch.empty(geometry.num_heads, num_tokens, geometry.channels + EXTRA, device=device)
+    kernel: Any = _sample_kernel
+    kernel[(num_tokens, geometry.num_heads)](
+        query_TX.float().contiguous(),
+        relative_RX.float().contiguous(),
+        features_NW,
+        plan.request_T,
+        plan.base_T,
+        plan.count_T,
+        plan.image_start_RI,
+        plan.block_table_RW.contiguous(),
+        torch.tensor(geometry.sides, device=device),
+        torch.tensor(geometry.level_starts, device=device),
+        out_HTC,
+        num_tokens,
+        query_TX.shape[1],
+        plan.block_table_RW.shape[1],
+        plan.image_start_RI.shape[1],
+        geometry.channels,
+        geometry.base_side,
+        plan.block_size,
+        geometry.vectors_per_token,
+        HEADS=geometry.num_heads,
+        POINTS=geometry.num_points,
+        LEVELS=len(geometry.sides),
+        POINTS_PADDED=triton.next_power_of_2(geometry.num_points),
+        CHANNELS_PADDED=triton.next_power_of_2(geometry.channels),
+    )
+    return out_HTC
