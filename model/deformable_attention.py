@@ -6,10 +6,10 @@ a head, D width, K bilinear corners.
 Two equivalent formulations of the sampling:
 
 * `sample_by_gather` turns every sample into four weighted rows of the value table and sums them in
-  one `embedding_bag`. No intermediate holds the samples, coordinates stay float32 whatever the
-  values' type, and values keep the layout in which their projection wrote them. Eager default.
-* `sample_by_grid` uses `grid_sample`, which ONNX and TensorRT know as one operator. Taken when
-  the module is exported or compiled.
+  one `embedding_bag`. No intermediate holds the samples, and values keep the type and the layout
+  in which their projection wrote them. For inference with heads that are not very narrow.
+* `sample_by_grid` uses `grid_sample`, which ONNX and TensorRT know as one operator, and whose
+  gradient is the cheaper one.
 
 Places are relative to a map: (0, 0) is its top left corner, (1, 1) its bottom right one; samples
 outside of it are zero.
@@ -24,6 +24,9 @@ from itertools import accumulate
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# From this width of a head on, fetching rows beats `grid_sample`.
+_GATHER_WIDTH = 16
 
 
 def deformable_attention(
@@ -43,7 +46,9 @@ def deformable_attention(
     Returns:
         [B, L, H * d] in the values' type.
     """
-    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+    traced = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+    trained = torch.is_grad_enabled() and values_BVHd.requires_grad
+    if traced or trained or values_BVHd.shape[-1] < _GATHER_WIDTH:
         return sample_by_grid(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
     return sample_by_gather(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
 
@@ -77,41 +82,43 @@ def sample_by_gather(
 ) -> Tensor:
     """`deformable_attention` as one weighted sum of table rows for each query and head."""
     B, V, H, d = values_BVHd.shape
-    L = places_BLHSP2.shape[1]
-    device = values_BVHd.device
-    size_S12 = torch.tensor([(w, h) for h, w in shapes], device=device).view(-1, 1, 2)
-    corner_BLHSP2 = places_BLHSP2.float() * size_S12 - 0.5
-    low_BLHSP2 = corner_BLHSP2.detach().floor()
-    above_BLHSP2 = corner_BLHSP2 - low_BLHSP2
-    largest = max((max(shape) for shape in shapes), default=0)
-    # Coordinates far outside would overflow the integers; one step outside is as good.
-    low_BLHSP2 = low_BLHSP2.clamp(min=-2, max=largest + 1).long()
+    L, device = places_BLHSP2.shape[1], values_BVHd.device
+    height_S1, width_S1 = torch.tensor(shapes, device=device).T.unsqueeze(-1)
+    x_BLHSPK, x_share_BLHSPK = _neighbours(places_BLHSP2[..., 0], width_S1)
+    y_BLHSPK, y_share_BLHSPK = _neighbours(places_BLHSP2[..., 1], height_S1)
+    y_share_BLHSPK = y_share_BLHSPK * weights_BLHSP.float()[..., None]
 
-    column_BLHSPK = torch.stack((low_BLHSP2[..., 0], low_BLHSP2[..., 0] + 1), -1)[..., None, :]
-    row_BLHSPK = torch.stack((low_BLHSP2[..., 1], low_BLHSP2[..., 1] + 1), -1)[..., :, None]
-    x_BLHSPK = torch.stack((1 - above_BLHSP2[..., 0], above_BLHSP2[..., 0]), -1)[..., None, :]
-    y_BLHSPK = torch.stack((1 - above_BLHSP2[..., 1], above_BLHSP2[..., 1]), -1)[..., :, None]
-
-    width_S111, height_S111 = size_S12[..., None, None].unbind(2)
-    start_S111 = torch.tensor(_starts(shapes), device=device).view(-1, 1, 1, 1)
-    inside = _within(column_BLHSPK, width_S111) & _within(row_BLHSPK, height_S111)
-    position = row_BLHSPK * width_S111 + column_BLHSPK + start_S111
-    batch_B = torch.arange(B, device=device).view(B, 1, 1, 1, 1, 1, 1)
-    head_H = torch.arange(H, device=device).view(H, 1, 1, 1, 1)
-    index = ((batch_B * V + position) * H + head_H) * inside
-    weight = weights_BLHSP.float()[..., None, None] * (x_BLHSPK * y_BLHSPK) * inside
+    # A row of the table is a batch, a position, a head. Both sums are small; the big ones below,
+    # with four corners a sample, are formed in a single operation each.
+    start_S11 = torch.tensor(_starts(shapes), device=device).view(-1, 1, 1)
+    batch_B = torch.arange(B, device=device).view(B, 1, 1, 1, 1, 1)
+    head_H = torch.arange(H, device=device).view(H, 1, 1, 1)
+    line_BLHSPK = (batch_B * V + start_S11 + y_BLHSPK * width_S1[..., None]) * H + head_H
+    index_BLHSPKK = line_BLHSPK[..., :, None] + (x_BLHSPK * H)[..., None, :]
+    share_BLHSPKK = y_share_BLHSPK[..., :, None] * x_share_BLHSPK[..., None, :]
     out_ND = F.embedding_bag(
-        index.view(B * L * H, -1),
+        index_BLHSPKK.flatten(3).flatten(0, 2),
         values_BVHd.reshape(B * V * H, d),
-        per_sample_weights=weight.view(B * L * H, -1).to(values_BVHd.dtype),
+        per_sample_weights=share_BLHSPKK.flatten(3).flatten(0, 2).to(values_BVHd.dtype),
         mode="sum",
     )
     return out_ND.view(B, L, H * d)
 
 
-def _within(index: Tensor, size: Tensor) -> Tensor:
-    """Whether an index lies on a map of that size."""
-    return (index >= 0) & (index < size)
+def _neighbours(place: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The two cells around each place along an axis, and each one's share of the sample.
+
+    Cells outside of the map are replaced by one inside, with no share.
+    """
+    place = place.float() * size - 0.5
+    low = place.detach().floor()
+    above = place - low
+    # Far outside would overflow integers; one step outside is as good.
+    low = low.clamp(min=-2).minimum(size + 1.0).long()
+    cell = torch.stack((low, low + 1), -1)
+    inside_cell = cell.clamp(min=0).minimum(size[..., None] - 1)
+    share = torch.stack((1 - above, above), -1) * (cell == inside_cell)
+    return inside_cell, share
 
 
 def _starts(shapes: Sequence[tuple[int, int]]) -> list[int]:

@@ -81,10 +81,13 @@ class TrainingNoise:
         """Draw for `num` images from the global generator."""
         latent_channels, side = int(config.vae["latent_channels"]), config.latent_size
         shape = (num, latent_channels, side, side)
+        # As in the published training: that noise was drawn in the memory layout of the latents,
+        # which the autoencoder yields with the channels last, and this changes the numbers.
+        channels_last = torch.empty(shape, device=device, memory_format=torch.channels_last)
         return cls(
             torch.rand(num, 1, 1, device=device),
             torch.randn(shape, device=device),
-            torch.randn(shape, device=device),
+            channels_last.normal_(),
             torch.randint(0, int(config.scheduler["num_train_timesteps"]), (num,), device=device),
         )
 

@@ -74,13 +74,23 @@ def state_dict() -> dict[str, Tensor]:
     return state
 
 
-@cache
-def model() -> MMInterleaved:
+def fresh_model() -> MMInterleaved:
     """The whole model with the official weights."""
     with torch.device("meta"):
         model = MMInterleaved(config())
     model.load_state_dict(state_dict(), strict=True, assign=True)
     return model.eval()
+
+
+@cache
+def model() -> MMInterleaved:
+    """The same, built once for all who only read it."""
+    return fresh_model()
+
+
+def train_grad_norms() -> dict[str, float | None]:
+    """Norm of the gradient of every trained parameter; None where there is no gradient."""
+    return json.loads((DIRECTORY / "train_grad_norms.json").read_text())
 
 
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

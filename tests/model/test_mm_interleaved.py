@@ -1,0 +1,350 @@
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from model import context
+from model.config import ConfigError, preset
+from model.image_decoder import TrainingNoise
+from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, freeze_pretrained
+from tests.model import golden
+
+MMFS = "image_decoder.decoder.mmfs_module."
+
+
+@pytest.fixture(scope="module")
+def model():
+    return golden.model().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return golden.part(golden.tensors("full_model"), "out/")
+
+
+@pytest.fixture(scope="module")
+def read(model):
+    """Features and hidden states of the recorded batch, and the residual stream."""
+    stream = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, out: stream.append(out))
+        for layer in model.mm_decoder.layers
+    ]
+    visual, hidden = model.read(golden.batch())
+    for hook in hooks:
+        hook.remove()
+    return visual, hidden, torch.stack(stream[:-1])
+
+
+def test_language_model_matches_the_official_numbers(model, recorded, read):
+    batch, (visual, hidden, stream) = golden.batch(), read
+    features = torch.cat([m.flatten(2).transpose(1, 2) for m in visual.maps[1:]], 1)
+    by_sequence = context.by_sequence(features, batch.num_images_B)
+    ours = {
+        "mm_embeds": model.embed(batch.text_ids_BL, visual),
+        "cross_attention_mask": model.visible_images(batch, visual).visible_BLI.float(),
+        "mmfs_features_mm_stride13": by_sequence[:, :, ::13],
+        "layer_hidden_states": stream,
+        "mm_hidden_state": hidden,
+    }
+    for name, tensor in ours.items():
+        golden.assert_close(name, tensor, recorded[name], 1e-4)
+    golden.assert_close("text_logits", model.text_decoder(hidden), recorded["text_logits"], 2e-4)
+
+
+@pytest.mark.parametrize("variant", ["train", "gen"])
+def test_image_conditions_match_the_official_numbers(model, recorded, read, variant):
+    batch, (visual, hidden, _) = golden.batch(documents_apart=variant == "train"), read
+    conditions = model.image_conditions(hidden, visual, batch)
+    tokens = model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
+    ours = {
+        "context_features": conditions.context_NKD,
+        "context_attention_mask": conditions.context_mask_NK,
+        "imgdec_mmfs_mask": conditions.visible_N1,
+        "conditioning": tokens,
+    }
+    for name, tensor in ours.items():
+        golden.assert_close(f"{name}_{variant}", tensor, recorded[f"{name}_{variant}"], 1e-4)
+    previous = context.previous_images(
+        batch.text_ids_BL, model.config.special_tokens, batch.bos_columns_N
+    )
+    assert torch.equal(previous, recorded[f"imgdec_prev_image_{variant}"])
+    for n, index in enumerate(previous.tolist()):
+        for given, maps in zip(conditions.maps, visual.maps, strict=True):
+            expected = maps[index] if index >= 0 else torch.zeros_like(maps[0])
+            assert torch.equal(given[n, 0], expected)
+
+
+def test_forward_is_the_same_computation(model, recorded):
+    output = model(golden.batch(documents_apart=True))
+    golden.assert_close("logits", output.logits_BLV, recorded["text_logits"], 2e-4)
+    golden.assert_close("tokens", output.image_tokens_NTD, recorded["conditioning_train"], 1e-4)
+    assert len(output.visual) == 5
+
+
+def test_padding_and_company_change_nothing(model, read):
+    _, hidden, _ = read
+    batch = golden.batch()
+    first = 0
+    for row, num in enumerate(batch.num_images_B.tolist()):
+        length = int(batch.attention_mask_BL[row].sum())
+        alone = Batch(
+            batch.text_ids_BL[row : row + 1, :length],
+            batch.pixels_N3SS[first : first + num],
+            batch.num_images_B[row : row + 1],
+        )
+        golden.assert_close(f"row {row}", model.read(alone)[1][0], hidden[row, :length], 2e-5)
+        first += num
+
+
+def test_the_placeholders_must_fit_the_images(model):
+    batch = golden.batch()
+    with pytest.raises(ValueError, match="40 placeholders for 4 images of 8 tokens"):
+        model.read(dataclasses.replace(batch, pixels_N3SS=batch.pixels_N3SS[:4]))
+
+
+def training_noise(recorded, num):
+    uncond = recorded.get("uncond_rand", torch.ones(num, 1, 1))
+    return TrainingNoise(
+        uncond, recorded["vae_posterior_noise"], recorded["noise"], recorded["timesteps"]
+    )
+
+
+def test_training_draws_in_the_official_order(model):
+    recorded = golden.tensors("train_forward")
+    torch.manual_seed(golden.document()["sets"]["train_forward"]["manual_seed"])
+    drawn = TrainingNoise.draw(5, model.config.image_decoder)
+    assert torch.equal(drawn.uncond_B11, recorded["uncond_rand"])
+    assert torch.equal(drawn.posterior_BCHW, recorded["vae_posterior_noise"])
+    assert torch.equal(drawn.noise_BCHW, recorded["noise"])
+    assert torch.equal(drawn.timesteps_B, recorded["timesteps"])
+
+
+def test_training_losses_match_the_official_ones(model, monkeypatch):
+    recorded = golden.tensors("train_forward")
+    decoder, seen = model.image_decoder, {}
+    monkeypatch.setattr(decoder, "predict", record(decoder.predict, seen))
+    losses = model.training_loss(
+        golden.batch(documents_apart=True),
+        golden.decoder_images(),
+        noise=training_noise(recorded, 5),
+    )
+    golden.assert_close("loss_txt", losses.text, recorded["loss_txt"], 1e-4)
+    golden.assert_close("loss_img", losses.image, recorded["loss_img"], 1e-4)
+    golden.assert_close("loss", losses.total, recorded["loss"], 1e-3)
+    (latents, *_), (prediction, target) = seen["arguments"], seen["result"]
+    stride2 = (..., slice(None, None, 2), slice(None, None, 2))
+    golden.assert_close("latents", latents[stride2], recorded["vae_latents_scaled_stride2"], 1e-4)
+    golden.assert_close("prediction", prediction[stride2], recorded["model_pred_stride2"], 2e-4)
+    errors = (prediction - target).square().mean((1, 2, 3))
+    golden.assert_close("per_image_mse", errors, recorded["per_image_mse"], 1e-4)
+    counted = recorded["image_loss_mask_variant/mask"] * torch.tensor([1, 1, 0, 1, 1])
+    expected = recorded["image_loss_mask_variant/loss_img"]
+    golden.assert_close("image_loss_mask", (errors * counted).mean(), expected, 1e-4)
+
+
+def record(function, seen):
+    """The function, noting what it was called with and what it returned."""
+
+    def recording(*arguments):
+        seen["arguments"], seen["result"] = arguments, function(*arguments)
+        return seen["result"]
+
+    return recording
+
+
+LABEL_RULES = {
+    "default": context.LabelRules(),
+    "int_offset": None,
+    "list_offset": None,
+    "ignore_noimage": context.LabelRules(only_after_image=True),
+}
+
+
+@pytest.mark.parametrize("variant", LABEL_RULES)
+def test_text_losses_match_the_official_ones(model, read, variant):
+    recorded = golden.part(golden.tensors("train_forward"), "txt/")
+    _, hidden, _ = read
+    batch = golden.batch()
+    theirs = recorded[f"gt_text_ids_{variant}"]
+    rules = LABEL_RULES[variant]
+    if variant == "list_offset":
+        rules = context.LabelRules(golden.document()["sets"]["train_forward"]["list_offset"])
+    if variant == "int_offset":
+        rules = context.LabelRules(recorded_offset(recorded))
+    labels = context.training_labels(
+        batch.text_ids_BL, batch.attention_mask_BL, model.config.special_tokens, rules
+    )
+    assert torch.equal(labels, theirs)
+    loss = model.text_loss(hidden, batch, labels)
+    golden.assert_close(variant, loss, recorded[f"loss_txt_{variant}"], 1e-4)
+
+
+def recorded_offset(recorded):
+    """The offset is not recorded: the first label that it spared tells it."""
+    spared = recorded["gt_text_ids_int_offset"] != recorded["gt_text_ids_default"]
+    return int(spared.nonzero()[:, 1].max()) + 2
+
+
+def test_training_gradients_match_the_official_ones():
+    recorded, norms = golden.tensors("train_grads"), golden.train_grad_norms()
+    row = golden.document()["sets"]["train_grads"]["row"]
+    whole = golden.batch(documents_apart=True)
+    length = int(whole.attention_mask_BL[row].sum())
+    assert row == 0
+    num = int(whole.num_images_B[row])
+    batch = Batch(
+        whole.text_ids_BL[:1, :length],
+        whole.pixels_N3SS[:num],
+        whole.num_images_B[:1],
+        whole.attention_mask_BL[:1, :length],
+        whole.bos_columns_N[:num],
+    )
+    model = golden.fresh_model()
+    freeze_pretrained(model)
+    losses = model.training_loss(
+        batch, golden.decoder_images()[:num], noise=training_noise(recorded, num)
+    )
+    losses.total.backward()
+    golden.assert_close("loss", losses.total, recorded["loss"], 1e-3)
+    parameters = dict(model.named_parameters())
+    for name, theirs in golden.part(recorded, "grad/").items():
+        tolerance = 2e-4 * theirs.abs().max().item() + 1e-5
+        golden.assert_close(f"gradient of {name}", parameters[name].grad, theirs, tolerance)
+    worst = 0.0
+    assert set(norms) == {name for name, p in parameters.items() if p.requires_grad}
+    for name, theirs in norms.items():
+        grad = parameters[name].grad
+        if theirs is None:
+            assert grad is None or not grad.any(), name
+            continue
+        error = abs(grad.norm().item() - theirs)
+        worst = max(worst, error / theirs if theirs > 1e-5 else 0.0)
+        assert error <= 2e-3 * theirs + 1e-5, f"{name}: {grad.norm().item()} != {theirs}"
+    print(f"gradient norms: largest relative error {worst:.1e}")  # noqa: T201
+
+
+def test_the_published_training_froze_the_same_parameters():
+    with torch.device("meta"):
+        model = MMInterleaved(golden.config())
+    freeze_pretrained(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == set(golden.document()["trainable_parameters"])
+
+
+def test_names_shapes_and_types_are_the_official_ones():
+    with torch.device("meta"):
+        state = MMInterleaved(golden.config()).state_dict()
+    official = golden.document()["state_dict"]
+    assert {
+        name: [list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in state.items()
+    } == official
+
+
+def blocks(names):
+    """Names with the indices of repeated blocks taken out: families of names."""
+    return {re.sub(r"\.\d+(?=\.|$)", ".N", name) for name in names}
+
+
+def test_the_published_preset_has_the_official_names_and_shapes():
+    with torch.device("meta"):
+        model = MMInterleaved(preset("13b"))
+    state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert all(tensor.device.type == "meta" for tensor in model.state_dict().values())
+    official = golden.document()["state_dict"]
+    # Unlike the recorded one, the published autoencoder widens from block to block.
+    assert {n for n in blocks(state) if "vae" not in n or "conv_shortcut" not in n} == blocks(
+        official
+    )
+    assert len([n for n in state if n.endswith("llama_cross_attn.gate")]) == 10
+    assert len([n for n in state if n.startswith(MMFS) and n.endswith(".pos_embed")]) == 13
+    assert PUBLISHED.items() <= state.items()
+    assert sum(p.numel() for p in model.mm_decoder.parameters()) > 13e9
+
+
+PUBLISHED = {
+    "soi_token": (1, 5120),
+    "mm_decoder.embed_tokens.weight": (32002, 5120),
+    "mm_decoder.layers.39.self_attn.k_proj.weight": (5120, 5120),
+    "mm_decoder.layers.39.mlp.down_proj.weight": (5120, 13824),
+    "mm_decoder.layers.36.llama_cross_attn.gate": (1,),
+    "mm_decoder.layers.36.llama_cross_attn.norm2.weight": (1024,),
+    "mm_decoder.layers.36.llama_cross_attn.attn.sampling_offsets.weight": (256, 5120),
+    "mm_decoder.layers.36.llama_cross_attn.attn.attention_weights.weight": (432, 5120),
+    "mm_decoder.layers.36.llama_cross_attn.attn.value_proj.weight": (1024, 1024),
+    "mm_decoder.layers.36.llama_cross_attn.attn.output_proj.weight": (5120, 1024),
+    "mm_decoder.layers.36.llama_cross_attn.attn.dynamic_offset_mask.weight": (5120, 5120),
+    "mm_decoder.layers.36.llama_cross_attn.attn.query_relpos.weight": (50, 5120),
+    "mm_decoder.layers.36.llama_cross_attn.attn.ignore_token": (1, 1, 1, 1024),
+    "text_decoder.head.weight": (32002, 5120),
+    "text_decoder.head_new.weight": (2, 5120),
+    "context_feat_proj.weight": (5120, 5120),
+    "visual_tokenizer.pos_embed": (257, 1024),
+    "visual_tokenizer.proj.weight": (5120, 768),
+    "visual_tokenizer.perceiver_resampler.queries": (1, 64, 768),
+    "visual_tokenizer.perceiver_resampler.blip2qformer.encoder.layer.10"
+    ".crossattention.attention.key.weight": (768, 1024),
+    "visual_tokenizer.perceiver_resampler.blip2qformer.encoder.layer.11"
+    ".intermediate_query.dense.weight": (3072, 768),
+    "visual_tokenizer.encoder.vision_model.embeddings.position_embedding.weight": (257, 1024),
+    "visual_tokenizer.encoder.vision_model.encoder.layers.23.mlp.fc1.weight": (4096, 1024),
+    "visual_tokenizer.encoder.vision_model.adapter_interactions.3.extra_extractors.1"
+    ".attn.value_proj.weight": (512, 1024),
+    "visual_tokenizer.encoder.vision_model.adapter_interactions.3.injector"
+    ".attn.sampling_offsets.weight": (384, 1024),
+    "image_decoder.neg_prompt_embeds": (1, 77, 1024),
+    "image_decoder.perceiver_resampler.blip2qformer.encoder.layer.0"
+    ".crossattention.attention.key.weight": (1024, 5120),
+    f"{MMFS}mmfs_down_blocks.0.pos_embed": (4096, 320),
+    f"{MMFS}mmfs_down_blocks.11.pos_embed": (4096, 1280),
+    f"{MMFS}mmfs_mid_block.mmfs.value_proj.weight": (1024, 1024),
+    f"{MMFS}mmfs_mid_block.mmfs.attention_weights.weight": (576, 1280),
+    "image_decoder.decoder.unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k.weight": (
+        320,
+        1024,
+    ),
+    "image_decoder.decoder.vae.decoder.up_blocks.0.resnets.2.conv1.weight": (512, 512, 3, 3),
+}
+
+
+@pytest.mark.parametrize("components", [TEXT, IMAGE])
+def test_workers_build_what_they_need(components, model):
+    with torch.device("meta"):
+        subset = MMInterleaved(golden.config(), components)
+    names = set(subset.state_dict())
+    assert names == {n for n in model.state_dict() if n.startswith(tuple(components))}
+    subset.load_state_dict({n: model.state_dict()[n] for n in names}, assign=True)
+
+
+def test_a_text_worker_makes_the_same_image_tokens(model, recorded, read):
+    with torch.device("meta"):
+        subset = MMInterleaved(golden.config(), TEXT)
+    subset.load_state_dict({n: model.state_dict()[n] for n in subset.state_dict()}, assign=True)
+    _, hidden, _ = read
+    context_NKD, mask_NK = subset.eval().image_contexts(hidden, golden.batch())
+    tokens = subset.image_tokens(context_NKD, mask_NK)
+    golden.assert_close("image tokens", tokens, recorded["conditioning_gen"], 1e-4)
+
+
+def test_unknown_components_are_refused():
+    assert set(IMAGE) < set(ALL)
+    with pytest.raises(ValueError, match="unknown components"):
+        MMInterleaved(golden.config(), ["unet"])
+
+
+def test_tied_embeddings_share_one_tensor():
+    config = preset("tiny")
+    config = dataclasses.replace(
+        config, llm=dataclasses.replace(config.llm, tie_word_embeddings=True)
+    )
+    with torch.device("meta"):
+        model = MMInterleaved(config, ["mm_decoder", "text_decoder"])
+    assert model.text_decoder.head.weight is model.mm_decoder.embed_tokens.weight
+
+
+def test_new_tokens_need_room_in_the_vocabulary():
+    config = preset("tiny")
+    config = dataclasses.replace(config, txt_vocab_size=config.llm.vocab_size)
+    with pytest.raises((ValueError, ConfigError), match="new tokens"):
+        MMInterleaved(config, ["text_decoder"])
