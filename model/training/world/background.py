@@ -107,4 +107,6 @@ def _paint_weather(draw: Draw, background: Background, side: int) -> None:
             draw.ellipse((*box, (x + dx + radius) * u, (y + dy + radius) * u), fill=grey)
     if wet:
         for x, y in ((14, 26), (26, 32), (36, 25), (54, 30), (66, 24), (78, 31)):
-            draw.line((x * u, y * u, (x - 2) * u, (y + 6) * u), fill=(90, 140, 220), width=int(2 * u))
+            draw.line(
+                (x * u, y * u, (x - 2) * u, (y + 6) * u), fill=(90, 140, 220), width=int(2 * u)
+            )

@@ -73,7 +73,9 @@ class Scene:
             inside = np.asarray(sprite)[:, :, 3] > 127
             rows = slice(max(top, 0), min(top + inside.shape[0], size))
             columns = slice(max(left, 0), min(left + inside.shape[1], size))
-            part = inside[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            part = inside[
+                rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+            ]
             labels[rows, columns][part] = LABELS.index(label)
         return labels
 

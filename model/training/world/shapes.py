@@ -19,7 +19,9 @@ Draw = ImageDraw.ImageDraw
 
 def _house(draw: Draw, colour: Rgb) -> None:
     draw.rectangle((20, 58, 108, 124), fill=colour, outline=OUTLINE, width=LINE)
-    draw.polygon([(8, 60), (64, 8), (120, 60)], fill=shade(colour, 0.6), outline=OUTLINE, width=LINE)
+    draw.polygon(
+        [(8, 60), (64, 8), (120, 60)], fill=shade(colour, 0.6), outline=OUTLINE, width=LINE
+    )
     draw.rectangle((52, 84, 78, 124), fill=BROWN, outline=OUTLINE, width=LINE)
     draw.rectangle((86, 74, 102, 92), fill=GLASS, outline=OUTLINE, width=LINE)
     draw.rectangle((27, 74, 43, 92), fill=GLASS, outline=OUTLINE, width=LINE)
@@ -99,4 +101,7 @@ class DrawnShapes:
             raise ValueError(f"a drawn {kind} needs a colour")
         canvas = Image.new("RGBA", (CANVAS, CANVAS))
         _SHAPES[kind](ImageDraw.Draw(canvas), COLOURS[colour])
-        return canvas.resize((pixels, pixels), Image.Resampling.BOX if 128 % pixels == 0 else Image.Resampling.LANCZOS)
+        return canvas.resize(
+            (pixels, pixels),
+            Image.Resampling.BOX if 128 % pixels == 0 else Image.Resampling.LANCZOS,
+        )

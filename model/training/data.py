@@ -1,0 +1,76 @@
+"""Examples to batches: the ids that the server would build, the pictures, and what to learn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import context
+from model.engine.protocol import ImageSegment, TextSegment
+from model.mm_interleaved import Batch
+from model.processor import Processor
+from model.training.world.examples import TASKS, Example
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """One tokenised example."""
+
+    ids: tuple[int, ...]
+    prompt_length: int
+    example: Example
+
+
+def tokenise(example: Example, processor: Processor) -> Tokenised:
+    """The prompt as the server builds it, then the answer and the end-of-text token."""
+    segments = [
+        TextSegment(part) if isinstance(part, str) else ImageSegment(part.render(), "")
+        for part in example.prompt
+    ]
+    prompt = processor.encode(tuple(segments)).input_ids
+    answer: list[int] = []
+    for part in example.answer:
+        answer += processor.encode_text(part) if isinstance(part, str) else processor.image_ids
+    end = processor.special.eos_token_id
+    return Tokenised((*prompt, *answer, end), len(prompt), example)
+
+
+def draw_examples(
+    seed: int, step: int, number: int, weights: Mapping[str, float], object_set: str
+) -> list[Example]:
+    """The examples of a step, from a mixture of tasks: a function of its arguments alone."""
+    rng = random.Random(f"{seed}/{step}")
+    names = rng.choices(list(weights), list(weights.values()), k=number)
+    return [TASKS[name](rng, object_set) for name in names]
+
+
+def collate(
+    sequences: Sequence[Tokenised], processor: Processor, learn_prompt: bool
+) -> tuple[Batch, Tensor]:
+    """A right-padded batch and its labels [B, L - 1]."""
+    special, size = processor.special, processor.config.vision.image_size
+    length = max(len(sequence.ids) for sequence in sequences)
+    ids_BL = torch.full((len(sequences), length), special.pad_token_id)
+    mask_BL = torch.zeros_like(ids_BL)
+    for row, sequence in enumerate(sequences):
+        ids_BL[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        mask_BL[row, : len(sequence.ids)] = 1
+    pictures = [picture for sequence in sequences for picture in sequence.example.pictures]
+    pixels = [pixels_of(picture.render(size)) for picture in pictures]
+    pixels_N3SS = torch.stack(pixels) if pixels else torch.zeros(0, 3, size, size)
+    counts = torch.tensor([len(sequence.example.pictures) for sequence in sequences])
+    lengths = 0 if learn_prompt else [sequence.prompt_length for sequence in sequences]
+    rules = context.LabelRules(prompt_lengths=lengths)
+    labels_BL = context.training_labels(ids_BL, mask_BL, special, rules)
+    return Batch(ids_BL, pixels_N3SS, counts, mask_BL), labels_BL
+
+
+def pixels_of(image: object) -> Tensor:
+    """A picture as [3, S, S] in [0, 1]."""
+    values_SSC = np.asarray(image, dtype=np.float32) / np.float32(255)
+    return torch.from_numpy(values_SSC.transpose(2, 0, 1).copy())

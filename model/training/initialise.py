@@ -1,0 +1,34 @@
+"""Starting values for training a model of its own from nothing."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from model.mm_interleaved import MMInterleaved
+
+_OPEN_GATE = 0.5
+_WIDTH = 0.02
+
+
+@torch.no_grad()
+def initialise(model: MMInterleaved) -> None:
+    """Give a fresh language model small weights, and open the gates of its synchronizers.
+
+    The published training starts from a pre-trained language model, which a closed gate protects;
+    here there is nothing to protect, and an open gate learns from the first step on.
+    """
+    language = model.mm_decoder
+    depth = len(language.layers)
+    for name, module in language.named_modules():
+        if isinstance(module, nn.Linear) and "llama_cross_attn" not in name:
+            scale = _WIDTH * 2 / math.sqrt(2 * depth) if name.endswith(_OUTPUTS) else 2 * _WIDTH
+            nn.init.normal_(module.weight, std=scale)
+        elif name.endswith("llama_cross_attn"):
+            module.gate.fill_(_OPEN_GATE)  # type: ignore[operator,union-attr]
+    nn.init.normal_(model.soi_token, std=_WIDTH)
+
+
+_OUTPUTS = ("o_proj", "down_proj")

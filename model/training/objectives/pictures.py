@@ -1,0 +1,142 @@
+"""The image decoder on a frozen language model: whatever does not change is computed once.
+
+Contexts, feature maps and latents of an example never change while the language model, the visual
+tokenizer and the autoencoder are frozen. They are computed when an example enters the pool, and
+each is then used several times.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from model import context
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.data import collate, draw_examples, pixels_of, tokenise
+from model.training.trainer import ParameterGroup
+
+_CHUNK = 24
+_SUB_BATCH = 8
+DECODER_WEIGHTS = {"story": 0.6, "text_to_image": 0.4}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A picture to learn, with what the decoder reads. Halves in float16."""
+
+    hidden_KD: Tensor
+    previous: tuple[Tensor, ...] | None
+    latents_CHW: Tensor
+
+
+class PictureObjective:
+    """The official denoising loss, on contexts and latents that are computed once."""
+
+    def __init__(
+        self,
+        model: MMInterleaved,
+        processor: Processor,
+        batch_size: int = 16,
+        weights: Mapping[str, float] = DECODER_WEIGHTS,
+        object_set: str = "drawn",
+        chunks: int = 60,
+        steps_per_chunk: int = 15,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.processor = model.eval(), processor
+        self.module: nn.Module = model
+        self.batch_size, self.weights, self.object_set = batch_size, weights, object_set
+        self.chunks, self.steps_per_chunk, self.seed = chunks, steps_per_chunk, seed
+        self.pool: list[Target] = []
+        self._drawn = 0
+        model.requires_grad_(False)
+        for part in self._trained():
+            part.requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            if name.endswith(("pos_embed", "ignore_token")):
+                parameter.requires_grad_(False)
+
+    def _trained(self) -> list[nn.Module | nn.Parameter]:
+        decoder = self.model.image_decoder
+        return [
+            decoder.perceiver_resampler,
+            decoder.decoder.unet,
+            decoder.decoder.mmfs_module,
+            decoder.neg_prompt_embeds,
+            self.model.context_feat_proj,
+        ]
+
+    def groups(self) -> list[ParameterGroup]:
+        """Everything between the hidden states and the autoencoder."""
+        return [ParameterGroup(tuple(p for p in self.model.parameters() if p.requires_grad))]
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """The decoder's loss on pictures of the pool, which grows with the steps."""
+        wanted = min(self.chunks, 2 + step // self.steps_per_chunk)
+        while self._drawn < wanted:
+            self.pool += self._prepare(self._drawn)
+            self._drawn += 1
+        rng = random.Random(f"pictures/{self.seed}/{step}")
+        targets = [rng.choice(self.pool) for _ in range(self.batch_size)]
+        hidden_NKD = pad_sequence([target.hidden_KD.float() for target in targets], True)
+        lengths_N1 = torch.tensor([[len(target.hidden_KD)] for target in targets])
+        mask_NK = (torch.arange(hidden_NKD.shape[1]) < lengths_N1).long()
+        latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets])
+        maps, visible_N1 = self._previous_maps(targets)
+        loss = self.model.image_decoder(
+            latents_NCHW,
+            self.model.project_context(hidden_NKD),
+            mask_NK,
+            maps,
+            visible_N1,
+            latents_BCHW=latents_NCHW,
+        )
+        return {"loss": loss}
+
+    def _previous_maps(self, targets: list[Target]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Maps of the images before, zeros where there is none, and which are there."""
+        vision = self.model.config.vision
+        zeros = tuple(torch.zeros(vision.hidden_size, s, s) for s in vision.map_sizes)
+        chosen = [target.previous or zeros for target in targets]
+        maps = tuple(
+            torch.stack([levels[i].float() for levels in chosen]).unsqueeze(1) for i in range(4)
+        )
+        return maps, torch.tensor([[target.previous is not None] for target in targets])
+
+    @torch.no_grad()
+    def _prepare(self, chunk: int) -> list[Target]:
+        """Contexts, maps and latents of the pictures of one chunk of examples."""
+        examples = draw_examples(self.seed, chunk, _CHUNK, self.weights, self.object_set)
+        targets: list[Target] = []
+        sequences = sorted(
+            (tokenise(e, self.processor) for e in examples), key=lambda s: len(s.ids)
+        )
+        size = self.model.config.image_decoder.image_size
+        special = self.model.config.special_tokens
+        for start in range(0, len(sequences), _SUB_BATCH):
+            part = sequences[start : start + _SUB_BATCH]
+            batch, _ = collate(part, self.processor, True)
+            visual, hidden_BLD = self.model.read(batch)
+            contexts_NKD, mask_NK = context.image_contexts(hidden_BLD, batch.text_ids_BL, special)
+            previous_N = context.previous_images(batch.text_ids_BL, special)
+            answered = [
+                number >= sum(not isinstance(p, str) for p in s.example.prompt)
+                for s in part
+                for number in range(len(s.example.pictures))
+            ]
+            pictures = [picture for s in part for picture in s.example.pictures]
+            indices = [index for index, is_target in enumerate(answered) if is_target]
+            pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
+            latents = self.model.image_decoder.decoder.encode(pixels, torch.zeros(()))
+            for row, index in enumerate(indices):
+                before = int(previous_N[index])
+                maps = None if before < 0 else tuple(m[before].half() for m in visual.maps)
+                context_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half()
+                targets.append(Target(context_KD, maps, latents[row].half()))
+        return targets

@@ -1,0 +1,193 @@
+"""One training loop for every stage: exact resumption, schedule, clipping, averages, curves.
+
+Batches and random numbers of a step depend on the seed and the number of the step alone, so that a
+run that was killed goes on with the bits it would have had.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long and how fast to learn."""
+
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 30
+    final_rate: float = 0.02
+    weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_norm: float = 1.0
+    ema_decay: float = 0.0
+    save_every: int = 100
+    log_every: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Some parameters and the factor of their learning rate."""
+
+    parameters: tuple[nn.Parameter, ...]
+    rate_factor: float = 1.0
+
+
+class Objective(Protocol):
+    """What a stage learns."""
+
+    module: nn.Module
+
+    def groups(self) -> list[ParameterGroup]:
+        """The parameters to train."""
+        ...
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """The terms of the batch of that number; `loss` is what is minimised."""
+        ...
+
+
+class Trainer:
+    """Runs an objective for a number of steps, from the last state in `directory` if there is one."""
+
+    def __init__(self, objective: Objective, config: TrainerConfig, directory: Path) -> None:
+        self.objective, self.config, self.directory = objective, config, directory
+        self.accelerator = Accelerator()
+        groups = objective.groups()
+        self.parameters = [p for group in groups for p in group.parameters]
+        self._factors = [group.rate_factor for group in groups]
+        optimizer = torch.optim.AdamW(
+            [{"params": list(group.parameters)} for group in groups],
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema_decay else []
+        self.step = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        if (directory / _STATE).is_file():
+            self._load()
+
+    def run(self, stop_at: int | None = None) -> dict[str, float]:
+        """Train to the end (or to step `stop_at`) and return the last logged losses."""
+        last = min(stop_at or self.config.steps, self.config.steps)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        metrics: dict[str, float] = {}
+        started = time.monotonic()
+        with Progress(*columns, TimeRemainingColumn()) as bar:
+            task = bar.add_task("training", total=self.config.steps, completed=self.step)
+            while self.step < last:
+                metrics = self._step()
+                if self.step % self.config.log_every == 0 or self.step == last:
+                    self._log(metrics | {"seconds": time.monotonic() - started})
+                    loss = f"training, loss {metrics['loss']:.4f}"
+                    bar.update(task, completed=self.step, description=loss)
+                if self.step % self.config.save_every == 0 or self.step == last:
+                    self._save()
+        return metrics
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the module, for good."""
+        with torch.no_grad():
+            for parameter, mean in zip(self.parameters, self.average, strict=False):
+                parameter.copy_(mean)
+
+    def rate(self, step: int) -> float:
+        """The learning rate: linear warm-up, then half a cosine."""
+        config = self.config
+        if step < config.warmup_steps:
+            return config.learning_rate * (step + 1) / config.warmup_steps
+        part = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        falling = 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
+        return config.learning_rate * (config.final_rate + (1 - config.final_rate) * falling)
+
+    def _step(self) -> dict[str, float]:
+        set_seed(self.config.seed * 1_000_003 + self.step, device_specific=True)
+        rate = self.rate(self.step)
+        for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
+            group["lr"] = rate * factor
+        losses = self.objective.losses(self.step)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(losses["loss"])
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_norm)
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        return values | {"rate": rate, "norm": float(norm)}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if not self.average:
+            return
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for mean, parameter in zip(self.average, self.parameters, strict=True):
+            mean.lerp_(parameter, 1 - decay)
+
+    def _log(self, metrics: Mapping[str, float]) -> None:
+        path = self.directory / "log.csv"
+        is_new = not path.is_file()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(["step", *metrics])
+            writer.writerow([self.step, *(f"{value:.6g}" for value in metrics.values())])
+
+    def _save(self) -> None:
+        """Write the state under a name of its own, then point to it: a kill leaves the old one."""
+        if not self.accelerator.is_main_process:
+            return
+        name = f"step{self.step:07d}.safetensors"
+        tensors: dict[str, Tensor] = {}
+        for index, parameter in enumerate(self.parameters):
+            tensors[f"parameter.{index}"] = parameter.detach().contiguous()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
+        tensors |= {f"average.{i}": mean.contiguous() for i, mean in enumerate(self.average)}
+        save_file(tensors, self.directory / name)
+        state = {"step": self.step, "file": name}
+        partial = self.directory / f"{_STATE}.partial"
+        partial.write_text(json.dumps(state))
+        os.replace(partial, self.directory / _STATE)
+        self._remove(path for path in self.directory.glob("step*.safetensors") if path.name != name)
+
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            path.unlink()
+
+    @torch.no_grad()
+    def _load(self) -> None:
+        state = json.loads((self.directory / _STATE).read_text())
+        tensors = load_file(self.directory / state["file"])
+        self.step = int(state["step"])
+        for index, parameter in enumerate(self.parameters):
+            parameter.copy_(tensors[f"parameter.{index}"])
+            prefix = f"optimizer.{index}."
+            entry: dict[str, Any] = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+            self.optimizer.state[parameter].update(entry)
+        for index, mean in enumerate(self.average):
+            mean.copy_(tensors[f"average.{index}"])

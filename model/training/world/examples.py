@@ -1,0 +1,161 @@
+"""The six tuned tasks as examples: a user's content, and the answer to learn.
+
+Text-to-image, captioning, questions about details, grounding, pictures from label maps, stories.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from model.training.world import language
+from model.training.world.character import Character
+from model.training.world.scene import BASE_SIZE, LABELS, SLOTS, Scene
+from model.training.world.story import Story, draw_story
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of an example: a scene, or its label map."""
+
+    scene: Scene
+    as_label_map: bool = False
+
+    def render(self, size: int = BASE_SIZE) -> Image.Image:
+        """The pixels, RGB."""
+        if not self.as_label_map:
+            return self.scene.render(size)
+        return Image.fromarray(LABEL_COLOURS[self.scene.label_map(size)])
+
+
+Part = str | Picture
+
+
+@dataclass(frozen=True)
+class Example:
+    """A user's content, the answer, and the name of the task."""
+
+    task: str
+    prompt: tuple[Part, ...]
+    answer: tuple[Part, ...]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in reading order."""
+        return tuple(part for part in (*self.prompt, *self.answer) if isinstance(part, Picture))
+
+
+def _label_colours() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Colours of the label map, far apart: hues by the golden angle, two levels of brightness."""
+    import colorsys
+
+    rows = [
+        colorsys.hsv_to_rgb(
+            index * 0.618 % 1, 1.0 if index % 2 else 0.6, 0.95 if index % 3 else 0.6
+        )
+        for index in range(len(LABELS))
+    ]
+    return (np.array(rows) * 255).astype(np.uint8)
+
+
+LABEL_COLOURS = _label_colours()
+
+
+def text_to_image(rng: random.Random, object_set: str = "drawn") -> Example:
+    """A description, answered by a picture."""
+    scene = Scene.draw_lots(rng, object_set, max_things=2)
+    verb = rng.choice(("Draw", "Paint", "Show me"))
+    return Example("text_to_image", (f"{verb} {language.describe(scene)}.",), (Picture(scene),))
+
+
+def caption(rng: random.Random, object_set: str = "drawn") -> Example:
+    """A picture, answered by its description."""
+    scene = _scene_perhaps_with_hero(rng, object_set)
+    question = rng.choice(("What is in the picture?", "Describe the picture."))
+    return Example(
+        "caption", (Picture(scene), question), (language.sentence(language.describe(scene)),)
+    )
+
+
+def detail_question(rng: random.Random, object_set: str = "drawn", num_images: int = 0) -> Example:
+    """Some pictures and a question about a detail of one of them."""
+    number = num_images or rng.choice((1, 2, 3))
+    scenes = [_scene_perhaps_with_hero(rng, object_set) for _ in range(number)]
+    position = rng.randrange(number)
+    question, answer = _question(rng, scenes[position])
+    where = f" in the {language.ORDINALS[position]} picture" if number > 1 else ""
+    return Example(
+        "detail_question",
+        (*map(Picture, scenes), f"{question}{where}?"),
+        (language.sentence(answer),),
+    )
+
+
+def _question(rng: random.Random, scene: Scene) -> tuple[str, str]:
+    """A question about one detail, without its question mark, and the answer."""
+    choices: list[tuple[str, str]] = []
+    for thing in scene.things:
+        if thing.colour:
+            choices.append((f"What colour is the {thing.kind}", thing.colour))
+        choices.append((f"How big is the {thing.kind}", thing.size))
+        choices.append((f"Where is the {thing.kind}", language.side(thing.slot)))
+        choices.append((f"What is {language.side(thing.slot)}", f"a {thing.kind}"))
+    if scene.hero is not None:
+        choices.append(("What colour is the hero", scene.hero.colour))
+        choices.append(("Is the hero plain, striped or dotted", scene.hero.texture))
+    return rng.choice(choices)
+
+
+def grounding(rng: random.Random, object_set: str = "drawn") -> Example:
+    """A referring expression, answered by a box in hundredths of the picture."""
+    scene = Scene.draw_lots(rng, object_set)
+    thing = rng.choice(scene.things)
+    numbers = " ".join(str(round(99 * edge)) for edge in scene.box(thing.slot))
+    question = f"Give the box of the {thing.colour or ''} {thing.kind}.".replace("  ", " ")
+    return Example("grounding", (Picture(scene), question), (f"Box {numbers}.",))
+
+
+def segmentation_to_image(rng: random.Random, object_set: str = "drawn") -> Example:
+    """A label map and the words that it lacks, answered by the picture."""
+    scene = Scene.draw_lots(rng, object_set, max_things=2)
+    words = f"Paint this map: {language.describe(scene)}."
+    return Example(
+        "segmentation_to_image", (Picture(scene, as_label_map=True), words), (Picture(scene),)
+    )
+
+
+def story(rng: random.Random, object_set: str = "drawn") -> Example:
+    """A hero's picture and a wish, answered by an illustrated story."""
+    return story_example(draw_story(rng, object_set))
+
+
+def story_example(told: Story) -> Example:
+    """A story as an example."""
+    answer: list[Part] = []
+    for page in told.pages:
+        answer += [page.text, Picture(page.scene)]
+    prompt = (told.introduction, Picture(told.portrait), told.wish)
+    return Example("story", prompt, (*answer, told.ending))
+
+
+def _scene_perhaps_with_hero(rng: random.Random, object_set: str) -> Scene:
+    """A scene of up to three things; where a slot is free, often with a hero."""
+    scene = Scene.draw_lots(rng, object_set)
+    free = [slot for slot in SLOTS if slot not in {thing.slot for thing in scene.things}]
+    if not free or rng.random() < 0.4:
+        return scene
+    return replace(scene, hero=Character.draw_lots(rng), hero_slot=rng.choice(free))
+
+
+TASKS: dict[str, Callable[[random.Random, str], Example]] = {
+    "text_to_image": text_to_image,
+    "caption": caption,
+    "detail_question": detail_question,
+    "grounding": grounding,
+    "segmentation_to_image": segmentation_to_image,
+    "story": story,
+}
