@@ -19,6 +19,7 @@ def table(results: Sequence[Result]) -> None:
         "batch",
         "tokens/s",
         "decode tokens/s",
+        "CPU ms a token",
         "of stock",
         "of official",
         "TTFT p50/p99 ms",
@@ -34,6 +35,7 @@ def table(results: Sequence[Result]) -> None:
             str(row.batch),
             f"{row.tokens_per_s:.1f}",
             f"{row.decode_tokens_per_s:.1f}",
+            f"{row.decode_cpu_ms:.2f}",
             _ratio(row, results, "stock"),
             _ratio(row, results, "official"),
             f"{row.ttft_p50_ms:.0f} / {row.ttft_p99_ms:.0f}",
@@ -41,13 +43,16 @@ def table(results: Sequence[Result]) -> None:
             "" if second is None else f"{second:.0f} ms ({second / row.ttft_p50_ms:.0%})",
             f"{row.peak_memory_mib:.0f}",
         )
-    Console(width=150).print(shown)
+    Console(width=170).print(shown)
 
 
 def _ratio(row: Result, results: Sequence[Result], variant: str) -> str:
-    """Decoding speed relative to another variant at the same batch size."""
+    """Decoding speed relative to another variant at that batch size: by the clock (by the CPU)."""
     same = [other for other in results if other.variant == variant and other.batch == row.batch]
-    return f"{row.decode_tokens_per_s / same[0].decode_tokens_per_s:.2f}" if same else ""
+    if not same:
+        return ""
+    clock = row.decode_tokens_per_s / same[0].decode_tokens_per_s
+    return f"{clock:.2f} ({same[0].decode_cpu_ms / row.decode_cpu_ms:.2f})"
 
 
 def plot(results: Sequence[Result], path: Path) -> None:

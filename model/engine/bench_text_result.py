@@ -18,6 +18,8 @@ class Result:
 
     `decode_tokens_per_s` counts from the moment at which every request has its first token; it is
     the decoding speed of a full batch. `tokens_per_s` counts everything from the first request on.
+    `decode_cpu_ms` is processor time per decoded token, which other load on the machine disturbs
+    much less than it does the clock.
     """
 
     variant: str
@@ -28,14 +30,23 @@ class Result:
     ttft_p99_ms: float
     tpot_p50_ms: float
     tpot_p99_ms: float
+    decode_cpu_ms: float
     peak_memory_mib: float
     second_turn_ttft_ms: float | None = None
 
     @classmethod
     def of(
-        cls, variant: str, start: float, arrivals: Sequence[Sequence[float]], **more: Any
+        cls,
+        variant: str,
+        start: float,
+        arrivals: Sequence[Sequence[float]],
+        decode_cpu_s: float,
+        **more: Any,
     ) -> Result:
-        """Summarise when each token of each request arrived, in seconds."""
+        """Summarise when each token of each request arrived, in seconds.
+
+        `decode_cpu_s` is processor time spent since the last request got its first token.
+        """
         first = np.array([times[0] - start for times in arrivals]) * 1e3
         gaps = np.concatenate([np.diff(times) for times in arrivals]) * 1e3
         everybody, end = max(times[0] for times in arrivals), max(t[-1] for t in arrivals)
@@ -49,6 +60,7 @@ class Result:
             ttft_p99_ms=float(np.percentile(first, 99)),
             tpot_p50_ms=float(np.percentile(gaps, 50)),
             tpot_p99_ms=float(np.percentile(gaps, 99)),
+            decode_cpu_ms=decode_cpu_s * 1e3 / decoded,
             peak_memory_mib=peak_memory_mib(),
             **more,
         )
@@ -60,21 +72,38 @@ class Result:
 
 def peak_memory_mib() -> float:
     """Highest resident memory of this process and its descendants, summed."""
-    children: dict[int, list[int]] = {}
-    peaks: dict[int, int] = {}
-    for status in Path("/proc").glob("[0-9]*/status"):
+    fields = (_status(process).get("VmHWM", "0 kB") for process in process_tree())
+    return sum(int(field.split()[0]) for field in fields) / 1024
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and its running descendants."""
+    ticks = 0
+    for process in process_tree():
         try:
-            fields = dict(
-                line.split(":", 1) for line in status.read_text().splitlines() if ":" in line
-            )
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        process = int(status.parent.name)
-        children.setdefault(int(fields["PPid"]), []).append(process)
-        peaks[process] = int(fields.get("VmHWM", "0 kB").split()[0])
-    total, pending = 0, [os.getpid()]
-    while pending:
-        process = pending.pop()
-        total += peaks.get(process, 0)
-        pending += children.get(process, [])
-    return total / 1024
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def process_tree() -> list[int]:
+    """This process and its descendants."""
+    children: dict[int, list[int]] = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        process = int(directory.name)
+        children.setdefault(int(_status(process).get("PPid", 0)), []).append(process)
+    tree = [os.getpid()]
+    for process in tree:
+        tree += children.get(process, [])
+    return tree
+
+
+def _status(process: int) -> dict[str, str]:
+    """What the kernel says about a process; nothing if it has ended."""
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -20,7 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from model.checkpoint import store
 from model.engine.bench_text_requests import Workload
-from model.engine.bench_text_result import Result
+from model.engine.bench_text_result import Result, cpu_seconds
 from model.engine.text import VllmTextEngine
 from model.engine.text_launch import engine_arguments
 from model.engine.text_options import TextEngineOptions
@@ -83,7 +83,8 @@ async def measure_stock(
     ) -> AsyncIterator[RequestOutput]:
         vocab = workload.config.llm.vocab_size
         ids = [t if t < vocab else plain for t in prompt.token_ids]
-        return llm.generate(tokens_input(ids), params, name)
+        outputs: AsyncIterator[RequestOutput] = llm.generate(tokens_input(ids), params, name)
+        return outputs
 
     try:
         bench = ServedBench("stock", submit, VllmTextEngine(options), workload)
@@ -116,12 +117,14 @@ class ServedBench:
     ) -> None:
         self.variant, self.submit, self.engine, self.workload = variant, submit, engine, workload
         self._sent = 0
+        self._without_token: set[int] = set()
+        self._cpu_at_full_batch = 0.0
 
     async def measure(self, batches: Sequence[int], repeat: int) -> list[Result]:
-        """All batch sizes, each after a warm-up of its size; the fastest of `repeat` runs."""
+        """All batch sizes, each after a warm-up; the fastest of `repeat` runs."""
         results = []
         for batch in batches:
-            await self._batch(await self._prompts(batch), 4)
+            await self._batch(await self._prompts(min(batch, 2)), 4)
             runs = [await self._run(batch) for _ in range(repeat)]
             results.append(max(runs, key=lambda run: run.decode_tokens_per_s))
         return results
@@ -131,12 +134,13 @@ class ServedBench:
         prompts = await self._prompts(batch)
         start = time.perf_counter()
         arrivals, ids = await self._batch(prompts, self.workload.num_tokens)
+        cpu = cpu_seconds() - self._cpu_at_full_batch
         second = None
         if batch == 1:
             begin = time.perf_counter()
             times, _ = await self._request(prompts[0].extended((*ids[0], 5, 6, 7)), 2)
             second = (times[0] - begin) * 1e3
-        return Result.of(self.variant, start, arrivals, second_turn_ttft_ms=second)
+        return Result.of(self.variant, start, arrivals, cpu, second_turn_ttft_ms=second)
 
     async def _prompts(self, batch: int) -> list[TurnPrompt]:
         """New requests, encoded."""
@@ -153,12 +157,18 @@ class ServedBench:
     async def _request(self, prompt: TurnPrompt, num_tokens: int) -> tuple[list[float], list[int]]:
         """One request: when its tokens arrived, and which they were."""
         self._sent += 1
+        number = self._sent
+        self._without_token.add(number)
         times: list[float] = []
         ids: list[int] = []
-        outputs = self.submit(prompt, parameters(num_tokens), f"{self.variant}-{self._sent}")
+        outputs = self.submit(prompt, parameters(num_tokens), f"{self.variant}-{number}")
         async with contextlib.aclosing(outputs) as stream:  # type: ignore[type-var]
             async for output in stream:
                 new = output.outputs[0].token_ids
+                if new and number in self._without_token:
+                    self._without_token.remove(number)
+                    if not self._without_token:
+                        self._cpu_at_full_batch = cpu_seconds()
                 times += [time.perf_counter()] * len(new)
                 ids += new
         return times, ids

@@ -25,6 +25,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from model.checkpoint import store
 from model.engine.protocol import Segment, TextDelta, TextEnd, TextSampling
 from model.engine.text_launch import longest_sequence, start_vllm
+from model.engine.text_memory import describe_cache
 from model.engine.text_options import TextEngineOptions
 from model.engine.text_prompt import (
     PromptBuilder,
@@ -67,6 +68,7 @@ class VllmTextEngine:
         shared = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
         self._exchange = Path(tempfile.mkdtemp(prefix="mmi-text-", dir=shared))
         self._llm = await asyncio.to_thread(start_vllm, self.options, self.config, self.statistics)
+        logger.info("%s", describe_cache(self.config, self.options.dtype))
         await self._warm_up()
 
     async def stop(self) -> None:
@@ -101,7 +103,10 @@ class VllmTextEngine:
         if self._llm is None:
             raise RuntimeError("the text engine is not running")
         inputs = engine_input(prompt, self.config)
-        return self._llm.generate(inputs, params, request_id, priority=priority)
+        outputs: AsyncGenerator[RequestOutput, None] = self._llm.generate(
+            inputs, params, request_id, priority=priority
+        )
+        return outputs
 
     async def image_tokens(
         self, prompt: TurnPrompt, request_id: str, priority: int

@@ -26,7 +26,7 @@ def kernel_head_width(width: int) -> int:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     sizes = sorted(CPUAttentionBackend.get_supported_head_sizes())
-    fitting = [size for size in sizes if size >= width]
+    fitting: list[int] = [size for size in sizes if size >= width]
     if not fitting:
         raise ValueError(f"attention heads of width {width} are not supported")
     return fitting[0]

@@ -7,7 +7,6 @@ its tokens see, and stores the final hidden states.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
@@ -54,9 +53,9 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         self.config = config = hf_config.interleaved
         self.block_size = vllm_config.cache_config.block_size
         self.geometry = Geometry.of(config)
-        with self._mark_tower_model(vllm_config, "image"):
+        with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             self.visual_tokenizer = VisualTokenizer(config).eval()
-        with self._mark_language_model(vllm_config):
+        with self._mark_language_model(vllm_config):  # type: ignore[operator]
             self.model = LlamaModel(
                 vllm_config=vllm_config,
                 prefix=maybe_prefix(prefix, "model"),
@@ -163,6 +162,3 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
 def _loaded_elsewhere(name: str) -> bool:
     """Whether a parameter is not loaded through vLLM's loader."""
     return name.startswith("visual_tokenizer.") or ".llama_cross_attn." in name
-
-
-__all__: list[Any] = ["InterleavedForConditionalGeneration"]

@@ -4,10 +4,14 @@ from transformers import AutoConfig
 from vllm import ModelRegistry
 from vllm.config import VllmConfig
 from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+from vllm.platforms import current_platform
 
 from model.vllm_plugin.config import ARCHITECTURE, MODEL_TYPE, InterleavedHFConfig
 
 SCHEDULER = "model.vllm_plugin.scheduler.WholeImageScheduler"
+# Our operator reads the step's plan, so no CUDA graph may swallow it: graphs are cut there, as at
+# attention, whose own updates of the cache vLLM cuts out as well.
+_CUT = ("vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update", "mmi::sample_images")
 
 
 class InterleavedEngineConfig(VerifyAndUpdateConfig):  # type: ignore[misc]
@@ -15,7 +19,7 @@ class InterleavedEngineConfig(VerifyAndUpdateConfig):  # type: ignore[misc]
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
-        """Select our scheduler, and refuse budgets that could never place an image."""
+        """Select our scheduler, cut graphs, and refuse budgets that could never place an image."""
         scheduler = vllm_config.scheduler_config
         scheduler.scheduler_cls = scheduler.scheduler_cls or SCHEDULER
         image = vllm_config.model_config.hf_config.interleaved.num_img_token
@@ -25,6 +29,9 @@ class InterleavedEngineConfig(VerifyAndUpdateConfig):  # type: ignore[misc]
                 f"max_num_batched_tokens must be at least max_num_seqs + {image} = {least}: "
                 "an image is never split across steps"
             )
+        compilation = vllm_config.compilation_config
+        if not current_platform.is_cpu() and compilation.splitting_ops is None:
+            compilation.splitting_ops = [*compilation._attention_ops, *_CUT]
         if vllm_config.parallel_config.pipeline_parallel_size > 1:
             raise ValueError("MM-Interleaved does not support pipeline parallelism")
 

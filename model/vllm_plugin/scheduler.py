@@ -23,8 +23,9 @@ class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         images = self.vllm_config.additional_config.get("encoder_cache_images", 0)
         config = self.vllm_config.model_config.hf_config.interleaved
-        size = max(self.encoder_cache_manager.cache_size, images * config.num_img_token)
-        self.encoder_cache_manager = EncoderCacheManager(cache_size=size)
+        given: Any = self.encoder_cache_manager
+        size = max(given.cache_size, images * config.num_img_token)
+        self.encoder_cache_manager: Any = EncoderCacheManager(cache_size=size)
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """Plan a step; new requests carry the data of all of their images.
@@ -55,9 +56,9 @@ class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
 
 def whole_images(request: Request, start: int, length: int) -> int:
     """The largest chunk of at most `length` tokens from `start` that ends inside no image."""
-    end = start + length
+    end: int = start + length
     for feature in request.mm_features:
-        first = feature.mm_position.offset
+        first: int = feature.mm_position.offset
         if first < end < first + feature.mm_position.length:
             return max(0, first - start)
     return length

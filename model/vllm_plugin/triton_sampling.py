@@ -28,7 +28,7 @@ def _axis(place, cell, side):  # type: ignore[no-untyped-def]
     return tl.where(inside, cell, 0.0).to(tl.int64), share, inside
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _sample_kernel(  # type: ignore[no-untyped-def]
     query_ptr,
     relative_ptr,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from vllm import SamplingParams
 
 from model.engine.protocol import (
     ImageSegment,
@@ -150,6 +151,18 @@ async def test_sampling_parameters(engine: VllmTextEngine) -> None:
     assert len(set(ids["repetition"])) == 24
     assert len(set(ids["presence"])) >= len(set(ids["greedy"]))
     assert set(ids["bias"]) == {99}
+
+
+async def test_several_answers_to_one_prompt(engine: VllmTextEngine) -> None:
+    """What vLLM offers beyond a turn's parameters works with images too."""
+    prompt = await engine.prompts.build(interleaved(12, (12,)), False, ())
+    params = SamplingParams(
+        n=3, max_tokens=8, min_tokens=8, temperature=1.0, seed=1, logprobs=2, detokenize=False
+    )
+    outputs = [output async for output in engine.submit(prompt, params, "several", 0)]
+    answers = outputs[-1].outputs
+    assert len({tuple(answer.token_ids) for answer in answers}) == 3
+    assert all(len(answer.logprobs) == 8 for answer in answers)
 
 
 async def test_user_text_cannot_begin_an_image(engine: VllmTextEngine) -> None:
