@@ -116,6 +116,16 @@ class Story:
             tuple(entry.get("multiround_context", ())),
         )
 
+    def asking_for_image(self, processor: Processor) -> Self:
+        """The same story, ending with an image that is not drawn yet."""
+        side = processor.config.vision.image_size
+        undrawn = self.pixels_N3SS.new_full((1, 3, side, side), _UNDRAWN)
+        return replace(
+            self,
+            input_ids=(*self.input_ids, *processor.image_ids),
+            pixels_N3SS=torch.cat((self.pixels_N3SS, undrawn)),
+        )
+
 
 def read_annotations(path: Path, processor: Processor, root: Path | None = None) -> list[Story]:
     """The stories of an official example file; image paths are below `root`, else the file."""
@@ -172,14 +182,10 @@ class OfflineEngine:
         if self.options.replace_text and number < len(story.replacements):
             replacement = self.processor.encode_trusted(story.replacements[number])
             ids, stopped = (replacement, False) if replacement else (ids, stopped)
-        soi = self.special.soi_token_id
-        if self.options.force_image and ids[-1:] != [soi]:
-            ids.append(soi)
-        pixels = story.pixels_N3SS
-        if ids[-1:] == [soi]:
-            ids.extend(self.processor.image_ids[1:])
-            pixels = torch.cat((pixels, torch.full_like(self._blank(), _UNDRAWN)))
-        grown = replace(story, input_ids=(*story.input_ids, *ids), pixels_N3SS=pixels)
+        asks = ids[-1:] == [self.special.soi_token_id]
+        grown = replace(story, input_ids=(*story.input_ids, *(ids[:-1] if asks else ids)))
+        if asks or self.options.force_image:
+            grown = grown.asking_for_image(self.processor)
         return Round(grown, self.processor.decode(sampled), tuple(sampled), stopped=stopped)
 
     def _sample(self, story: Story) -> list[int]:
@@ -231,10 +237,6 @@ class OfflineEngine:
             pixels_N3SS.to(parameter),
             torch.tensor([len(pixels_N3SS)], device=parameter.device),
         )
-
-    def _blank(self) -> torch.Tensor:
-        side = self.processor.config.vision.image_size
-        return torch.empty(1, 3, side, side)
 
 
 def _read_pixels(path: Path, processor: Processor) -> torch.Tensor:

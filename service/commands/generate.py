@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from service.checkpoint import find_checkpoint
 from service.client.page import save_answer
 from service.client.stream import (
     Answer,
@@ -20,6 +21,8 @@ from service.client.stream import (
     read_arguments,
 )
 from service.client.terminal import TerminalView
+
+_OFFLINE = "model.engine.offline_command"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,27 +35,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="run the model here, no service")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint directory (--offline)")
     add_parameters(parser)
+    importlib.import_module(_OFFLINE).add_arguments(parser)
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of a request."""
-    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--max-images", type=int, default=2)
-    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture")
-    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--steps", type=int, help="denoising steps of a picture")
+    parser.add_argument("--guidance", type=float)
     parser.add_argument("--only", choices=("text", "image"), help="answer with one kind of part")
     parser.add_argument("--deadline-ms", type=int)
 
 
 def parameters(args: argparse.Namespace) -> dict[str, Any]:
     """The request document without its content."""
-    image: dict[str, Any] = {"steps": args.steps, "guidance_scale": args.guidance}
+    # No defaults on the command line: the offline loop has others, the official ones.
+    image: dict[str, Any] = {
+        "steps": 20 if args.steps is None else args.steps,
+        "guidance_scale": 7.5 if args.guidance is None else args.guidance,
+    }
     document: dict[str, Any] = {
-        "max_tokens": args.max_tokens,
+        "max_tokens": 256 if args.max_tokens is None else args.max_tokens,
         "max_images": args.max_images,
-        "temperature": args.temperature,
+        "temperature": 0.7 if args.temperature is None else args.temperature,
         "image": image,
     }
     if args.seed is not None:
@@ -86,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     """Generate once; 0 if the answer was completed or ended at a limit."""
     console = Console()
     if args.offline:
-        return int(importlib.import_module("model.engine.offline").run(args))
+        cache_dir = Path(os.environ.get("MMI_CACHE_DIR", ".build"))
+        args.checkpoint = find_checkpoint(args.checkpoint, cache_dir)
+        return int(importlib.import_module(_OFFLINE).run(args))
     client = GatewayClient(args.url, os.environ.get("MMI_API_KEY"))
     try:
         given = read_arguments(args.content)
