@@ -151,7 +151,8 @@ class FeatureSynchronizer(nn.Module):
 
         def pairs(linear: nn.Linear) -> Tensor:
             table_RD = F.linear(relpos_RD, linear.weight)
-            return linear(query_BLD)[:, None] + F.embedding(relpos_BIL, table_RD)
+            paired: Tensor = linear(query_BLD)[:, None] + F.embedding(relpos_BIL, table_RD)
+            return paired
 
         offsets_BILHP2 = pairs(self.sampling_offsets).view(B, num_images, L, H, P, 2)
         # The last logit of each map belongs to the ignore token and is a constant instead.

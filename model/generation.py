@@ -171,7 +171,8 @@ def generate_scores(
     hidden_OKD = model.mm_decoder(model.embed(ids_OK, visual), images, mask_OK)
     logits_OLV = model.text_decoder(hidden_OKD[:, length - 1 : -1])
     chosen_OL = logits_OLV.log_softmax(-1).gather(-1, option_ids_OL[..., None]).squeeze(-1)
-    return (chosen_OL * option_mask_OL).sum(-1)
+    scores_O: Tensor = (chosen_OL * option_mask_OL).sum(-1)
+    return scores_O
 
 
 @torch.no_grad()

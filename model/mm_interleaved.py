@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -125,7 +125,9 @@ class MMInterleaved(nn.Module):
             self.image_decoder = _image_decoder(config)
         elif "image_decoder.perceiver_resampler" in components:
             perceiver = PerceiverResampler(config.image_decoder.perceiver)
-            self.image_decoder = nn.ModuleDict({"perceiver_resampler": perceiver})
+            self.image_decoder = cast(
+                "ImageDecoder", nn.ModuleDict({"perceiver_resampler": perceiver})
+            )
 
     def forward(self, batch: Batch) -> Output:
         """From text and images to logits of the next tokens, and to conditions of the images."""
@@ -147,7 +149,7 @@ class MMInterleaved(nn.Module):
     def embed(self, text_ids_BL: Tensor, visual: VisualFeatures) -> Tensor:
         """Token embeddings, with the images' tokens in place of the placeholders: [B, L, D]."""
         special = self.config.special_tokens
-        embeds_BLD = self.mm_decoder.embed_tokens(text_ids_BL)
+        embeds_BLD: Tensor = self.mm_decoder.embed_tokens(text_ids_BL)
         tokens_MD = visual.tokens_NTD.flatten(0, 1).to(embeds_BLD.dtype)
         is_image_BL1 = (text_ids_BL == special.image_token_id).unsqueeze(-1)
         if int(is_image_BL1.sum()) != len(tokens_MD):

@@ -45,17 +45,23 @@ class QFormer(nn.Module):
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.encoder = nn.ModuleDict(
-            {"layer": nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))}
-        )
+        self.encoder = Encoder(config)
 
     def forward(self, queries_BQD: Tensor, encoded_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
         """Run all layers: [B, Q, D]."""
         mask_B11L = None if mask_BL is None else mask_BL.bool()[:, None, None]
         hidden_BQD: Tensor = self.layernorm(queries_BQD)
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder.layer:
             hidden_BQD = layer(hidden_BQD, encoded_BLD, mask_B11L)
         return hidden_BQD
+
+
+class Encoder(nn.Module):
+    """The list of layers."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
 
 
 class Layer(nn.Module):
@@ -119,19 +125,25 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(source_width, width)
         self.value = nn.Linear(source_width, width)
-        self.q_norm, self.k_norm = nn.Identity(), nn.Identity()
-        if config.qk_normalization:
-            d, eps = width // self.n_heads, config.layer_norm_eps
-            self.q_norm, self.k_norm = nn.LayerNorm(d, eps=eps), nn.LayerNorm(d, eps=eps)
+        self.q_norm, self.k_norm = (self._norm(config) for _ in range(2))
+
+    def _norm(self, config: PerceiverConfig) -> nn.Module:
+        """A norm over a head, or nothing."""
+        if not config.qk_normalization:
+            return nn.Identity()
+        return nn.LayerNorm(config.hidden_size // self.n_heads, eps=config.layer_norm_eps)
 
     def forward(self, hidden_BQD: Tensor, source_BLD: Tensor, mask_B11L: Tensor | None) -> Tensor:
         """Read `source_BLD` where the mask allows: [B, Q, D]."""
 
         def heads(x_BLD: Tensor) -> Tensor:
-            return x_BLD.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            x_BHLd: Tensor = x_BLD.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            return x_BHLd
 
         q_BHQd = self.q_norm(heads(self.query(hidden_BQD)))
         k_BHLd = self.k_norm(heads(self.key(source_BLD)))
         v_BHLd = heads(self.value(source_BLD))
-        out_BHQd = F.scaled_dot_product_attention(q_BHQd, k_BHLd, v_BHLd, attn_mask=mask_B11L)
+        out_BHQd: Tensor = F.scaled_dot_product_attention(
+            q_BHQd, k_BHLd, v_BHLd, attn_mask=mask_B11L
+        )
         return out_BHQd.transpose(1, 2).flatten(2)

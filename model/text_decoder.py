@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from model.config import LanguageModelConfig, MMInterleavedConfig
 from model.feature_synchronizer import FeatureSynchronizer
+from model.rotary import rotary_table, rotate
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,8 @@ class LanguageModel(nn.Module):
 
     def project_images(self, features_BIVD: Tensor) -> tuple[Tensor, ...]:
         """Values of every synchronizer for the images of a batch: once per image."""
-        return tuple(
-            layer.llama_cross_attn.project(features_BIVD)
-            for layer in self.layers
-            if layer.llama_cross_attn is not None
-        )
+        attentions = (m for m in self.modules() if isinstance(m, ImageAttention))
+        return tuple(attention.project(features_BIVD) for attention in attentions)
 
 
 class DecoderLayer(nn.Module):
@@ -272,25 +270,6 @@ class TextHead(nn.Module):
         weight_ND = self.head.weight[self.num_old :].float() + self.head_new.weight.float()
         bias_N = self.head.bias[self.num_old :].float() + self.head_new.bias.float()
         return weight_ND, bias_N
-
-
-def rotary_table(
-    config: LanguageModelConfig, positions_BL: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [B, 1, L, d] of the rotations at these positions."""
-    width = config.head_width
-    even = torch.arange(0, width, 2, device=positions_BL.device, dtype=torch.float32)
-    frequency = 1.0 / config.rope_theta ** (even / width)
-    angle_B1L = positions_BL[:, None, :, None].float() * frequency
-    angle_B1Ld = torch.cat((angle_B1L, angle_B1L), -1)
-    return angle_B1Ld.cos().to(dtype), angle_B1Ld.sin().to(dtype)
-
-
-def rotate(x_BHLd: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate pairs of channels half a head apart."""
-    cos_B1Ld, sin_B1Ld = rotation
-    first, second = x_BHLd.chunk(2, -1)
-    return x_BHLd * cos_B1Ld + torch.cat((-second, first), -1) * sin_B1Ld
 
 
 def _causal_mask(

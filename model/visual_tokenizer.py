@@ -53,6 +53,7 @@ class VisualTokenizer(nn.Module):
     def __init__(self, config: MMInterleavedConfig) -> None:
         super().__init__()
         width = config.vision.hidden_size
+        self.config = config
         self.encoder = VisionAdapter(config.vision)
         self.pos_proj = nn.Linear(width, width)
         self.pos_ln = nn.LayerNorm(width, eps=1e-6)
@@ -69,6 +70,8 @@ class VisualTokenizer(nn.Module):
 
     def forward(self, pixels_N3SS: Tensor) -> VisualFeatures:
         """Tokens and maps of square images with values in [0, 1]."""
+        if len(pixels_N3SS) == 0:
+            return self._nothing()
         normalised_N3SS = (pixels_N3SS - self.clip_mean) / self.clip_std
         encoded_NLC, maps = self.encoder(normalised_N3SS.to(self.pos_proj.weight.dtype))
         perceiver_input_NLC = self.post_ln(
@@ -80,8 +83,19 @@ class VisualTokenizer(nn.Module):
             image_embeds_NVC=encoded_NLC[:, 1:] + self.pos_embed[1:].to(encoded_NLC.dtype),
         )
 
+    def _nothing(self) -> VisualFeatures:
+        """The features of no image."""
+        config, empty = self.config, self.pos_proj.weight.new_empty
+        width = config.image_embed_dim
+        return VisualFeatures(
+            tokens_NTD=empty(0, config.num_img_token, config.llm.hidden_size),
+            maps=tuple(empty(0, width, side, side) for side in config.vision.map_sizes),
+            image_embeds_NVC=empty(0, config.vision.grid_size**2, width),
+        )
+
     def _with_positions(self, map_NCss: Tensor) -> Tensor:
         """Add the grid's positions, resized to the map."""
         height, width = map_NCss.shape[-2:]
         table_LC = resize_grid(self.pos_embed[1:], height, width).to(map_NCss.dtype)
-        return map_NCss + table_LC.T.unflatten(1, (height, width))
+        positioned_NCss: Tensor = map_NCss + table_LC.T.unflatten(1, (height, width))
+        return positioned_NCss

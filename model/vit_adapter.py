@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from model.config import VisionConfig
 from model.deformable_attention import DeformableAttention, grid_centers
+from model.spatial_prior import SpatialPrior
 
 # The spatial prior sees the image at this many pixels a patch, whatever the ViT's patch size.
 _PRIOR_PATCH = 16
@@ -46,8 +47,7 @@ class VisionTransformerAdapter(nn.Module):
         self.interaction_indexes = config.interaction_indexes
         self.embeddings = Embeddings(config)
         self.pre_layrnorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.encoder = nn.ModuleDict({"layers": layers})
+        self.encoder = Encoder(config)
         self.adapter_level_embed = nn.Parameter(torch.zeros(3, width))
         self.adapter_spm = SpatialPrior(config.conv_inplane, width)
         last = len(self.interaction_indexes) - 1
@@ -75,7 +75,7 @@ class VisionTransformerAdapter(nn.Module):
         for interaction, (first, last) in zip(
             self.adapter_interactions, self.interaction_indexes, strict=True
         ):
-            layers = self.encoder["layers"][first : last + 1]
+            layers = self.encoder.layers[first : last + 1]
             tokens_NLD, prior_NLD = interaction(tokens_NLD, prior_NLD, layers)
             stages_NDhw.append(_as_map(tokens_NLD[:, 1:], g))
         return tokens_NLD, self._maps(finest_NDhw, prior_NLD, stages_NDhw)
@@ -116,6 +116,14 @@ class Embeddings(nn.Module):
         patches_NLD = self.patch_embedding(pixels_N3hw).flatten(2).transpose(1, 2)
         class_N1D = self.class_embedding.expand(len(pixels_N3hw), 1, -1)
         return torch.cat((class_N1D, patches_NLD), 1) + self.position_embedding.weight
+
+
+class Encoder(nn.Module):
+    """CLIP's layers; the adapter runs them in groups."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
 
 class EncoderLayer(nn.Module):
@@ -265,59 +273,6 @@ class ConvolutionalFeedForward(nn.Module):
         return out_NLD
 
 
-class SpatialPrior(nn.Module):
-    """Convolutions over the image: maps of 1/4, 1/8, 1/16 and 1/32 of its side."""
-
-    def __init__(self, inner: int, width: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            *_convolution(3, inner, stride=2),
-            *_convolution(inner, inner, stride=1),
-            *_convolution(inner, inner, stride=1),
-            nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
-        )
-        self.conv2 = nn.Sequential(*_convolution(inner, 2 * inner, stride=2))
-        self.conv3 = nn.Sequential(*_convolution(2 * inner, 4 * inner, stride=2))
-        self.conv4 = nn.Sequential(*_convolution(4 * inner, 4 * inner, stride=2))
-        self.fc1 = nn.Conv2d(inner, width, kernel_size=1)
-        self.fc2 = nn.Conv2d(2 * inner, width, kernel_size=1)
-        self.fc3 = nn.Conv2d(4 * inner, width, kernel_size=1)
-        self.fc4 = nn.Conv2d(4 * inner, width, kernel_size=1)
-
-    def forward(self, pixels_N3hw: Tensor, level_embed_3D: Tensor) -> tuple[Tensor, Tensor]:
-        """The finest map [N, D, h, w], and the other three as tokens [N, L, D]."""
-        quarter = self.stem(pixels_N3hw)
-        eighth = self.conv2(quarter)
-        sixteenth = self.conv3(eighth)
-        maps_NDhw = (
-            self.fc2(eighth),
-            self.fc3(sixteenth),
-            self.fc4(self.conv4(sixteenth)),
-        )
-        tokens_NLD = [
-            map_NDhw.flatten(2).transpose(1, 2) + embed_D
-            for map_NDhw, embed_D in zip(maps_NDhw, level_embed_3D, strict=True)
-        ]
-        return self.fc1(quarter), torch.cat(tokens_NLD, 1)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of a map, in float32."""
-
-    def forward(self, x_NChw: Tensor) -> Tensor:
-        """[N, C, h, w]."""
-        weight_C, bias_C = self.weight.float(), self.bias.float()
-        x_NhwC = x_NChw.permute(0, 2, 3, 1).float()
-        out_NhwC = F.layer_norm(x_NhwC, self.normalized_shape, weight_C, bias_C, self.eps)
-        return out_NhwC.to(x_NChw.dtype).permute(0, 3, 1, 2)
-
-
-def _convolution(d_in: int, d_out: int, stride: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Convolution, norm and ReLU: three entries of a numbered sequence."""
-    convolution = nn.Conv2d(d_in, d_out, kernel_size=3, stride=stride, padding=1, bias=False)
-    return convolution, ChannelNorm(d_out, eps=1e-6), nn.ReLU()
-
-
 def _prior_shapes(grid_size: int) -> list[tuple[int, int]]:
     """The maps of the prior for a patch grid."""
     return [(side, side) for side in (2 * grid_size, grid_size, grid_size // 2)]
@@ -325,7 +280,8 @@ def _prior_shapes(grid_size: int) -> list[tuple[int, int]]:
 
 def _as_map(tokens_NLD: Tensor, side: int) -> Tensor:
     """Tokens, row by row, as a square map."""
-    return tokens_NLD.transpose(1, 2).unflatten(2, (side, side))
+    map_NDhw: Tensor = tokens_NLD.transpose(1, 2).unflatten(2, (side, side))
+    return map_NDhw
 
 
 def _as_maps(prior_NLD: Tensor, grid_size: int) -> tuple[Tensor, ...]:
