@@ -18,6 +18,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from typing import Protocol
 
@@ -278,6 +279,11 @@ class Worker:
                 await self._leases.trim()
             except BrokerError:
                 logger.warning("no maintenance: redis is away")
+
+
+def end_on_signal() -> None:
+    """Until `Worker.run` takes over, SIGTERM simply ends the process: it holds nothing yet."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 
 
 def consumer_name() -> str:

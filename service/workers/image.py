@@ -28,7 +28,7 @@ from service.log import configure
 from service.messages import Event, ImageResult, ImageTask, Stage, TextTask
 from service.metrics import IMAGE_STEPS, IMAGES
 from service.workers.answer import Answer
-from service.workers.base import Worker, consumer_name
+from service.workers.base import Worker, consumer_name, end_on_signal
 from service.workers.images import MIME_TYPES, ImageCache, encode
 
 _PREVIEW_TTL_S = 600
@@ -195,6 +195,7 @@ class ProgressReport:
 
 def main(settings: ImageWorkerSettings) -> int:
     """The process of `mmi image-worker`."""
+    end_on_signal()
     configure("image-worker", settings.log_level)
     from model.engine.image import BatchedImageEngine, ImageEngineOptions
 

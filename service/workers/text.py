@@ -27,7 +27,7 @@ from service.leases import Leases
 from service.log import configure
 from service.messages import Event, ImagePart, ImageTask, PartDone, Stage, TextResult
 from service.workers.answer import Answer
-from service.workers.base import Worker, consumer_name
+from service.workers.base import Worker, consumer_name, end_on_signal
 from service.workers.deltas import DeltaWriter
 from service.workers.images import ImageCache
 
@@ -195,6 +195,7 @@ def main(settings: TextWorkerSettings) -> int:
     from model.engine.text import VllmTextEngine
     from model.engine.text_options import TextEngineOptions
 
+    end_on_signal()
     configure("text-worker", settings.log_level)
     options = TextEngineOptions(
         checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),

@@ -82,7 +82,7 @@ def expected_answer(prompt: str, seed: int) -> list[str | tuple[int, int, int]]:
     return parts
 
 
-def _once(notes: str, name: str) -> bool:
+def once(notes: str, name: str) -> bool:
     """Whether this is the first time that `name` happens, over all processes."""
     try:
         Path(notes, name).touch(exist_ok=False)
@@ -142,9 +142,9 @@ class FakeTextEngine:
         if "too long" in prompt:
             raise ValueError("does not fit")
         name = request_id.partition("/")[0]
-        if "memory" in prompt and position == 2 and _once(self._speed.notes, f"oom-{name}"):
+        if "memory" in prompt and position == 2 and once(self._speed.notes, f"oom-{name}"):
             raise MemoryError
-        if "murder" in prompt and position == 4 and _once(self._speed.notes, f"kill-{name}"):
+        if "murder" in prompt and position == 4 and once(self._speed.notes, f"kill-{name}"):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
