@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from service import log
 from service.config import GatewaySettings
@@ -17,4 +18,6 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
     settings = GatewaySettings()
     log.configure("gateway", settings.log_level)
+    # It warns of every bad byte that a client sends.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return server.run(settings)

@@ -8,6 +8,7 @@ field is the next content part, in the order of the form, and every other field 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -126,18 +127,24 @@ async def _read_form(request: Request, limits: Limits) -> RawRequest:
         max_fields=_MAX_FIELDS,
         max_part_size=limits.body_bytes,
     )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if "many files" in error.message:
-            raise Problem("too_many_images", param="content", limit=limits.images) from None
-        raise Problem("invalid_multipart") from None
-    except (ValueError, LookupError):
-        raise Problem("invalid_multipart") from None
-    try:
+    with contextlib.ExitStack() as files:
+        # The parser closes the files of a form that breaks off in only some of the ways.
+        files.callback(_close_files, parser)
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            if "many files" in error.message:
+                raise Problem("too_many_images", param="content", limit=limits.images) from None
+            raise Problem("invalid_multipart") from None
+        except (ValueError, LookupError):
+            raise Problem("invalid_multipart") from None
         return await _form_document(form)
-    finally:
-        await form.close()
+
+
+def _close_files(parser: MultiPartParser) -> None:
+    """Close the files that a form was spooled to."""
+    for file in parser._files_to_close_on_error:
+        file.close()
 
 
 @dataclass
