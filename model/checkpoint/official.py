@@ -83,7 +83,7 @@ def _find_settings(directory: Path) -> Path | None:
 def _find_shards(directory: Path, component_directories: set[Path]) -> tuple[Path, ...]:
     candidates: dict[Path, tuple[Path, ...]] = {}
     for place in _directories(directory):
-        if place in component_directories:
+        if place in component_directories and place != directory:
             continue
         if files := sorted(place.glob("pytorch_model*.bin")):
             candidates[place] = tuple(files)

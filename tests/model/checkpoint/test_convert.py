@@ -259,6 +259,61 @@ def test_tokenizer_has_the_image_tokens_and_the_official_ids(converted: Path, la
     ]
 
 
+def test_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
+    """Memory of its own, as the kernel counts it: mapped pages of a shard are not among it."""
+    recorded = golden.config()
+    special = replace(
+        recorded.special_tokens, pad_token_id=99_999, soi_token_id=100_000, image_token_id=100_001
+    )
+    config = replace(
+        recorded,
+        llm=replace(recorded.llm, vocab_size=100_000),
+        txt_vocab_size=100_002,
+        special_tokens=special,
+    )
+    largest = 100_002 * config.llm.hidden_size * 4
+    state = dict(golden.state_dict())
+    for name in ("mm_decoder.embed_tokens.weight", "text_decoder.head.weight"):
+        state[name] = torch.ones(100_002, config.llm.hidden_size)
+    state["text_decoder.head.bias"] = torch.ones(100_002)
+    root = official.write_layout(tmp_path / "in", state, golden.config(), num_shards=1)
+    config.save(root / "mm_interleaved.json")
+    del state
+    held: list[int] = []
+
+    def watch(_name: str, _done: int, _total: int) -> None:
+        held.append(own_memory())
+
+    convert(root, tmp_path / "out", ConvertOptions(tokenizer=False), watch)
+    assert max(held) - held[0] < 2 * largest
+    assert store.load_config(tmp_path / "out") == config
+
+
+def own_memory() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+def test_finished_export_is_not_written_again(converted: Path, tmp_path: Path) -> None:
+    to_official(converted, tmp_path, silent)
+    shards = sorted(tmp_path.rglob("*.bin"))
+    for path in shards:
+        os.utime(path, ns=(1, 1))
+    shards[1].unlink()
+    to_official(converted, tmp_path, silent)
+    assert [path.stat().st_mtime_ns == 1 for path in shards] == [True, False, True]
+
+
+def test_everything_in_one_directory(tmp_path: Path) -> None:
+    """Shards beside the language model's own configuration and tokenizer."""
+    root = official.write_layout(tmp_path / "in", golden.state_dict(), golden.config())
+    for path in (*root.rglob("pytorch_model*"), *(root / "assets/lmsys/vicuna").iterdir()):
+        path.rename(root / path.name)
+    official.write_settings(root / "mm_inference.yaml", golden.config())
+    convert(root, tmp_path / "out", ConvertOptions(), silent)
+    assert_same(read_all(tmp_path / "out"), golden.state_dict())
+
+
 def test_other_sizes(tmp_path: Path) -> None:
     """Grouped-query attention, one synchronizer, two tokens more: all derived from shapes."""
     config = other_config()

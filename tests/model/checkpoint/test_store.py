@@ -12,7 +12,7 @@ import torch
 from model.checkpoint import seeded, store
 from model.checkpoint.store import CheckpointError
 from model.config import preset
-from model.mm_interleaved import TEXT, MMInterleaved
+from model.mm_interleaved import TEXT, Batch, MMInterleaved
 from model.processor import Processor
 
 
@@ -51,6 +51,23 @@ def test_precision_follows_the_policy(checkpoint: Path) -> None:
     assert model.text_decoder.head_new.bias.dtype == torch.float32
     assert model.text_decoder.head.weight.dtype == torch.bfloat16
     assert model.mm_decoder.embed_tokens.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_computes_nearly_the_same(checkpoint: Path, dtype: torch.dtype) -> None:
+    config = store.load_config(checkpoint)
+    special = config.special_tokens
+    image = [special.soi_token_id, *[special.image_token_id] * config.num_img_token]
+    pixels_N3SS = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    chances = []
+    for wanted in (torch.float32, dtype):
+        model = store.load_model(checkpoint, components=TEXT, dtype=wanted)
+        ids_BL = torch.tensor([[1, 10, 20, *image, 30]])
+        batch = Batch(ids_BL, pixels_N3SS.to(wanted), torch.tensor([1]))
+        with torch.no_grad():
+            _, hidden_BLD = model.read(batch)
+            chances.append(model.text_decoder(hidden_BLD)[0, -1].softmax(-1))
+    assert (chances[0] - chances[1]).abs().sum() < 0.1
 
 
 def test_prefixes_choose_tensors(checkpoint: Path) -> None:
