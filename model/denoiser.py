@@ -273,9 +273,22 @@ def _layer(layer: BasicTransformerBlock, hidden: Tensor, keys: Tensor, values: T
 def _attend(attention: Attention, query_NLW: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Multi-head attention to ready keys and values, with the output projection."""
     query = attention.to_q(query_NLW).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-    read = F.scaled_dot_product_attention(_rows_like(query, keys), keys, values)
+    read = _softmax_attention(_rows_like(query, keys), keys, values)
     out: Tensor = attention.to_out[0](read.transpose(1, 2).flatten(2))
     return out
+
+
+def _softmax_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Scaled dot-product attention.
+
+    Unscaled, Stable Diffusion's logits overflow float16. So there queries are scaled first and the
+    softmax is computed in float32; the products stay in float16, as Turing GPUs need them.
+    """
+    if query.dtype != torch.float16:
+        return F.scaled_dot_product_attention(query, keys, values)
+    scale = float(query.shape[-1]) ** -0.5
+    logits = torch.matmul(query * scale, keys.transpose(-1, -2))
+    return torch.matmul(logits.float().softmax(-1).to(values.dtype), values)
 
 
 def _keys_values(attention: Attention, source_NTW: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from model.engine.backends.base import Backend
+from model.engine.backends.base import Backend, BackendUnavailable
 from model.engine.backends.eager import TorchBackend
 from model.engine.denoising import DenoisingLoop, ImageStatistics
 from model.engine.picture import Item, Picture
@@ -22,10 +23,13 @@ from model.engine.protocol import (
     ImageSampling,
     ImageSegment,
 )
+from model.export.manifest import default_directory
+from model.export.parity import ParityError
 from model.sampler import make_scheduler
 
 BackendName = Literal["torch", "onnxruntime", "tensorrt"]
 MAX_PREVIEWS = 3
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,31 @@ class BatchedImageEngine:
 
     async def start(self) -> None:
         """Load the model, compile or load engines, and warm up."""
-        self._backend = await asyncio.to_thread(self._load)
+        self._backend, reason = await asyncio.to_thread(self._load)
         memory = self.options.memory_mib * 2**20 or free_bytes(self._backend) // 4
         self._loop = DenoisingLoop(self._backend, memory, self.options.cache_mib * 2**20)
+        self._loop.statistics.num_backend_fallbacks = int(bool(reason))
         self._loop.start()
 
-    def _load(self) -> Backend:
-        options = self.options
-        backend = TorchBackend(
-            options.checkpoint, options.device, options.dtype, options.max_batch, options.compiled
-        )
+    def _load(self) -> tuple[Backend, str]:
+        """The chosen backend, or `torch` and the reason why it is not the chosen one.
+
+        Raises:
+            BackendUnavailable: it can't run here and no fallback is allowed.
+            ParityError: it computes something else and no fallback is allowed.
+        """
+        try:
+            backend = make_backend(self.options)
+            backend.start()
+            return backend, ""
+        except (BackendUnavailable, ParityError) as error:
+            if not self.options.fallback:
+                raise
+            reason = str(error)
+        logger.error("backend %s is not used, torch is: %s", self.options.backend, reason)
+        backend = make_backend(replace(self.options, backend="torch"))
         backend.start()
-        return backend
+        return backend, reason
 
     async def generate(
         self,
@@ -183,6 +200,27 @@ class BatchedImageEngine:
             await asyncio.to_thread(self._loop.stop)
         if self._backend is not None:
             self._backend.stop()
+
+
+def make_backend(options: ImageEngineOptions) -> Backend:
+    """The backend of some options, not started. Its library is imported only if it is chosen.
+
+    Raises:
+        BackendUnavailable: it can't run here.
+    """
+    directory = options.engines or default_directory()
+    if options.backend == "onnxruntime":
+        from model.engine.backends.onnxruntime import onnxruntime_backend
+
+        buckets = tuple(bucket for bucket in (1, 2, 4, 8) if bucket <= options.max_batch)
+        return onnxruntime_backend(options.checkpoint, directory, buckets)
+    if options.backend == "tensorrt":
+        from model.engine.backends.tensorrt import tensorrt_backend
+
+        return tensorrt_backend(options.checkpoint, directory)
+    return TorchBackend(
+        options.checkpoint, options.device, options.dtype, options.max_batch, options.compiled
+    )
 
 
 def free_bytes(backend: Backend) -> int:

@@ -17,6 +17,10 @@ from model.config import MMInterleavedConfig
 from model.denoiser import Invariants
 
 
+class BackendUnavailable(RuntimeError):
+    """The compiled graphs can't run here; the message says why."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a backend can do, for admission, for batching and for people.

@@ -19,6 +19,7 @@ from model.checkpoint import store
 from model.config import MMInterleavedConfig
 from model.denoiser import Invariants
 from model.engine.backends.base import Backend, Batch, Capabilities
+from model.map_sampling import Sampling
 from model.mm_interleaved import IMAGE
 from model.picture_sampler import PictureSampler
 from model.processor import centre_crop
@@ -47,6 +48,7 @@ class TorchBackend:
         dtype: str = "auto",
         max_batch: int = 8,
         compiled: bool = False,
+        sampling: Sampling | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.config: MMInterleavedConfig = store.load_config(checkpoint)
@@ -54,6 +56,7 @@ class TorchBackend:
         self.dtype = _DTYPES[choose_dtype(dtype, self.device)]
         self.max_batch = max_batch
         self.compiled = compiled
+        self._sampling = sampling
         self._sampler: PictureSampler | None = None
         self._predict: Predict | None = None
         self._precise: TorchBackend | None = None
@@ -89,7 +92,7 @@ class TorchBackend:
         if self.device.type == "cuda":
             decoder.decoder.unet.to(memory_format=torch.channels_last)
         self._sampler = PictureSampler(
-            decoder.decoder, decoder.neg_prompt_embeds, self.config.image_decoder
+            decoder.decoder, decoder.neg_prompt_embeds, self.config.image_decoder, self._sampling
         )
         self._predict = self._sampler.predict
         if self.compiled:

@@ -1,0 +1,173 @@
+"""ONNX to TensorRT engines, with either packaging of NVIDIA's library.
+
+`standard` (package `tensorrt`) builds for, and on, the GPU at hand. `rtx` (package `tensorrt-rtx`)
+builds without a GPU, for one or several compute capabilities, and compiles kernels when an engine
+is loaded. Both have the same API and know strongly typed networks only: precision is what the
+ONNX file says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+Flavour = Literal["standard", "rtx"]
+# The second name is the package of bindings that the first one re-exports.
+_MODULES: dict[Flavour, tuple[str, str]] = {
+    "standard": ("tensorrt", "tensorrt_bindings"),
+    "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+_WORKSPACE_BYTES = 4 * 2**30
+logger = logging.getLogger(__name__)
+
+
+class LibraryMissing(RuntimeError):
+    """The packaging of TensorRT that is asked for is not installed."""
+
+
+class BuildError(RuntimeError):
+    """TensorRT refused a graph; the message names the operator."""
+
+
+def library(flavour: Flavour) -> ModuleType:
+    """The Python module of a packaging.
+
+    Raises:
+        LibraryMissing: saying what to install.
+    """
+    for name in _MODULES[flavour]:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    package = _MODULES[flavour][0].replace("_", "-")
+    raise LibraryMissing(f"TensorRT's flavour {flavour!r} needs the package {package!r}")
+
+
+def version(flavour: Flavour) -> str:
+    """The version of a packaging."""
+    return str(library(flavour).__version__)
+
+
+def parse_targets(flavour: Flavour, targets: Sequence[str]) -> list[str]:
+    """Compute capabilities such as `8.6` as members of the library's list, such as `SM86`.
+
+    Raises:
+        ValueError: the flavour does not build for one of them.
+    """
+    if flavour == "standard":
+        if targets:
+            raise ValueError("the standard flavour builds for the GPU it runs on: no targets")
+        return []
+    known = set(library(flavour).ComputeCapability.__members__)
+    names = [f"SM{target.replace('.', '')}" for target in targets]
+    for name, target in zip(names, targets, strict=True):
+        if name not in known:
+            listed = sorted(member for member in known if member.startswith("SM"))
+            raise ValueError(f"{target} is not a target of TensorRT-RTX; known: {listed}")
+    return names
+
+
+def build(
+    onnx_path: Path,
+    flavour: Flavour,
+    targets: Sequence[str] = (),
+    timing_cache: Path | None = None,
+) -> bytes:
+    """Compile one ONNX file.
+
+    Args:
+        onnx_path: the graph.
+        flavour: which packaging.
+        targets: from `parse_targets`; none: the GPU at hand.
+        timing_cache: measurements of earlier builds, read and written (standard only).
+
+    Raises:
+        BuildError: naming the operator that was refused.
+    """
+    trt = library(flavour)
+    log = make_logger(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(onnx_path)):
+        raise BuildError(f"{onnx_path.stem}: " + "; ".join(_parser_errors(parser)))
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
+    config.progress_monitor = progress_monitor(trt, onnx_path.stem)
+    if targets:
+        config.num_compute_capabilities = len(targets)
+        for index, name in enumerate(targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+    cache = _read_timing_cache(config, timing_cache) if flavour == "standard" else None
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BuildError(f"{onnx_path.stem}: {log.last_error or 'the builder gave no reason'}")
+    if cache is not None and timing_cache is not None:
+        timing_cache.write_bytes(bytes(cache.serialize()))
+    return bytes(plan)
+
+
+def _read_timing_cache(config: Any, path: Path | None) -> Any:
+    """Attach a timing cache to a build."""
+    stored = path.read_bytes() if path is not None and path.exists() else b""
+    cache = config.create_timing_cache(stored)
+    config.set_timing_cache(cache, False)
+    return cache
+
+
+def _parser_errors(parser: Any) -> list[str]:
+    """What the parser did not like, by operator and node."""
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return [f"{error.node_operator()} ({error.node_name()}): {error.desc()}" for error in errors]
+
+
+def progress_monitor(trt: ModuleType, name: str) -> Any:
+    """Logs the phases of a build."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        """Phases and their steps, at debug level but for the phases' ends."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase: str, parent: str | None, num_steps: int) -> None:
+            """A phase begins."""
+            logger.debug("%s: %s, %d steps", name, phase, num_steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            """A step is done; True goes on."""
+            return True
+
+        def phase_finish(self, phase: str) -> None:
+            """A phase ends."""
+            logger.info("%s: %s done", name, phase)
+
+    return Monitor()
+
+
+def make_logger(trt: ModuleType) -> Any:
+    """TensorRT's messages in our log; the last error is kept for exceptions."""
+
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Forwards by severity."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last_error = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            """Take a message."""
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.last_error = message
+                logger.error("TensorRT: %s", message)
+            elif severity == trt.ILogger.WARNING:
+                logger.warning("TensorRT: %s", message)
+            else:
+                logger.debug("TensorRT: %s", message)
+
+    return Log()
