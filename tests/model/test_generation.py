@@ -34,6 +34,29 @@ def test_texts_match_the_official_ones(model, run):
         golden.assert_close(run, torch.stack(steps, 1), recorded["step_logits"], 2e-4)
 
 
+@pytest.mark.parametrize("number", [0, 2])
+def test_texts_of_the_interleaved_loop_match_the_official_ones(model, number):
+    recorded = golden.tensors("interleaved_loop")
+    call = golden.document()["sets"]["interleaved_loop"]
+    text_ids, pixels = recorded["in/text_ids"], golden.images()[recorded["in/image_index"]]
+    if number:
+        text_ids = recorded["round0/text_ids_after"]
+        drawn = recorded["round1/fed_back_image_u8"].float() / 255
+        pixels = torch.cat((pixels, drawn.unsqueeze(0)))
+    options = TextGeneration(
+        max_length=call["params"]["max_length"],
+        min_length=call["params"]["min_length"],
+        num_beams=1,
+        repetition_penalty=call["repetition_penalty"],
+    )
+    steps = []
+    batch = Batch(text_ids, pixels, torch.tensor([len(pixels)]))
+    ids = generate_texts(model, batch, options, step_logits=steps)
+    assert torch.equal(ids, recorded[f"round{number}/output_ids"])
+    theirs = recorded[f"round{number}/step_logits"]
+    golden.assert_close(f"round {number}", torch.stack(steps, 1), theirs, 2e-3)
+
+
 @pytest.mark.parametrize("sample", [0, 1])
 def test_scores_match_the_official_ones(model, sample):
     recorded = golden.tensors("generate_scores")

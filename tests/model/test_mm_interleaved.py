@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from model import context
+from model.checkpoint.store import serving_dtype
 from model.config import ConfigError, preset
 from model.image_decoder import TrainingNoise
 from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, freeze_pretrained
@@ -312,19 +313,41 @@ PUBLISHED = {
 def test_workers_build_what_they_need(components, model):
     with torch.device("meta"):
         subset = MMInterleaved(golden.config(), components)
-    names = set(subset.state_dict())
-    assert names == {n for n in model.state_dict() if n.startswith(tuple(components))}
-    subset.load_state_dict({n: model.state_dict()[n] for n in names}, assign=True)
+    whole = model.state_dict()
+    expected = {name: whole[name] for name in whole if name.startswith(tuple(components))}
+    subset.load_state_dict(expected, strict=True, assign=True)
 
 
 def test_a_text_worker_makes_the_same_image_tokens(model, recorded, read):
     with torch.device("meta"):
         subset = MMInterleaved(golden.config(), TEXT)
-    subset.load_state_dict({n: model.state_dict()[n] for n in subset.state_dict()}, assign=True)
+    subset.load_state_dict(golden.part(model.state_dict(), ""), strict=False, assign=True)
     _, hidden, _ = read
     context_NKD, mask_NK = subset.eval().image_contexts(hidden, golden.batch())
     tokens = subset.image_tokens(context_NKD, mask_NK)
     golden.assert_close("image tokens", tokens, recorded["conditioning_gen"], 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_stay_close(model, recorded, dtype):
+    with torch.device("meta"):
+        half = MMInterleaved(golden.config(), TEXT).eval()
+    state = {
+        name: tensor.to(serving_dtype(name, tensor.dtype, dtype))
+        for name, tensor in model.state_dict().items()
+    }
+    half.load_state_dict(state, strict=False, assign=True)
+    half.requires_grad_(False)
+    output = half(golden.batch())
+    assert output.hidden_BLD.dtype == output.visual.tokens_NTD.dtype == dtype
+    assert output.logits_BLV.dtype == torch.float32
+    relative = {torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
+    for name, ours in (
+        ("text_logits", output.logits_BLV),
+        ("conditioning_gen", output.image_tokens_NTD),
+    ):
+        theirs = recorded[name]
+        golden.assert_close(f"{name} {dtype}", ours, theirs, relative * theirs.abs().max().item())
 
 
 def test_unknown_components_are_refused():
