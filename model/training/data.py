@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from model import context
 from model.engine.protocol import ImageSegment, TextSegment
 from model.mm_interleaved import Batch
 from model.processor import Processor
-from model.training.world.examples import TASKS, Example
+from model.training.world.examples import Example
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,6 @@ def tokenise(example: Example, processor: Processor) -> Tokenised:
         answer += processor.encode_text(part) if isinstance(part, str) else processor.image_ids
     end = processor.special.eos_token_id
     return Tokenised((*prompt, *answer, end), len(prompt), example)
-
-
-def draw_examples(
-    seed: int, step: int, number: int, weights: Mapping[str, float], object_set: str
-) -> list[Example]:
-    """The examples of a step, from a mixture of tasks: a function of its arguments alone."""
-    rng = random.Random(f"{seed}/{step}")
-    names = rng.choices(list(weights), list(weights.values()), k=number)
-    return [TASKS[name](rng, object_set) for name in names]
 
 
 def collate(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Objective(Protocol):
 
 
 class Trainer:
-    """Runs an objective for a number of steps, from the last state in `directory` if there is one."""
+    """Runs an objective, from the last state in `directory` if there is one."""
 
     def __init__(self, objective: Objective, config: TrainerConfig, directory: Path) -> None:
         self.objective, self.config, self.directory = objective, config, directory
@@ -167,7 +166,7 @@ class Trainer:
         state = {"step": self.step, "file": name}
         partial = self.directory / f"{_STATE}.partial"
         partial.write_text(json.dumps(state))
-        os.replace(partial, self.directory / _STATE)
+        partial.replace(self.directory / _STATE)
         self._remove(path for path in self.directory.glob("step*.safetensors") if path.name != name)
 
     @staticmethod

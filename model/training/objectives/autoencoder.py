@@ -37,6 +37,10 @@ class AutoencoderObjective:
         self.batch_size, self.object_set = batch_size, object_set
         self.decoder_only, self.seed = decoder_only, seed
 
+    def adopt(self, vae: AutoencoderKL) -> None:
+        """Train this autoencoder in place of a fresh one."""
+        self.vae = self.module = vae
+
     def groups(self) -> list[ParameterGroup]:
         """Everything, or the decoder alone once the latents are in use."""
         trained: list[nn.Module] = [self.vae]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.data import Tokenised, collate, draw_examples, tokenise
+from model.training.data import Tokenised, collate, tokenise
+from model.training.mixture import Mixture
 from model.training.trainer import ParameterGroup
 
 PRETRAIN_WEIGHTS = {
@@ -37,8 +38,8 @@ class LanguageObjective:
     ) -> None:
         self.module: nn.Module = model
         self.model, self.processor = model, processor
-        self.batch_size, self.weights, self.object_set = batch_size, weights, object_set
-        self.learn_prompt, self.vision_rate, self.seed = learn_prompt, vision_rate, seed
+        self.batch_size, self.mixture = batch_size, Mixture(weights, object_set, seed)
+        self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
 
     def groups(self) -> list[ParameterGroup]:
         """The language model and heads; the visual tokenizer at a lower rate, or frozen."""
@@ -53,7 +54,7 @@ class LanguageObjective:
 
     def draw(self, step: int) -> list[Tokenised]:
         """The sequences of a step: similar lengths would bias the order, so it is plain random."""
-        examples = draw_examples(self.seed, step, self.batch_size, self.weights, self.object_set)
+        examples = self.mixture.draw(step, self.batch_size)
         return [tokenise(example, self.processor) for example in examples]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:

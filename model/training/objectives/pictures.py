@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from model import context
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.data import collate, draw_examples, pixels_of, tokenise
+from model.training.data import Tokenised, collate, pixels_of, tokenise
+from model.training.mixture import Mixture
 from model.training.trainer import ParameterGroup
 
 _CHUNK = 24
@@ -51,7 +52,7 @@ class PictureObjective:
     ) -> None:
         self.model, self.processor = model.eval(), processor
         self.module: nn.Module = model
-        self.batch_size, self.weights, self.object_set = batch_size, weights, object_set
+        self.batch_size, self.mixture = batch_size, Mixture(weights, object_set, seed)
         self.chunks, self.steps_per_chunk, self.seed = chunks, steps_per_chunk, seed
         self.pool: list[Target] = []
         self._drawn = 0
@@ -112,31 +113,42 @@ class PictureObjective:
     @torch.no_grad()
     def _prepare(self, chunk: int) -> list[Target]:
         """Contexts, maps and latents of the pictures of one chunk of examples."""
-        examples = draw_examples(self.seed, chunk, _CHUNK, self.weights, self.object_set)
+        examples = self.mixture.draw(chunk, _CHUNK)
+        sequences = [tokenise(example, self.processor) for example in examples]
+        sequences.sort(key=lambda sequence: len(sequence.ids))
         targets: list[Target] = []
-        sequences = sorted(
-            (tokenise(e, self.processor) for e in examples), key=lambda s: len(s.ids)
-        )
-        size = self.model.config.image_decoder.image_size
-        special = self.model.config.special_tokens
         for start in range(0, len(sequences), _SUB_BATCH):
-            part = sequences[start : start + _SUB_BATCH]
-            batch, _ = collate(part, self.processor, True)
-            visual, hidden_BLD = self.model.read(batch)
-            contexts_NKD, mask_NK = context.image_contexts(hidden_BLD, batch.text_ids_BL, special)
-            previous_N = context.previous_images(batch.text_ids_BL, special)
-            answered = [
-                number >= sum(not isinstance(p, str) for p in s.example.prompt)
-                for s in part
-                for number in range(len(s.example.pictures))
-            ]
-            pictures = [picture for s in part for picture in s.example.pictures]
-            indices = [index for index, is_target in enumerate(answered) if is_target]
-            pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
-            latents = self.model.image_decoder.decoder.encode(pixels, torch.zeros(()))
-            for row, index in enumerate(indices):
-                before = int(previous_N[index])
-                maps = None if before < 0 else tuple(m[before].half() for m in visual.maps)
-                context_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half()
-                targets.append(Target(context_KD, maps, latents[row].half()))
+            targets += self._targets(sequences[start : start + _SUB_BATCH])
         return targets
+
+    def _targets(self, sequences: list[Tokenised]) -> list[Target]:
+        """The pictures of the answers of some sequences."""
+        special = self.model.config.special_tokens
+        indices = _answer_pictures(sequences)
+        if not indices:
+            return []
+        batch, _ = collate(sequences, self.processor, True)
+        visual, hidden_BLD = self.model.read(batch)
+        contexts_NKD, mask_NK = context.image_contexts(hidden_BLD, batch.text_ids_BL, special)
+        previous_N = context.previous_images(batch.text_ids_BL, special).tolist()
+        size = self.model.config.image_decoder.image_size
+        pictures = [picture for sequence in sequences for picture in sequence.example.pictures]
+        pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
+        latents_MCHW = self.model.image_decoder.decoder.encode(pixels, torch.zeros(())).half()
+        targets: list[Target] = []
+        for latents_CHW, index in zip(latents_MCHW, indices, strict=True):
+            before = previous_N[index]
+            maps = None if before < 0 else tuple(map_[before].half() for map_ in visual.maps)
+            hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half()
+            targets.append(Target(hidden_KD, maps, latents_CHW))
+        return targets
+
+
+def _answer_pictures(sequences: list[Tokenised]) -> list[int]:
+    """Which of a batch's pictures belong to answers, by their index in the batch."""
+    is_answer = [
+        number >= sum(not isinstance(part, str) for part in sequence.example.prompt)
+        for sequence in sequences
+        for number in range(len(sequence.example.pictures))
+    ]
+    return [index for index, flag in enumerate(is_answer) if flag]

@@ -76,8 +76,9 @@ class VisionObjective:
         batch_size: int = 16,
         object_set: str = "drawn",
         seed: int = 0,
+        tokenizer: VisualTokenizer | None = None,
     ) -> None:
-        self.tokenizer = VisualTokenizer(config)
+        self.tokenizer = tokenizer or VisualTokenizer(config)
         width = config.llm.hidden_size * config.num_img_token
         self.facts = nn.Linear(width, sum(len(values) for values in FACTS.values()))
         self.colours = nn.ModuleList(nn.Linear(config.vision.hidden_size, 3) for _ in range(4))

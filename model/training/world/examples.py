@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -32,7 +33,15 @@ class Picture:
         return Image.fromarray(LABEL_COLOURS[self.scene.label_map(size)])
 
 
-Part = str | Picture
+class Drawable(Protocol):
+    """Whatever can be a picture of an example."""
+
+    def render(self, size: int = BASE_SIZE) -> Image.Image:
+        """The pixels, RGB, `size` square."""
+        ...
+
+
+Part = str | Drawable
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,14 @@ class Example:
     answer: tuple[Part, ...]
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
+    def pictures(self) -> tuple[Drawable, ...]:
         """All pictures, in reading order."""
-        return tuple(part for part in (*self.prompt, *self.answer) if isinstance(part, Picture))
+        return tuple(part for part in (*self.prompt, *self.answer) if not isinstance(part, str))
+
+    @property
+    def scenes(self) -> tuple[Scene, ...]:
+        """The scenes of the pictures that come from the world."""
+        return tuple(part.scene for part in self.pictures if isinstance(part, Picture))
 
 
 def _label_colours() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

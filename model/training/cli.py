@@ -1,0 +1,64 @@
+"""`mmi train`: run the phases of a recipe, one after the other, each resuming where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from model.checkpoint import store
+from model.config import preset
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.initialise import initialise
+from model.training.phases import run_phase
+from model.training.recipe import STAGES, Recipe
+from model.training.tokenizer import world_tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mmi train`."""
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--config", type=Path, default=Path("deploy/train/tiny.toml"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs keep state")
+    parser.add_argument(
+        "--start", type=Path, help="checkpoint to start from instead of a fresh one"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; every finished phase leaves a checkpoint, and is not repeated."""
+    console = Console()
+    recipe = Recipe.load(args.config)
+    directory = args.runs / args.config.stem / args.stage
+    before = args.start
+    if before is None and args.stage == "sft":
+        before = args.runs / args.config.stem / "pretrain" / "checkpoint"
+    phases = getattr(recipe, args.stage)
+    for number, phase in enumerate(phases):
+        place = directory / f"{number}-{phase.phase}"
+        done = place / "checkpoint"
+        if not (done / store.MANIFEST).is_file():
+            console.print(f"{args.stage} {number + 1}/{len(phases)}: {phase.phase}")
+            model, processor = _start(recipe, before)
+            run_phase(model, processor, recipe, phase, place)
+            store.save_model(model, processor.tokenizer, done)
+        before = done
+    if before is not None:
+        model = store.load_model(before)
+        store.save_model(model, store.load_tokenizer(before), directory / "checkpoint")
+        console.print(f"checkpoint: {directory / 'checkpoint'}")
+    return 0
+
+
+def _start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Processor]:
+    """The model to go on with: a checkpoint's, or a fresh one of the recipe's preset."""
+    if checkpoint is not None:
+        tokenizer = store.load_tokenizer(checkpoint)
+        model = store.load_model(checkpoint)
+        return model, Processor(model.config, tokenizer)
+    config = preset(recipe.preset)
+    model = MMInterleaved(config)
+    initialise(model)
+    return model, Processor(config, world_tokenizer(config))

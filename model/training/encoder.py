@@ -1,0 +1,113 @@
+"""An autoencoder's encoder without training: principal components of patches, written as weights.
+
+The trunk of the encoder is linear once its residual branches are zero: 1x1 shortcuts and strided
+convolutions. Each halving gathers a patch of 2x2 positions and keeps the components that explain
+most. Only the final normalisation and activation are not linear; both are made so: every latent
+stands in a group with its negative and two large constants, which fixes the group's statistics,
+and a large offset keeps the activation on its straight side. What remains to train is the decoder.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+_CONSTANT = 300.0
+_OFFSET = 40.0
+_SMALL_LOG_VARIANCE = -20.0
+_GROUP = 4
+
+
+@torch.no_grad()
+def write_principal_components(vae: AutoencoderKL, pixels_N3SS: Tensor) -> None:
+    """Set the encoder of `vae` to the principal components of these pictures (in [0, 1]).
+
+    Latents come out with a standard deviation of the square root of the components' own.
+
+    Raises:
+        ValueError: the sizes leave no room: the last width must be four times the latents, in
+            groups of four.
+    """
+    encoder, latents = vae.encoder, int(vae.config.latent_channels)
+    widths = tuple(vae.config.block_out_channels)
+    if widths[-1] != _GROUP * latents or encoder.conv_norm_out.num_groups != latents:
+        raise ValueError("the last width must be four channels, one group, for each latent")
+    for module in encoder.modules():
+        if module.__class__.__name__ == "ResnetBlock2D":
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+    _copy_channels(encoder.conv_in)
+    means_NCHW = pixels_N3SS * 2 - 1
+    num = 3
+    for level, (width, after) in enumerate(pairwise((*widths[:-1], widths[-1]))):
+        kept = latents if level == len(widths) - 2 else min(4 * num, width)
+        block = encoder.down_blocks[level]
+        shortcut = block.resnets[0].conv_shortcut
+        if shortcut is not None:
+            _copy_channels(shortcut)
+        means_NCHW = _write_halving(block.downsamplers[0].conv, means_NCHW, num, kept)
+        num = kept
+        assert after >= num
+    last = encoder.down_blocks[-1].resnets[0].conv_shortcut
+    if last is not None:
+        _copy_channels(last)
+    _write_head(vae, means_NCHW)
+
+
+def _copy_channels(conv: nn.Conv2d) -> None:
+    """Make a convolution pass its input channels on, and zeros behind."""
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    middle = conv.kernel_size[0] // 2
+    for channel in range(min(conv.in_channels, conv.out_channels)):
+        conv.weight[channel, channel, middle, middle] = 1
+
+
+def _write_halving(conv: nn.Conv2d, input_NCHW: Tensor, num: int, kept: int) -> Tensor:
+    """Set a strided convolution to the `kept` main components of 2x2 patches; returns its output.
+
+    Centred, so that later components need no room for the mean.
+    """
+    patches_NPHW = F.pixel_unshuffle(input_NCHW, 2)
+    flat_MP = patches_NPHW.permute(0, 2, 3, 1).flatten(0, 2)
+    mean_P = flat_MP.mean(0)
+    _, vectors_PP = torch.linalg.eigh(torch.cov(flat_MP.T))
+    basis_KP = vectors_PP.flip(1).T[:kept]
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    conv.weight[:kept, :num, :2, :2] = basis_KP.unflatten(1, (num, 2, 2))
+    conv.bias[:kept] = -(basis_KP @ mean_P)
+    return torch.einsum("kp,nphw->nkhw", basis_KP, patches_NPHW - mean_P[:, None, None])
+
+
+def _write_head(vae: AutoencoderKL, latents_NCHW: Tensor) -> None:
+    """Pass the latents through the last normalisation and activation unchanged, then scale them.
+
+    The last block is the only one without a halving: its channels are rearranged by the
+    convolution before it, so that a group holds (x, -x, constant, -constant).
+    """
+    encoder, latents = vae.encoder, latents_NCHW.shape[1]
+    conv = encoder.down_blocks[-2].downsamplers[0].conv
+    weight, bias = conv.weight[:latents].clone(), conv.bias[:latents].clone()
+    nn.init.zeros_(conv.weight)
+    for index in range(latents):
+        first = _GROUP * index
+        conv.weight[first], conv.bias[first] = weight[index], bias[index]
+        conv.weight[first + 1], conv.bias[first + 1] = -weight[index], -bias[index]
+        conv.bias[first + 2], conv.bias[first + 3] = _CONSTANT, -_CONSTANT
+    nn.init.constant_(encoder.conv_norm_out.weight, _CONSTANT / 2**0.5)
+    nn.init.constant_(encoder.conv_norm_out.bias, _OFFSET)
+    nn.init.zeros_(encoder.conv_out.weight)
+    nn.init.zeros_(encoder.conv_out.bias)
+    nn.init.zeros_(vae.quant_conv.weight)
+    nn.init.zeros_(vae.quant_conv.bias)
+    scale_C = latents_NCHW.std((0, 2, 3)).rsqrt()
+    for index in range(latents):
+        encoder.conv_out.weight[index, _GROUP * index, 1, 1] = scale_C[index]
+        encoder.conv_out.bias[index] = -_OFFSET * scale_C[index]
+        vae.quant_conv.weight[index, index, 0, 0] = 1
+    vae.quant_conv.bias[latents:] = _SMALL_LOG_VARIANCE

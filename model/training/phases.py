@@ -1,0 +1,128 @@
+"""The phases of a recipe: what each one builds, trains and leaves in the model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.data import pixels_of
+from model.training.encoder import write_principal_components
+from model.training.objectives.autoencoder import AutoencoderObjective
+from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
+from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
+from model.training.objectives.vision import VisionObjective, any_scene
+from model.training.recipe import Phase, Recipe
+from model.training.trainer import Objective, Trainer, TrainerConfig
+
+_ENCODER_PICTURES = 500
+_CALIBRATION_PICTURES = 64
+
+
+def run_phase(
+    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase, directory: Path
+) -> None:
+    """Run one phase on the model, resuming from `directory`."""
+    if phase.phase == "encoder":
+        _write_encoder(model, recipe)
+        return
+    objective = _BUILDERS[phase.phase](model, processor, recipe, phase)
+    config = TrainerConfig(
+        steps=phase.steps,
+        learning_rate=phase.learning_rate,
+        warmup_steps=phase.warmup_steps,
+        ema_decay=phase.ema_decay,
+        seed=recipe.seed,
+    )
+    trainer = Trainer(objective, config, directory)
+    trainer.run()
+    trainer.use_average()
+    model.requires_grad_(True)
+    if phase.phase == "autoencoder":
+        calibrate_latents(model, recipe)
+
+
+def _world_pixels(recipe: Recipe, size: int, number: int) -> torch.Tensor:
+    rng = random.Random(f"pixels/{recipe.seed}")
+    scenes = [any_scene(rng, recipe.objects) for _ in range(number)]
+    return torch.stack([pixels_of(scene.render(size)) for scene in scenes])
+
+
+def _write_encoder(model: MMInterleaved, recipe: Recipe) -> None:
+    size = model.config.image_decoder.image_size
+    pixels_N3SS = _world_pixels(recipe, size, _ENCODER_PICTURES)
+    write_principal_components(model.image_decoder.decoder.vae, pixels_N3SS)
+    calibrate_latents(model, recipe)
+
+
+@torch.no_grad()
+def calibrate_latents(model: MMInterleaved, recipe: Recipe) -> None:
+    """Set the scaling factor that gives latents a standard deviation of one."""
+    decoder = model.config.image_decoder
+    vae = model.image_decoder.decoder.vae
+    pixels_N3SS = _world_pixels(recipe, decoder.image_size, _CALIBRATION_PICTURES)
+    spread = float(vae.encode(pixels_N3SS * 2 - 1).latent_dist.mean.std())
+    scale = round(1 / spread, 5)
+    vae.register_to_config(scaling_factor=scale)
+    decoder = replace(decoder, vae={**decoder.vae, "scaling_factor": scale})
+    model.config = replace(model.config, image_decoder=decoder)
+
+
+def _autoencoder(
+    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
+) -> Objective:
+    objective = AutoencoderObjective(
+        model.config, phase.batch_size, recipe.objects, phase.decoder_only, recipe.seed
+    )
+    objective.adopt(model.image_decoder.decoder.vae.requires_grad_(True))
+    return cast(Objective, objective)
+
+
+def _vision(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    objective = VisionObjective(
+        model.config, phase.batch_size, recipe.objects, recipe.seed, model.visual_tokenizer
+    )
+    return cast(Objective, objective)
+
+
+def _language(
+    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
+) -> Objective:
+    return LanguageObjective(
+        model,
+        processor,
+        phase.batch_size,
+        phase.weights or PRETRAIN_WEIGHTS,
+        recipe.objects,
+        phase.learn_prompt,
+        phase.vision_rate,
+        recipe.seed,
+    )
+
+
+def _pictures(
+    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
+) -> Objective:
+    return PictureObjective(
+        model,
+        processor,
+        phase.batch_size,
+        phase.weights or DECODER_WEIGHTS,
+        recipe.objects,
+        seed=recipe.seed,
+    )
+
+
+_Builder = Callable[[MMInterleaved, Processor, Recipe, Phase], Objective]
+_BUILDERS: dict[str, _Builder] = {
+    "autoencoder": _autoencoder,
+    "vision": _vision,
+    "language": _language,
+    "pictures": _pictures,
+}

@@ -1,0 +1,86 @@
+"""A training recipe: a TOML file with the phases of `pretrain` and `sft`.
+
+preset = "tiny"
+objects = "drawn"
+
+[[pretrain]]
+phase = "language"          # encoder, autoencoder, vision, language, pictures
+steps = 3000
+batch_size = 8
+learning_rate = 2e-3
+weights = { story = 0.3, caption = 0.2 }
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from model.config import ConfigError
+
+PHASES = ("encoder", "autoencoder", "vision", "language", "pictures")
+STAGES = ("pretrain", "sft")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One objective for some steps.
+
+    Attributes:
+        weights: mixture of the tasks, and of shards as `shards:PATTERN`.
+        learn_prompt: whether the user's words are learned as well.
+        vision_rate: learning rate of the visual tokenizer relative to the language model's.
+        decoder_only: leave the autoencoder's encoder as it is.
+    """
+
+    phase: str
+    steps: int = 1
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    warmup_steps: int = 30
+    ema_decay: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    learn_prompt: bool = True
+    vision_rate: float = 0.2
+    decoder_only: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse phases that do not exist."""
+        if self.phase not in PHASES:
+            raise ConfigError(f"unknown phase {self.phase!r}; known: {', '.join(PHASES)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training run needs to know."""
+
+    preset: str
+    objects: str = "drawn"
+    seed: int = 0
+    pretrain: tuple[Phase, ...] = ()
+    sft: tuple[Phase, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a recipe.
+
+        Raises:
+            ConfigError: it holds unknown keys or phases.
+        """
+        document = tomllib.loads(path.read_text())
+        stages = {name: tuple(map(_phase, document.pop(name, ()))) for name in STAGES}
+        _refuse_unknown(document, cls)
+        return cls(**document, **stages)
+
+
+def _phase(document: Mapping[str, Any]) -> Phase:
+    _refuse_unknown(document, Phase)
+    return Phase(**document)
+
+
+def _refuse_unknown(document: Mapping[str, Any], kind: type[Phase] | type[Recipe]) -> None:
+    if unknown := set(document) - {entry.name for entry in fields(kind)}:
+        raise ConfigError(f"{kind.__name__.lower()}: unknown keys {sorted(unknown)}")

@@ -1,0 +1,35 @@
+"""A model of the trained kind, small enough for a few steps in a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.checkpoint.seeded import build_tokenizer
+from model.config import MMInterleavedConfig, preset
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.initialise import initialise
+
+
+@pytest.fixture(scope="session")
+def config() -> MMInterleavedConfig:
+    tiny = preset("tiny")
+    llm = replace(tiny.llm, hidden_size=64, intermediate_size=96, num_hidden_layers=2)
+    perceiver = replace(tiny.image_decoder.perceiver, encoder_hidden_size=64)
+    return replace(tiny, llm=llm, image_decoder=replace(tiny.image_decoder, perceiver=perceiver))
+
+
+@pytest.fixture(scope="session")
+def processor(config: MMInterleavedConfig) -> Processor:
+    return Processor(config, build_tokenizer(config))
+
+
+@pytest.fixture
+def model(config: MMInterleavedConfig) -> MMInterleaved:
+    torch.manual_seed(0)
+    built = MMInterleaved(config)
+    initialise(built)
+    return built

@@ -1,0 +1,84 @@
+"""Losses fall on a fixed batch, and a resumed run is the run that was not stopped."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.objectives.language import LanguageObjective
+from model.training.objectives.pictures import PictureObjective
+from model.training.trainer import Objective, ParameterGroup, Trainer, TrainerConfig
+
+
+class FixedBatch:
+    """An objective that sees its first batch for ever."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self.module = objective, objective.module
+
+    def groups(self) -> list[ParameterGroup]:
+        return self.objective.groups()
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        torch.manual_seed(0)
+        return self.objective.losses(0)
+
+
+def _falls(objective: Objective, directory: Path, rate: float, by: float) -> None:
+    config = TrainerConfig(steps=12, learning_rate=rate, warmup_steps=1)
+    trainer = Trainer(FixedBatch(objective), config, directory)
+    first = trainer.run(stop_at=1)["loss"]
+    assert trainer.run()["loss"] < by * first
+
+
+def test_language_loss_falls_on_a_fixed_batch(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    weights = {"caption": 1.0, "story": 1.0}
+    _falls(LanguageObjective(model, processor, 2, weights), tmp_path, 3e-3, 0.7)
+
+
+def test_picture_loss_falls_on_a_fixed_batch(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    objective = PictureObjective(model, processor, 2, chunks=1)
+    _falls(objective, tmp_path, 1e-3, 0.95)
+
+
+def test_resumed_run_is_bit_exact(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    config = TrainerConfig(steps=4, learning_rate=1e-3, ema_decay=0.9, save_every=2)
+    weights = {"caption": 1.0, "text_to_image": 1.0}
+    other, resumed = copy.deepcopy(model), copy.deepcopy(model)
+
+    def trainer(of: MMInterleaved, name: str) -> Trainer:
+        return Trainer(LanguageObjective(of, processor, 2, weights), config, tmp_path / name)
+
+    whole = trainer(model, "whole")
+    whole.run()
+    trainer(other, "parts").run(stop_at=2)
+    after = trainer(resumed, "parts")
+    assert after.step == 2
+    after.run()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    for mine, theirs in zip(whole.average, after.average, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_rate_warms_up_and_falls(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    config = TrainerConfig(steps=100, learning_rate=1.0, warmup_steps=10, final_rate=0.1)
+    trainer = Trainer(LanguageObjective(model, processor, 1), config, tmp_path)
+    rates = [trainer.rate(step) for step in range(101)]
+    assert rates[:10] == [(step + 1) / 10 for step in range(10)]
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert abs(rates[100] - 0.1) < 1e-9
