@@ -89,6 +89,7 @@ def run(kind: str, environment: dict[str, str], log_path: str, speed: Speed, ske
         real = time.time
         time.time = lambda: real() + skew_s
     end_on_signal()
+    Path(log_path).parent.joinpath("up", str(os.getpid())).touch()
     log.configure(kind, "WARNING")
     if kind == "gateway":
         settings = GatewaySettings()

@@ -38,7 +38,6 @@ class Role:
         self.speed = speed
         self.process: ForkServerProcess | None = None
         self.skew_s = 0.0
-        self.started = 0.0
         self.exits: Counter[int | None] = Counter()
 
     def start(self) -> None:
@@ -46,7 +45,6 @@ class Role:
         arguments = (self.kind, self.environment, str(self.log), self.speed, self.skew_s)
         self.process = context.Process(target=roles.run, args=arguments, daemon=True)
         self.process.start()
-        self.started = time.monotonic()
 
     @property
     def pid(self) -> int:
@@ -68,6 +66,7 @@ class System:
         self.directory = directory
         self.notes = directory / "notes"
         self.notes.mkdir()
+        (directory / "up").mkdir()
         self.speed = speed or Speed(0.02, 0.03, str(self.notes))
         self.redis = EmbeddedRedis(directory / "redis", directory / "redis.log")
         self.roles: list[Role] = []
@@ -78,7 +77,7 @@ class System:
 
     async def start(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.faults.roles"])
+        context.set_forkserver_preload(["__main__", "tests.faults.roles"])
         self.redis.start()
         self.broker = Broker(RedisSettings(redis_url=self.redis.url, redis_retry_s=60))
         for kind, count in _COUNTS.items():
@@ -212,8 +211,8 @@ class System:
     async def rolling_restart(self) -> set[str]:
         """SIGTERM every process, one after the other; each must end with status 0."""
         for role in self.roles:
-            while time.monotonic() - role.started < 3:
-                await asyncio.sleep(0.1)
+            while not (self.directory / "up" / str(role.pid)).exists():
+                await asyncio.sleep(0.05)
             pid, give_up = role.pid, time.monotonic() + 20
             before = role.exits.copy()
             role.signal(signal.SIGTERM)
