@@ -447,6 +447,7 @@ def _bench() -> MMInterleavedConfig:
         txt_vocab_size=4098,
         seq_len=2048,
         num_img_token=64,
+        cross_attention_frequency=4,
         spatial_shapes=(32, 16, 8),
         base_spatial_shape=16,
         text_synchronizer=SynchronizerConfig(ratio=0.25),

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import logging
 import os
 import platform
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from model.engine.bench_text_report import plot, table
+from model.engine.bench_text_report import plot, step_table, table
 from model.engine.bench_text_requests import Workload
 from model.engine.bench_text_result import Result
+from model.engine.text_options import TextEngineOptions
 
 VARIANTS = ("official", "ours", "stock")
 
@@ -39,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--kernel", default="auto", choices=("auto", "torch", "cpp", "triton"))
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="only time N decode steps, by processor time"
+    )
     parser.add_argument("--compile", action="store_true", help="let vLLM compile both models")
     parser.add_argument("--cache-dir", type=Path, default=Path(".build"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
@@ -51,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     checkpoint = args.checkpoint or _random_checkpoint(args.preset, args.cache_dir)
     workload = Workload.make(checkpoint, max(args.batch), args.images, args.words, args.tokens)
+    if args.steps:
+        return _steps(checkpoint, workload, args)
     results: list[Result] = []
     for variant in args.variants:
         results += _measure(variant, checkpoint, workload, args)
@@ -58,16 +66,21 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         plot(results, args.plot)
     if args.json:
-        document = {
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "load_average": os.getloadavg(),
-            "dtype": args.dtype,
-            "kernel": args.kernel,
-            "compile": args.compile,
-            "results": [result.to_dict() for result in results],
-        }
+        document = {**_machine(args), "results": [result.to_dict() for result in results]}
         args.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0
+
+
+def _machine(args: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers were taken on."""
+    return {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "load_average": os.getloadavg(),
+        "dtype": args.dtype,
+        "kernel": args.kernel,
+        "compile": args.compile,
+    }
 
 
 def _random_checkpoint(preset: str, cache_dir: Path) -> Path:
@@ -90,9 +103,33 @@ def _measure(
 
         return measure_official(checkpoint, workload, args.batch, args.dtype)
     from model.engine.bench_text_served import measure_ours, measure_stock
-    from model.engine.text_options import TextEngineOptions
 
-    options = TextEngineOptions(
+    options = _options(checkpoint, workload, args)
+    if variant == "ours":
+        return asyncio.run(measure_ours(options, workload, args.batch, args.repeat))
+    with tempfile.TemporaryDirectory(prefix="mmi-stock-") as directory:
+        return asyncio.run(
+            measure_stock(options, Path(directory), workload, args.batch, args.repeat)
+        )
+
+
+def _steps(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> int:
+    """Time decode steps alone."""
+    from model.engine.bench_text_steps import measure_steps
+
+    served = [variant for variant in args.variants if variant != "official"]
+    options = _options(checkpoint, workload, args)
+    times = measure_steps(served, options, workload, args.batch, args.steps)
+    step_table(times)
+    if args.json:
+        document = {**_machine(args), "steps": [dataclasses.asdict(row) for row in times]}
+        args.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def _options(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> TextEngineOptions:
+    """The same settings for both served variants."""
+    return TextEngineOptions(
         checkpoint,
         cache_dir=args.cache_dir,
         dtype=args.dtype,
@@ -102,9 +139,3 @@ def _measure(
         max_num_batched_tokens=512 + max(args.batch),
         kv_cache_bytes=workload.cache_bytes(max(args.batch), args.dtype),
     )
-    if variant == "ours":
-        return asyncio.run(measure_ours(options, workload, args.batch, args.repeat))
-    with tempfile.TemporaryDirectory(prefix="mmi-stock-") as directory:
-        return asyncio.run(
-            measure_stock(options, Path(directory), workload, args.batch, args.repeat)
-        )

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.engine.bench_text_result import Result
+from model.engine.bench_text_steps import StepTime
 
 
 def table(results: Sequence[Result]) -> None:
@@ -53,6 +54,19 @@ def _ratio(row: Result, results: Sequence[Result], variant: str) -> str:
         return ""
     clock = row.decode_tokens_per_s / same[0].decode_tokens_per_s
     return f"{clock:.2f} ({same[0].decode_cpu_ms / row.decode_cpu_ms:.2f})"
+
+
+def step_table(times: Sequence[StepTime]) -> None:
+    """Print decode steps, and the share of a step that is not stock vLLM's."""
+    shown = Table(title="Decode steps")
+    for heading in ("variant", "batch", "CPU ms median", "CPU ms least", "wall ms", "stock/this"):
+        shown.add_column(heading, justify="left" if heading == "variant" else "right")
+    stock = {row.batch: row.cpu_median_ms for row in times if row.variant == "stock"}
+    for row in times:
+        ratio = f"{stock[row.batch] / row.cpu_median_ms:.2f}" if row.batch in stock else ""
+        numbers = (row.cpu_median_ms, row.cpu_min_ms, row.wall_median_ms)
+        shown.add_row(row.variant, str(row.batch), *(f"{n:.1f}" for n in numbers), ratio)
+    Console().print(shown)
 
 
 def plot(results: Sequence[Result], path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from vllm import SamplingParams
-from vllm.inputs import tokens_input
+from vllm import AsyncEngineArgs, SamplingParams
+from vllm.inputs import TokensInput, tokens_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -70,20 +70,15 @@ async def measure_stock(
     repeat: int,
 ) -> list[Result]:
     """Stock vLLM's Llama: the same weights, arguments and prompt lengths, no synchronizer."""
-    write_llama(options, directory)
-    arguments = engine_arguments(options, workload.config)
-    arguments = dataclasses.replace(
-        arguments, model=str(directory), kv_transfer_config=None, limit_mm_per_prompt={}
-    )
+    arguments = stock_arguments(options, workload, directory)
     llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
-    plain = workload.config.special_tokens.bos_token_id + 7
 
     def submit(
         prompt: TurnPrompt, params: SamplingParams, name: str
     ) -> AsyncIterator[RequestOutput]:
-        vocab = workload.config.llm.vocab_size
-        ids = [t if t < vocab else plain for t in prompt.token_ids]
-        outputs: AsyncIterator[RequestOutput] = llm.generate(tokens_input(ids), params, name)
+        outputs: AsyncIterator[RequestOutput] = llm.generate(
+            stock_input(prompt, workload), params, name
+        )
         return outputs
 
     try:
@@ -91,6 +86,26 @@ async def measure_stock(
         return await bench.measure(batches, repeat)
     finally:
         llm.shutdown()
+
+
+def stock_arguments(
+    options: TextEngineOptions, workload: Workload, directory: Path
+) -> AsyncEngineArgs:
+    """Our engine's arguments, for the language model alone, which is written to `directory`."""
+    write_llama(options, directory)
+    return dataclasses.replace(
+        engine_arguments(options, workload.config),
+        model=str(directory),
+        kv_transfer_config=None,
+        limit_mm_per_prompt={},
+        logits_processors=None,
+    )
+
+
+def stock_input(prompt: TurnPrompt, workload: Workload) -> TokensInput:
+    """A prompt of the same length, with plain tokens in place of the images' tokens."""
+    vocab, plain = workload.config.llm.vocab_size, workload.config.special_tokens.bos_token_id + 7
+    return tokens_input([token if token < vocab else plain for token in prompt.token_ids])
 
 
 def write_llama(options: TextEngineOptions, directory: Path) -> None:

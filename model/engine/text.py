@@ -96,6 +96,11 @@ class VllmTextEngine:
             async for event in events:
                 yield event
 
+    @property
+    def alive(self) -> bool:
+        """Whether vLLM's processes run and can take requests."""
+        return self._llm is not None and not self._llm.errored
+
     def submit(
         self, prompt: TurnPrompt, params: Any, request_id: str, priority: int
     ) -> AsyncGenerator[RequestOutput, None]:

@@ -37,6 +37,7 @@ def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) ->
         "scheduling_policy": "priority",
         "limit_mm_per_prompt": {"image": config.max_images},
         "mm_processor_cache_gb": 0,
+        "logits_processors": ["model.vllm_plugin.penalties:ResumedPenalties"],
         "kv_transfer_config": KVTransferConfig(
             kv_connector="HiddenStatesConnector",
             kv_connector_module_path="model.vllm_plugin.hidden_states",

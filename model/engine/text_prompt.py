@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from model.engine.protocol import Segment, TextSampling
 from model.processor import Processor, Prompt
 from model.vllm_plugin.hidden_states import PATH_KEY
 from model.vllm_plugin.multimodal import PIXELS, image_fields
+from model.vllm_plugin.penalties import RESUMED_KEY
 
 # vLLM clamps biases to +-100; at that distance a token is never sampled.
 _NEVER = -100.0
@@ -119,9 +120,6 @@ def sampling_params(
     but is not the one that the undisturbed turn would have had.
     """
     special, bias = config.special_tokens, dict(sampling.logit_bias)
-    for token_id, count in Counter(resume).items():
-        penalty = sampling.frequency_penalty * count + sampling.presence_penalty
-        bias[token_id] = bias.get(token_id, 0.0) - penalty
     bias[special.image_token_id] = _NEVER
     if sampling.images == "forbid":
         bias[special.soi_token_id] = _NEVER
@@ -141,6 +139,7 @@ def sampling_params(
         ignore_eos=True,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
+        extra_args={RESUMED_KEY: list(resume)} if resume else None,
     )
 
 

@@ -132,6 +132,19 @@ def test_example_file_is_read_as_officially(
     assert len(run(parts, story, auto_end=True, num_iter=2)) <= 2
 
 
+def test_image_paths_may_be_relative_to_the_working_directory(
+    parts: tuple[MMInterleaved, Processor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_example(tmp_path)
+    moved = tmp_path / "elsewhere" / path.name
+    moved.parent.mkdir()
+    path.rename(moved)
+    monkeypatch.chdir(tmp_path)
+    assert len(read_annotations(moved, parts[1])) == 1
+    with pytest.raises(FileNotFoundError):
+        read_annotations(write_example(tmp_path, images=["0.png", "2.png"]), parts[1])
+
+
 def test_story_without_images_or_with_too_many_is_refused(
     parts: tuple[MMInterleaved, Processor], tmp_path: Path
 ) -> None:

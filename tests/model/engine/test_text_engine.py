@@ -111,6 +111,17 @@ async def test_resuming_goes_on_exactly(engine: VllmTextEngine) -> None:
     assert (await turn(engine, context, PLAIN, "done", ids))[1] == ()
 
 
+async def test_penalties_count_what_was_resumed(engine: VllmTextEngine) -> None:
+    sampling = replace(PLAIN, presence_penalty=0.7, frequency_penalty=0.4)
+    sampling = replace(sampling, logit_bias={60: 9.0, 61: 8.5, 62: 8.0})
+    context = interleaved(13, ())
+    _, ids, _ = await turn(engine, context, sampling, "penalised")
+    assert len(set(ids)) < len(ids)
+    for cut in (3, 12):
+        _, more, _ = await turn(engine, context, sampling, f"penalised{cut}", ids[:cut])
+        assert more == ids[cut:]
+
+
 async def test_resuming_behind_begin_of_image(engine: VllmTextEngine) -> None:
     context = interleaved(7, (7,))
     _, ids, end = await begin_image(engine, context, "begin")

@@ -1,0 +1,83 @@
+"""Models of other sizes than the presets: nothing may depend on one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from model.checkpoint import seeded, store
+from model.config import LanguageModelConfig, SynchronizerConfig, preset
+from model.engine.text import VllmTextEngine
+from model.engine.text_options import TextEngineOptions
+from tests.model import golden
+from tests.model.engine.served import Reference, greedy, interleaved, together
+
+pytestmark = [
+    pytest.mark.slow,
+    # vLLM leaves a socket's context to the garbage collector when it shuts down.
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in.*Context.__del__:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+
+
+def recorded(directory: Path) -> Path:
+    """The model of the recorded official numbers: 168 vectors in each of 8 tokens."""
+    config = golden.config()
+    store.save_model(golden.model(), seeded.build_tokenizer(config), directory)
+    return directory
+
+
+def odd(directory: Path) -> Path:
+    """Heads of 24 numbers, two for each key, two maps that do not fill their tokens evenly."""
+    tiny = preset("tiny")
+    config = dataclasses.replace(
+        tiny,
+        name="odd",
+        llm=LanguageModelConfig(
+            hidden_size=144,
+            num_hidden_layers=5,
+            num_attention_heads=6,
+            num_key_value_heads=3,
+            intermediate_size=200,
+            vocab_size=2048,
+            rope_theta=50000.0,
+            max_position_embeddings=700,
+        ),
+        image_decoder=dataclasses.replace(
+            tiny.image_decoder,
+            perceiver=dataclasses.replace(tiny.image_decoder.perceiver, encoder_hidden_size=144),
+        ),
+        visual_perceiver=dataclasses.replace(tiny.visual_perceiver, num_queries=9),
+        num_img_token=9,
+        cross_attention_frequency=2,
+        spatial_shapes=tiny.vision.map_sizes[1:3],
+        max_images=3,
+        text_synchronizer=SynchronizerConfig(
+            n_heads=3, n_points=5, ratio=0.5, attn_dim=96, max_num_image_per_seq=6
+        ),
+    )
+    return seeded.create_from(config, directory)
+
+
+@pytest.mark.parametrize("make", [recorded, odd])
+async def test_parity(make, tmp_path: Path) -> None:
+    checkpoint = make(tmp_path / "checkpoint")
+    engine = VllmTextEngine(
+        TextEngineOptions(
+            checkpoint,
+            cache_dir=tmp_path / "cache",
+            max_num_batched_tokens=96,
+            vllm={"logprobs_mode": "raw_logits"},
+        )
+    )
+    await engine.start()
+    try:
+        requests = [greedy(engine, interleaved(i, range(i % 4)), 32, f"f{i}") for i in range(8)]
+        results = await together(*requests)
+    finally:
+        await engine.stop()
+    reference = Reference(checkpoint)
+    assert max(reference.worst(result) for result in results) < 1e-3
