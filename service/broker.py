@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import redis.exceptions
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -67,7 +67,11 @@ def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> 
             url.path.strip("/"), username=url.username, password=url.password
         )
         return master
-    return Redis.from_url(urlunsplit(url), **options)
+    # A burst waits for a connection; an ordinary pool would refuse it.
+    pool = BlockingConnectionPool.from_url(
+        urlunsplit(url), timeout=settings.redis_timeout_s, **options
+    )
+    return Redis.from_pool(pool)
 
 
 class Script:

@@ -30,6 +30,8 @@ class RoleFailed(RuntimeError):
 class Role:
     """One `mmi <role>` process."""
 
+    module = "service"
+
     def __init__(self, name: str, port: int, environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.port = port
@@ -43,7 +45,7 @@ class Role:
         self.started = time.monotonic()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service", self.name],
+                [sys.executable, "-m", self.module, self.name],
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

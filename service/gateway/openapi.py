@@ -16,6 +16,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/images/generations": ImagesRequest,
 }
+_STREAMED = frozenset({"/v1/generate", "/v1/chat/completions"})
 _ERRORS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 500, 503)
 _REF = "#/components/schemas/{model}"
 
@@ -65,10 +66,11 @@ def _build(app: FastAPI) -> dict[str, Any]:
 
 def _add_body(operation: dict[str, Any], schema: dict[str, str], path: str) -> None:
     content: dict[str, Any] = {"application/json": {"schema": schema}}
+    answer = operation["responses"]["200"]
+    if path in _STREAMED:
+        answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     if path == "/v1/generate":
         content["multipart/form-data"] = {"schema": {"type": "object"}}
-        answer = operation["responses"]["200"]
-        answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
         accepted = dict(answer, description="Accepted", content=dict(answer["content"]))
         operation["responses"]["202"] = accepted
     operation["requestBody"] = {"required": True, "content": content}

@@ -18,8 +18,11 @@ from model.engine.protocol import (
     TextEnd,
     TextSampling,
 )
+from service.attempt import Attempt
 from service.broker import Broker
+from service.errors import Permanent, StaleAttempt
 from service.leases import Leases
+from service.queue import Queue
 from service.workers.image import ImageTurns
 from service.workers.text import TextTurns
 
@@ -100,6 +103,8 @@ class ScriptedWorkers:
             (text_leases, TextTurns(self.text, text_leases, broker, 0.0)),
             (image_leases, ImageTurns(self.images, image_leases, broker, 0.0)),
         )
+        self._queue = Queue(broker)
+        self.errors: list[Exception] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -115,7 +120,17 @@ class ScriptedWorkers:
             for delivery in await leases.take(0, 4, block_ms=50):
                 attempt = await leases.begin(delivery)
                 if attempt is not None:
-                    self._spawn(turns.run(attempt))
+                    self._spawn(self._run(turns, attempt))
+
+    async def _run(self, turns: Any, attempt: Attempt) -> None:
+        try:
+            await turns.run(attempt)
+        except StaleAttempt:
+            return
+        except Exception as error:
+            # The real worker tells its reasons apart; here it is enough that the request ends.
+            self.errors.append(error)
+            await self._queue.fail(attempt.request_id, Permanent())
 
     async def stop(self) -> None:
         for task in self._tasks:

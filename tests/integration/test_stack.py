@@ -1,0 +1,128 @@
+"""The whole system as `mmi serve` runs it: real Redis, vLLM engine, image engine and gateway."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from service.checkpoint import seeded_checkpoint
+from service.client.page import save_answer
+from service.client.stream import Answer, GatewayClient, Given, content_of
+from service.commands.demo import PICTURE
+from service.stack import Stack
+
+pytestmark = pytest.mark.timeout(1500)
+
+GIVEN = [Given(text="A photograph:"), Given(path=PICTURE), Given(text="What happened next?")]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    directory = tmp_path_factory.mktemp("stack")
+    checkpoint = seeded_checkpoint(Path(os.environ.get("MMI_CACHE_DIR", directory)))
+    environment = {"MMI_AUTH": "off"}
+    with Stack(
+        directory, Console(quiet=True), checkpoint=checkpoint, environment=environment
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[GatewayClient]:
+    client = GatewayClient(stack.url)
+    yield client
+    client.close()
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """A request whose answer holds one picture between texts."""
+    document = {
+        "content": content_of(GIVEN),
+        "max_tokens": 240,
+        "max_images": 1,
+        "temperature": 1.0,
+        "seed": 7,
+        "image": {"steps": 4, "seed": 1},
+    }
+    return document | changes
+
+
+def ask(client: GatewayClient, document: dict[str, Any]) -> Answer:
+    answer = Answer()
+    for event in client.stream(document):
+        answer.add(event)
+    return answer
+
+
+def test_text_image_text(client: GatewayClient, stack: Stack, tmp_path: Path) -> None:
+    states: list[str] = []
+    answer = Answer()
+    for event in client.stream(request()):
+        if event["type"] == "text.delta" and not states:
+            reply = httpx.get(f"{stack.url}/v1/requests/{event['request_id']}", trust_env=False)
+            states.append(reply.json()["status"])
+        answer.add(event)
+
+    # The first words were here while the answer was still being made.
+    assert states == ["in_progress"]
+    kinds = [part["type"] for part in answer.ordered]
+    assert kinds[:3] == ["text", "image", "text"]
+    assert answer.ordered[0]["text"] and answer.ordered[2]["text"]
+    numbers = [event["sequence_number"] for event in answer.events]
+    assert numbers == list(range(len(numbers)))
+    ends = {"response.completed", "response.incomplete"}
+    assert [e["type"] in ends for e in answer.events].index(True) == len(numbers) - 1
+    assert answer.usage["images"] == 1 and answer.usage["image_steps"] == 4
+    pictures, page = save_answer(GIVEN, answer, client.image, tmp_path)
+    assert pictures[0].read_bytes().startswith(b"\x89PNG")
+    assert page.read_text().count("data:image/png;base64,") == 2
+
+
+def test_text_after_a_picture_depends_on_it(client: GatewayClient) -> None:
+    first, again, other = (
+        ask(client, request(image={"steps": 4, "seed": seed})) for seed in (1, 1, 2)
+    )
+
+    assert [p["text"] for p in first.ordered if p["type"] == "text"][0] == other.ordered[0]["text"]
+    assert first.images[0]["sha256"] == again.images[0]["sha256"]
+    assert first.images[0]["sha256"] != other.images[0]["sha256"]
+    assert first.ordered[2]["text"] == again.ordered[2]["text"]
+    assert first.ordered[2]["text"] != other.ordered[2]["text"]
+
+
+def test_cancel_while_drawing(client: GatewayClient, stack: Stack) -> None:
+    answer = Answer()
+    document = request(output_modalities=["image"], image={"steps": 200, "seed": 1})
+    for event in client.stream(document):
+        answer.add(event)
+        if event["type"] == "image.progress":
+            path = f"{stack.url}/v1/requests/{event['request_id']}"
+            assert httpx.delete(path, trust_env=False).status_code == 200
+
+    assert answer.end is not None and answer.end["type"] == "response.cancelled"
+    assert not answer.images
+
+
+def test_context_that_does_not_fit_is_an_error(stack: Stack) -> None:
+    document = {"content": [{"type": "text", "text": "word " * 15_000}]}
+
+    reply = httpx.post(f"{stack.url}/generate", json=document, timeout=60, trust_env=False)
+
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_metrics_of_all_roles(stack: Stack, client: GatewayClient) -> None:
+    ask(client, request(output_modalities=["text"], max_tokens=4))
+    for role in stack.roles.values():
+        reply = httpx.get(f"http://127.0.0.1:{role.port}/metrics", trust_env=False)
+        if role.name == "gateway":
+            assert "mmi_requests_total" in reply.text
+        else:
+            assert "mmi_turns_total{" in reply.text
