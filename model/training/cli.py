@@ -11,6 +11,7 @@ from model.checkpoint import store
 from model.config import preset
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.training.export import save_half
 from model.training.initialise import initialise
 from model.training.phases import run_phase
 from model.training.recipe import STAGES, Recipe
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         before = done
     if before is not None:
         model = store.load_model(before)
-        store.save_model(model, store.load_tokenizer(before), directory / "checkpoint")
+        save_half(model, store.load_tokenizer(before), directory / "checkpoint")
         console.print(f"checkpoint: {directory / 'checkpoint'}")
     return 0
 
