@@ -70,7 +70,7 @@ class Stack:
         self.stop()
 
     def _start(self) -> None:
-        with self._console.status("looking for a checkpoint (the first time, a random one is made)"):
+        with self._console.status("looking for a checkpoint (if there is none: making one)"):
             checkpoint = find_checkpoint(self._checkpoint, self._cache_dir)
         self._console.print(f"  checkpoint: {checkpoint}", highlight=False)
         if self._redis is not None:
