@@ -229,5 +229,6 @@ def _indices(shapes: Shapes, pattern: str) -> list[int]:
 
 
 def _assume(what: str, value: T) -> T:
-    logger.warning("assuming %s = %s; name the component or give --config", what, value)
+    shown = "as published" if isinstance(value, dict) else value
+    logger.warning("assuming %s: %s; name the component or give --config", what, shown)
     return value

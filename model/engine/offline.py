@@ -103,7 +103,8 @@ class Story:
             sentences[index] = "".join(pair)
         bos = config.special_tokens.bos_token_id
         ids = [bos, *processor.encode_trusted(" ".join(sentences))][: config.seq_len]
-        paths = [root / name for name in entry["images"]]
+        # As officially, paths may also be relative to the working directory.
+        paths = [p if (p := root / name).is_file() else Path(name) for name in entry["images"]]
         if not paths:
             raise ValueError("a story needs at least one image, be it the one to draw")
         if ids.count(config.special_tokens.image_token_id) != len(paths) * config.num_img_token:

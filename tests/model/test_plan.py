@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 
 import pytest
 import torch
+from rich.console import Console
 
 from model.config import preset
 from model.live_bytes import LiveBytes
 from model.memory import GIB, Assumptions, MemoryPlan, plan
 from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
-from model.plan import add_arguments, answers, as_document, memory_size, run
+from model.plan import (
+    add_arguments,
+    answers,
+    as_document,
+    capacity_table,
+    demand_table,
+    memory_size,
+    run,
+    weights_table,
+)
 
 RESERVE = 2 * GIB
 
@@ -135,5 +146,13 @@ def test_command_prints_json(tiny: MemoryPlan, capsys: pytest.CaptureFixture[str
     words = ["--preset", "tiny", "--gpu", "4GiB", "--json", "--dtype", "float32"]
     assert run(parser.parse_args(words)) == 0
     assert json.loads(capsys.readouterr().out) == as_document(tiny, [4 * GIB])
-    assert run(parser.parse_args(words[:4])) == 0
-    assert "requests at once" in capsys.readouterr().out
+
+
+def test_tables_are_printed(tiny: MemoryPlan) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    for table in (weights_table(tiny), demand_table(tiny), capacity_table(tiny, [GIB, 10**6])):
+        console.print(table)
+    text = console.export_text()
+    assert "image_decoder" not in text
+    for words in ("mmfs_module", "a request of 512 tokens and 4 images", "does not fit"):
+        assert words in text

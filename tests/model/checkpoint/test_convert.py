@@ -17,10 +17,12 @@ from torch import Tensor
 
 from model.checkpoint import adapter, store
 from model.checkpoint.convert import add_arguments, run
-from model.checkpoint.from_official import ConvertOptions, convert
+from model.checkpoint.from_official import ConvertOptions, convert, expected_shapes
+from model.checkpoint.official import OfficialLayout
+from model.checkpoint.official_config import derive_config
 from model.checkpoint.store import CheckpointError
 from model.checkpoint.to_official import to_official
-from model.config import MMInterleavedConfig
+from model.config import MMInterleavedConfig, preset
 from model.processor import Processor
 from tests.model import golden
 from tests.model.checkpoint import official
@@ -100,7 +102,9 @@ def test_round_trip_is_bit_exact(converted: Path, tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from model.checkpoint.from_official import ConvertOptions, convert
+    from model.checkpoint.from_official import ConvertOptions, convert, expected_shapes
+from model.checkpoint.official import OfficialLayout
+from model.checkpoint.official_config import derive_config
 
     def die_in_second_file(name, done, total):
         if name.startswith("model-00002") and done > 0.5 * total:
@@ -328,6 +332,14 @@ def test_other_sizes(tmp_path: Path) -> None:
     assert replace(derived, name=config.name, llm=config.llm) == config
     assert derived.llm.kv_heads == config.llm.kv_heads
     assert_same(read_all(tmp_path / "out"), dict(model.state_dict()))
+
+
+def test_published_configuration_shows_in_the_shapes(tmp_path: Path) -> None:
+    """Without any component directory, what shapes do not show is taken as published."""
+    published = preset("13b")
+    derived = derive_config(expected_shapes(published), OfficialLayout(()))
+    llm = replace(derived.llm, num_key_value_heads=None, head_dim=None)
+    assert replace(derived, name="13b", llm=llm) == published
 
 
 def other_config() -> MMInterleavedConfig:

@@ -59,10 +59,9 @@ def test_recorded_loop_is_reproduced(recorded_engine: OfflineEngine) -> None:
         assert list(rounds[number].token_ids) == ids
         after = recorded[f"round{number}/text_ids_after"][0].tolist()
         assert list(rounds[number].story.input_ids) == after
+    fed_back = (rounds[1].story.pixels_N3SS[-1] * 255).round()
+    golden.assert_close("fed back", fed_back, recorded["round1/fed_back_image_u8"].float(), 2)
     for number in (1, 3):
-        fed_back = (rounds[number].story.pixels_N3SS[-1] * 255).round()
-        theirs = recorded[f"round{number}/fed_back_image_u8"].float()
-        golden.assert_close(f"round {number}, fed back", fed_back, theirs, 2)
         drawn_HW3 = torch.from_numpy(np.asarray(rounds[number].images[0]).copy())
         drawn_3HW = drawn_HW3.permute(2, 0, 1)[:, ::8, ::8].float() / 255
         image = recorded[f"round{number}/image_stride8"][0]
@@ -207,7 +206,7 @@ def test_same_seed_gives_the_same_story(parts: tuple[MMInterleaved, Processor]) 
     context = (TextSegment("look"), ImageSegment(image, "digest"), TextSegment("and"))
     story = Story.from_context(context, parts[1])
     once, again, other = (
-        [done.token_ids for done in run(parts, story, num_iter=2, seed=seed)] for seed in (1, 1, 2)
+        [done.token_ids for done in run(parts, story, num_iter=1, seed=seed)] for seed in (1, 1, 2)
     )
     assert once == again != other
 
