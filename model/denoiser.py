@@ -21,7 +21,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from torch import Tensor, nn
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
+from torch import Tensor
 
 _SUPPORTED = {
     "class_embed_type": (None,),
@@ -204,7 +205,7 @@ def _down(
     return sample, skips
 
 
-def _middle(block: nn.Module, sample: Tensor, emb: Tensor, cross: _Cross) -> Tensor:
+def _middle(block: UNetMidBlock2DCrossAttn, sample: Tensor, emb: Tensor, cross: _Cross) -> Tensor:
     """The middle block."""
     first, *others = block.resnets
     sample = first(sample, _rows_like(emb, sample))
@@ -257,7 +258,8 @@ def _transform(transformer: Transformer2DModel, sample: Tensor, cross: _Cross) -
         hidden = transformer.proj_out(hidden).transpose(1, 2).unflatten(2, (height, width))
     else:
         hidden = transformer.proj_out(hidden.transpose(1, 2).unflatten(2, (height, width)))
-    return hidden.contiguous() + _rows_like(sample, hidden)
+    out: Tensor = hidden.contiguous() + _rows_like(sample, hidden)
+    return out
 
 
 def _layer(layer: BasicTransformerBlock, hidden: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -92,7 +92,8 @@ class FoldedBlock(nn.Module):
             out_NCL = sampled_NLHC.sum(2).transpose(1, 2)
         else:
             out_NCL = torch.matmul(self.out_CHd.flatten(1), sampled_NLD.transpose(1, 2))
-        return (out_NCL + self.out_C[:, None]).view_as(sample_NCHW)
+        residual: Tensor = (out_NCL + self.out_C[:, None]).view_as(sample_NCHW)
+        return residual
 
 
 class FoldedSynchronizer(nn.Module):
@@ -121,7 +122,8 @@ def _predictor(block: SynchronizerBlock) -> tuple[Tensor, Tensor]:
 
     def without_ignored(x: Tensor) -> Tensor:
         """Drop each map's last slot, which is a constant."""
-        return x.unflatten(0, (H, S, P + 1))[:, :, :P].flatten(0, 2)
+        kept: Tensor = x.unflatten(0, (H, S, P + 1))[:, :, :P].flatten(0, 2)
+        return kept
 
     offsets, logits = mmfs.sampling_offsets, mmfs.attention_weights
     weight_KC = torch.cat((offsets.weight, without_ignored(logits.weight)))
@@ -132,7 +134,8 @@ def _predictor(block: SynchronizerBlock) -> tuple[Tensor, Tensor]:
 
 def _output(block: SynchronizerBlock) -> tuple[Tensor, Tensor]:
     """Output projection and convolution as one: weight [C, H, d], bias [C]."""
-    mmfs, conv_CC = block.mmfs, block.conv.weight[:, :, 0, 0]
+    mmfs, conv_CC, conv_C = block.mmfs, block.conv.weight[:, :, 0, 0], block.conv.bias
+    assert conv_C is not None
     weight_CD = conv_CC @ mmfs.output_proj.weight
-    bias_C = conv_CC @ mmfs.output_proj.bias + block.conv.bias
+    bias_C = conv_CC @ mmfs.output_proj.bias + conv_C
     return weight_CD.unflatten(1, (mmfs.n_heads, -1)), bias_C

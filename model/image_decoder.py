@@ -55,7 +55,8 @@ class StableDiffusion(nn.Module):
         with torch.no_grad():
             posterior = self.vae.encode(pixels_B3SS.float() * 2 - 1).latent_dist
             latents: Tensor = posterior.mean + posterior.std * posterior_noise_BCHW
-        return (latents * self.vae.config.scaling_factor).to(pixels_B3SS.dtype)
+        scaled: Tensor = (latents * self.vae.config.scaling_factor).to(pixels_B3SS.dtype)
+        return scaled
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ class GridSampling:
         def fold(x_NLH: Tensor) -> Tensor:
             """[h * B, L, H, ...] to [B * H, h * L, ...]."""
             x_hBLH = x_NLH.unflatten(0, (halves, B))
-            return x_hBLH.movedim((1, 3), (0, 1)).flatten(2, 3).flatten(0, 1)
+            folded: Tensor = x_hBLH.movedim((1, 3), (0, 1)).flatten(2, 3).flatten(0, 1)
+            return folded
 
         grid_MLP2 = fold(places_NLHP2 * 2 - 1)
         weights_MLSP = fold(weights_NLHS).unflatten(-1, (S, P))
@@ -101,7 +102,8 @@ class GridSampling:
         assert out_MdL is not None
         out_BHdhL = out_MdL.unflatten(0, (B, H)).unflatten(-1, (halves, L))
         out_NLHd = out_BHdhL.permute(3, 0, 4, 1, 2).flatten(0, 1)
-        return (out_NLHd + mass_NLH1 * ignore_Hd).flatten(2).to(predicted_NLK.dtype)
+        out_NLD: Tensor = (out_NLHd + mass_NLH1 * ignore_Hd).flatten(2).to(predicted_NLK.dtype)
+        return out_NLD
 
 
 def ignorable_softmax(logits_NLHS: Tensor, visible_B: Tensor) -> tuple[Tensor, Tensor]:

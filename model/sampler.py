@@ -101,5 +101,5 @@ def clean_latents(
     alpha = float(scheduler.alphas_cumprod[timestep])
     signal, noise = alpha**0.5, (1 - alpha) ** 0.5
     if kind == "v_prediction":
-        return signal * latents_BCHW - noise * prediction_BCHW
-    return (latents_BCHW - noise * prediction_BCHW) / signal
+        return latents_BCHW.mul(signal) - prediction_BCHW.mul(noise)
+    return (latents_BCHW - prediction_BCHW.mul(noise)) / signal

@@ -48,8 +48,8 @@ class SynchronizerBlock(nn.Module):
         )
         self.pos_embed = nn.Parameter(grid_table(query_width, grid_size), requires_grad=False)
         self.conv = nn.Conv2d(query_width, query_width, kernel_size=1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
 
     def project(self, features_BIVD: Tensor) -> Tensor:
         """Values of the conditioning images, [B, I, V, H, d]: constant over all steps."""
@@ -112,7 +112,7 @@ class UNetSynchronizer(nn.Module):
     @property
     def blocks(self) -> tuple[SynchronizerBlock, ...]:
         """All blocks: the skips' in order, then the middle's."""
-        return (*self.mmfs_down_blocks, self.mmfs_mid_block)  # type: ignore[return-value]
+        return (*self.mmfs_down_blocks, self.mmfs_mid_block)
 
     def project(self, features_BIVD: Tensor) -> tuple[Tensor, ...]:
         """Every block's values of the conditioning images: compute them once per picture."""
@@ -138,11 +138,13 @@ def fold_halves(query_NLC: Tensor, halves: int) -> Tensor:
     """Rows of the same image, side by side: [h * B, L, C] to [B, h * L, C]."""
     if halves == 1:
         return query_NLC
-    return query_NLC.unflatten(0, (halves, -1)).transpose(0, 1).flatten(1, 2)
+    folded: Tensor = query_NLC.unflatten(0, (halves, -1)).transpose(0, 1).flatten(1, 2)
+    return folded
 
 
 def unfold_halves(out_BLC: Tensor, halves: int) -> Tensor:
     """Undo `fold_halves`."""
     if halves == 1:
         return out_BLC
-    return out_BLC.unflatten(1, (halves, -1)).transpose(0, 1).flatten(0, 1)
+    rows: Tensor = out_BLC.unflatten(1, (halves, -1)).transpose(0, 1).flatten(0, 1)
+    return rows

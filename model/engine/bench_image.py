@@ -45,13 +45,14 @@ _LARGEST_BATCH = 8
 
 @dataclass(frozen=True)
 class Result:
-    """One variant under one load."""
+    """One variant under one load. CPU time is what remains comparable on a busy machine."""
 
     variant: str
     concurrency: int
     images_per_s: float
     latency_p50_s: float
     latency_p95_s: float
+    cpu_s_per_image: float
     parts_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -131,7 +132,12 @@ async def serve_engine(engine: BatchedImageEngine, load: Load) -> list[float]:
 
 
 def summarise(
-    variant: str, concurrency: int, load: Load, latencies: Sequence[float], **parts: float
+    variant: str,
+    concurrency: int,
+    load: Load,
+    latencies: Sequence[float],
+    cpu_s: float,
+    **parts: float,
 ) -> Result:
     """Throughput over the whole run, and quantiles of latency."""
     ends = [arrival + latency for arrival, latency in zip(load.arrivals_s, latencies, strict=True)]
@@ -142,6 +148,7 @@ def summarise(
         len(latencies) / max(ends),
         statistics.median(ranked),
         ranked[min(len(ranked) - 1, int(0.95 * len(ranked)))],
+        cpu_s / len(latencies),
         {name: round(value, 3) for name, value in parts.items()},
     )
 
@@ -210,8 +217,10 @@ async def _measure(arguments: argparse.Namespace) -> list[Result]:
     for variant in arguments.variants:
         serve = await _server(variant, checkpoint, reference, arguments.engines)
         for concurrency, given in loads.items():
+            before_s = time.process_time()
             latencies, parts = await serve(given)
-            results.append(summarise(variant, concurrency, given, latencies, **parts))
+            cpu_s = time.process_time() - before_s
+            results.append(summarise(variant, concurrency, given, latencies, cpu_s, **parts))
     await reference.stop()
     return results
 
@@ -248,7 +257,7 @@ async def _server(
 
 
 def _print(console: Console, results: Sequence[Result]) -> None:
-    table = Table("variant", "concurrent", "images/s", "p50 s", "p95 s", "parts")
+    table = Table("variant", "concurrent", "images/s", "p50 s", "p95 s", "CPU s/image", "parts")
     for result in results:
         parts = ", ".join(f"{k.removesuffix('_s')} {v:.2f}" for k, v in result.parts_s.items())
         table.add_row(
@@ -257,6 +266,7 @@ def _print(console: Console, results: Sequence[Result]) -> None:
             f"{result.images_per_s:.3f}",
             f"{result.latency_p50_s:.2f}",
             f"{result.latency_p95_s:.2f}",
+            f"{result.cpu_s_per_image:.2f}",
             parts,
         )
     console.print(table)

@@ -109,4 +109,7 @@ def published_pictures(
         prediction = published_step(decoder, latents, timestep, tokens_BTD, features_BIVD)
         prediction = guide(prediction, scale_B, torch.zeros_like(scale_B))
         latents = scheduler_step(scheduler, prediction, timestep, latents, generators[0])
-    return decoder.decoder.decode(latents)
+    pixels: Tensor = decoder.decoder.vae.decode(
+        latents / decoder.config.vae["scaling_factor"]
+    ).sample
+    return (pixels / 2 + 0.5).clamp(0, 1)

@@ -92,9 +92,10 @@ class BatchedImageEngine:
 
     async def start(self) -> None:
         """Load the model, compile or load engines, and warm up."""
-        self._backend, reason = await asyncio.to_thread(self._load)
-        memory = self.options.memory_mib * 2**20 or free_bytes(self._backend) // 4
-        self._loop = DenoisingLoop(self._backend, memory, self.options.cache_mib * 2**20)
+        backend, reason = await asyncio.to_thread(self._load)
+        self._backend = backend
+        memory = self.options.memory_mib * 2**20 or free_bytes(backend) // 4
+        self._loop = DenoisingLoop(backend, memory, self.options.cache_mib * 2**20)
         self._loop.statistics.num_backend_fallbacks = int(bool(reason))
         self._loop.start()
 

@@ -166,8 +166,8 @@ def options_from(arguments: argparse.Namespace) -> CompileOptions:
     """The options that the arguments say."""
     is_rtx = arguments.backend == "tensorrt" and arguments.flavour == "rtx"
     asked = tuple(arguments.target.split(",")) if arguments.target else ()
-    default_precision = "float32" if arguments.backend == "onnxruntime" else "float16"
-    precision: Precision = arguments.precision or default_precision
+    default: Precision = "float32" if arguments.backend == "onnxruntime" else "float16"
+    precision: Precision = arguments.precision or default
     return CompileOptions(
         backend=arguments.backend,
         flavour=arguments.flavour,

@@ -125,11 +125,11 @@ def graphs(
         buckets: numbers of pictures.
     """
     generator = torch.Generator().manual_seed(0)
-    config, dtype = sampler.config, sampler.unet.dtype
+    config, dtype, device = sampler.config, sampler.unet.dtype, sampler.unet.device
     names = invariant_names(sampler)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).to(device)
 
     perceiver = config.perceiver
     prepare = PrepareGraph(sampler).eval()
@@ -151,8 +151,8 @@ def graphs(
         ]
         inputs = {
             "latents": random(bucket, *grid),
-            "timesteps": torch.linspace(10, 900, bucket),
-            "visible": torch.ones(bucket, 1),
+            "timesteps": torch.linspace(10, 900, bucket, device=device),
+            "visible": torch.ones(bucket, 1, device=device),
         }
         inputs |= dict(zip(names, rows, strict=True))
         made.append(Graph("denoise", bucket, DenoiseGraph(sampler).eval(), inputs, ("noise",)))

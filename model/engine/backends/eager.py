@@ -152,7 +152,8 @@ class TorchBackend:
             latents_BCHW.to(self.device, self.dtype), timesteps_B.to(self.device), batch.invariants
         )
         halves = prediction.unflatten(0, (-1, batch.bucket))[:, : batch.num_pictures]
-        return halves.flatten(0, 1).float()
+        rows: Tensor = halves.flatten(0, 1).float()
+        return rows
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
@@ -207,4 +208,4 @@ def picture_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:
     values = num_blocks * sum(side * side for side in config.vision.map_sizes) * width
     channels = max(decoder.unet["block_out_channels"])
     activations = 2 * 16 * channels * decoder.latent_size**2
-    return (values + activations) * item_bytes
+    return int((values + activations) * item_bytes)
