@@ -11,8 +11,7 @@ first cross-attention, where the conditions first tell them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -23,6 +22,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
 from torch import Tensor
+
+from model.invariants import Invariants
 
 _SUPPORTED = {
     "class_embed_type": (None,),
@@ -57,65 +58,6 @@ class Synchronizer(Protocol):
     def project(self, features_BIVD: Tensor, /) -> tuple[Tensor, ...]:
         """Every block's values of the conditioning images."""
         ...
-
-
-@dataclass(frozen=True)
-class Invariants:
-    """What stays the same over all steps of a batch of pictures.
-
-    Attributes:
-        keys: of the image tokens, [N, h, T, d] for every cross-attention in order of use.
-        values: likewise.
-        maps: the synchronizer's values, [B, I, V, h, d] for every block; empty without it.
-        visible: [B, I], which conditioning images exist.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    maps: tuple[Tensor, ...]
-    visible: Tensor
-
-    def to(
-        self, *, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> Invariants:
-        """The same on another device, floating tensors in another type."""
-        return self.map(
-            lambda x: x.to(device=device, dtype=dtype if x.is_floating_point() else None)
-        )
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Invariants:
-        """The same with every tensor replaced."""
-        return Invariants(
-            tuple(function(x) for x in self.keys),
-            tuple(function(x) for x in self.values),
-            tuple(function(x) for x in self.maps),
-            function(self.visible),
-        )
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all tensors."""
-        tensors = (*self.keys, *self.values, *self.maps, self.visible)
-        return sum(x.numel() * x.element_size() for x in tensors)
-
-    @staticmethod
-    def stack(images: Sequence[Invariants], negative: Invariants | None = None) -> Invariants:
-        """Join pictures to a batch; `negative` puts its half in front of keys and values."""
-
-        def join(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-            return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
-
-        keys, values = [x.keys for x in images], [x.values for x in images]
-        if negative is not None:
-            num = sum(x.visible.shape[0] for x in images)
-            keys.insert(0, tuple(x.expand(num, -1, -1, -1) for x in negative.keys))
-            values.insert(0, tuple(x.expand(num, -1, -1, -1) for x in negative.values))
-        return Invariants(
-            join(keys),
-            join(values),
-            join([x.maps for x in images]),
-            torch.cat([x.visible for x in images]),
-        )
 
 
 def check_supported(unet: UNet2DConditionModel) -> None:

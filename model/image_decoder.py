@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from model import denoiser
 from model.config import ImageDecoderConfig, MMInterleavedConfig
-from model.denoiser import Invariants
+from model.invariants import Invariants
 from model.perceiver import PerceiverResampler
 from model.picture_sampler import PictureSampler
 from model.sampler import make_scheduler

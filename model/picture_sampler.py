@@ -17,8 +17,8 @@ from torch import Tensor
 
 from model import denoiser
 from model.config import ImageDecoderConfig
-from model.denoiser import Invariants
 from model.folded_synchronizer import FoldedSynchronizer
+from model.invariants import Invariants
 from model.map_sampling import Sampling
 from model.sampler import guide, make_scheduler, scheduler_step
 from model.unet_synchronizer import UNetSynchronizer, flatten_maps

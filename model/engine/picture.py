@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from model.denoiser import Invariants
 from model.engine.protocol import (
     ImageEnd,
     ImagePreview,
@@ -17,6 +16,7 @@ from model.engine.protocol import (
     ImageSampling,
     ImageSegment,
 )
+from model.invariants import Invariants
 from model.sampler import Scheduler, make_scheduler
 
 # Pictures without a deadline are ordered as if it were this far away, and no deadline counts for

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from model import denoiser
 from model.config import MMInterleavedConfig
-from model.denoiser import Invariants
+from model.invariants import Invariants
 from model.picture_sampler import PictureSampler
 
 GraphName = Literal["prepare", "denoise", "decode"]

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from model import denoiser
 from model.config import preset
-from model.denoiser import Invariants
 from model.folded_synchronizer import FoldedBlock, FoldedSynchronizer
 from model.image_decoder import ImageDecoder, TrainingNoise
+from model.invariants import Invariants
 from model.picture_sampler import PictureSampler
 from model.unet_synchronizer import flatten_maps
 from model.visual_tokenizer import VisualTokenizer

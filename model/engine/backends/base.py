@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.config import MMInterleavedConfig
-from model.denoiser import Invariants
+from model.invariants import Invariants
 
 
 class BackendUnavailable(RuntimeError):

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from model.checkpoint import store
 from model.config import MMInterleavedConfig
-from model.denoiser import Invariants
 from model.engine.backends.base import Backend, Batch, Capabilities
+from model.invariants import Invariants
 from model.map_sampling import Sampling
 from model.mm_interleaved import IMAGE
 from model.picture_sampler import PictureSampler

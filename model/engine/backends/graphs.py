@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from model.config import MMInterleavedConfig
-from model.denoiser import Invariants
 from model.engine.backends.base import Backend, Batch, Capabilities
 from model.engine.backends.eager import TorchBackend, picture_bytes
 from model.export.manifest import Manifest
 from model.export.parity import compare
 from model.export.wrappers import invariant_names, sampler_graphs
+from model.invariants import Invariants
 from model.map_sampling import GridSampling
 
 
