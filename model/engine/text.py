@@ -75,6 +75,9 @@ class VllmTextEngine:
         """Stop vLLM's processes and free their memory."""
         llm, self._llm = self._llm, None
         if llm is not None:
+            # The reader of outputs would take the end of the processes for their death.
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()
             await asyncio.to_thread(llm.shutdown)
         if self._exchange is not None:
             shutil.rmtree(self._exchange, ignore_errors=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from vllm import SamplingParams
+from vllm.sampling_params import RequestOutputKind
 
 from model.engine.protocol import (
     ImageSegment,
@@ -168,7 +169,14 @@ async def test_several_answers_to_one_prompt(engine: VllmTextEngine) -> None:
     """What vLLM offers beyond a turn's parameters works with images too."""
     prompt = await engine.prompts.build(interleaved(12, (12,)), False, ())
     params = SamplingParams(
-        n=3, max_tokens=8, min_tokens=8, temperature=1.0, seed=1, logprobs=2, detokenize=False
+        n=3,
+        max_tokens=8,
+        min_tokens=8,
+        temperature=1.0,
+        seed=1,
+        logprobs=2,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
     )
     outputs = [output async for output in engine.submit(prompt, params, "several", 0)]
     answers = outputs[-1].outputs
