@@ -7,7 +7,7 @@ Two equivalent formulations of the sampling:
 
 * `sample_by_gather` turns every sample into four weighted rows of the value table and sums them in
   one `embedding_bag`. No intermediate holds the samples, and values keep the type and the layout
-  in which their projection wrote them. For inference with heads that are not very narrow.
+  in which their projection wrote them. For inference, unless heads are narrow and samples many.
 * `sample_by_grid` uses `grid_sample`, which ONNX and TensorRT know as one operator, and whose
   gradient is the cheaper one.
 
@@ -48,7 +48,10 @@ def deformable_attention(
     """
     traced = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
     trained = torch.is_grad_enabled() and values_BVHd.requires_grad
-    if traced or trained or values_BVHd.shape[-1] < _GATHER_WIDTH:
+    _, num_queries, _, num_maps, num_points, _ = places_BLHSP2.shape
+    # A pass over the maps pays for many samples of few channels, not for a single token's.
+    dense = num_queries * num_maps * num_points > values_BVHd.shape[1]
+    if traced or trained or (dense and values_BVHd.shape[-1] < _GATHER_WIDTH):
         return sample_by_grid(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
     return sample_by_gather(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
 

@@ -31,7 +31,8 @@ class SpatialPrior(nn.Module):
 
     def forward(self, pixels_N3hw: Tensor, level_embed_3D: Tensor) -> tuple[Tensor, Tensor]:
         """The finest map [N, D, h, w], and the other three as tokens [N, L, D]."""
-        quarter = self.stem(pixels_N3hw)
+        # The layout that both the convolutions and the norms between them want.
+        quarter = self.stem(pixels_N3hw.contiguous(memory_format=torch.channels_last))
         eighth = self.conv2(quarter)
         sixteenth = self.conv3(eighth)
         maps_NDhw = (
