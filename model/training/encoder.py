@@ -60,8 +60,8 @@ def write_principal_components(vae: AutoencoderKL, pixels_N3SS: Tensor) -> None:
 
 def _copy_channels(conv: nn.Conv2d) -> None:
     """Make a convolution pass its input channels on, and zeros behind."""
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
     middle = conv.kernel_size[0] // 2
     for channel in range(min(conv.in_channels, conv.out_channels)):
         conv.weight[channel, channel, middle, middle] = 1
@@ -77,6 +77,7 @@ def _write_halving(conv: nn.Conv2d, input_NCHW: Tensor, num: int, kept: int) -> 
     mean_P = flat_MP.mean(0)
     _, vectors_PP = torch.linalg.eigh(torch.cov(flat_MP.T))
     basis_KP = vectors_PP.flip(1).T[:kept]
+    assert conv.bias is not None
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
     conv.weight[:kept, :num, :2, :2] = basis_KP.unflatten(1, (num, 2, 2))

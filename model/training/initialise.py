@@ -27,7 +27,7 @@ def initialise(model: MMInterleaved) -> None:
             scale = _WIDTH * 2 / math.sqrt(2 * depth) if name.endswith(_OUTPUTS) else 2 * _WIDTH
             nn.init.normal_(module.weight, std=scale)
         elif name.endswith("llama_cross_attn"):
-            module.gate.fill_(_OPEN_GATE)  # type: ignore[operator,union-attr]
+            module.gate.fill_(_OPEN_GATE)
     nn.init.normal_(model.soi_token, std=_WIDTH)
 
 

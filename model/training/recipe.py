@@ -71,9 +71,9 @@ class Recipe:
             ConfigError: it holds unknown keys or phases.
         """
         document = tomllib.loads(path.read_text())
-        stages = {name: tuple(map(_phase, document.pop(name, ()))) for name in STAGES}
+        document |= {name: tuple(map(_phase, document.get(name, ()))) for name in STAGES}
         _refuse_unknown(document, cls)
-        return cls(**document, **stages)
+        return cls(**document)
 
 
 def _phase(document: Mapping[str, Any]) -> Phase:

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -100,12 +101,10 @@ def stories(answerer: Answerer, rng: random.Random, object_set: str) -> Rows:
         yield f"story hero kept, picture {number + 1}", float(all(matches.values()))
         for name, is_same in matches.items():
             yield f"story {name}", float(is_same)
-    for text, picture in zip(answer.parts, answer.parts[1:], strict=False):
-        if isinstance(text, str) and not isinstance(picture, str):
-            yield (
-                "story picture shows the thing of its text",
-                _shows(text, read_scene(picture, object_set)),
-            )
+    for text, drawn in pairwise(answer.parts):
+        if isinstance(text, str) and not isinstance(drawn, str):
+            shows = _shows(text, read_scene(drawn, object_set))
+            yield "story picture shows the thing of its text", shows
 
 
 def _shows(text: str, seen: Scene) -> float:

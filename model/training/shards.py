@@ -20,7 +20,8 @@ from typing import Any
 from PIL import Image
 
 from model.processor import centre_crop
-from model.training.world.examples import BASE_SIZE, Example, Part
+from model.training.world.examples import Example, Part
+from model.training.world.scene import BASE_SIZE
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -37,9 +37,9 @@ def read_scene(image: Image.Image, object_set: str = "drawn") -> Scene:
     """The scene that a picture of 96 pixels (or scaled to it) most looks like."""
     if image.size != (BASE_SIZE, BASE_SIZE):
         image = image.resize((BASE_SIZE, BASE_SIZE), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
     background = _read_background(pixels)
-    empty = np.asarray(background_image(background, BASE_SIZE), dtype=np.float32) / 255
+    empty = np.asarray(background_image(background, BASE_SIZE), dtype=np.float32) / np.float32(255)
     things: list[Thing] = []
     hero: Character | None = None
     hero_slot = "left"
@@ -62,7 +62,7 @@ def _read_background(pixels: Array) -> Background:
 
 
 def _empty(background: Background) -> Array:
-    return np.asarray(background_image(background, BASE_SIZE), dtype=np.float32) / 255
+    return np.asarray(background_image(background, BASE_SIZE), dtype=np.float32) / np.float32(255)
 
 
 def _read_slot(pixels: Array, empty: Array, slot: str, object_set: str) -> Thing | Character | None:
@@ -100,4 +100,4 @@ def _on_window(sprite: Image.Image) -> Array:
     """A sprite standing in the middle of the window, RGBA in [0, 1]."""
     canvas = Image.new("RGBA", (_WINDOW, _WINDOW))
     canvas.paste(sprite, ((_WINDOW - sprite.width) // 2, _WINDOW - sprite.height))
-    return np.asarray(canvas, dtype=np.float32) / 255
+    return np.asarray(canvas, dtype=np.float32) / np.float32(255)

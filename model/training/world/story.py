@@ -107,7 +107,11 @@ def _page_text(rng: random.Random, scene: Scene, number: int, num_pages: int) ->
             )
         )
     opening = {"day": "Then", "evening": "In the evening", "night": "At night"}[background.time]
-    found = (f"{name} saw {thing}.", f"{name} came to {thing}.", f"{name} played with {thing}.")
+    found: tuple[str, ...] = (
+        f"{name} saw {thing}.",
+        f"{name} came to {thing}.",
+        f"{name} played with {thing}.",
+    )
     if number == num_pages - 1:
         found = (f"{name} slept next to {thing}.", f"{name} was tired and saw {thing}.")
     return f"{opening}, {language.sky(background)}. {rng.choice(found)}"
