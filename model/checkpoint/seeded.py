@@ -8,6 +8,7 @@ ids without a spelling are never sampled.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import shutil
 from pathlib import Path
@@ -138,8 +139,6 @@ def _with_ids(
     learner: Tokenizer, free: list[int], special: dict[int, str]
 ) -> PreTrainedTokenizerFast:
     """The learned tokenizer, its pieces moved to the free ids in the order of learning."""
-    import json
-
     learned = json.loads(learner.to_str())["model"]
     pieces = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
     pieces += [f"<unused_{index}>" for index in free[len(pieces) :]]

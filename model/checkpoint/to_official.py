@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,27 @@ Progress = Callable[[str, int, int], None]
 
 WEIGHTS_DIRECTORY = "weights"
 COMPONENTS_DIRECTORY = "assets"
+
+_LLM_KEYS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "rms_norm_eps",
+    "rope_theta",
+    "max_position_embeddings",
+    "tie_word_embeddings",
+)
+_VISION_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "image_size",
+    "patch_size",
+    "layer_norm_eps",
+)
 
 
 def to_official(source: Path, target: Path, on_progress: Progress) -> None:
@@ -80,48 +101,31 @@ def _write_bin(source: Path, names: list[str], path: Path) -> str:
 
 def _write_components(source: Path, assets: Path, config: MMInterleavedConfig) -> None:
     """Configurations and tokenizer as the components' own directories hold them."""
-    llm, vision, decoder = config.llm, config.vision, config.image_decoder
-    special = config.special_tokens
-    _write_json(
-        assets / "llm/config.json",
-        {
-            "model_type": "llama",
-            "hidden_size": llm.hidden_size,
-            "num_hidden_layers": llm.num_hidden_layers,
-            "num_attention_heads": llm.num_attention_heads,
-            "num_key_value_heads": llm.kv_heads,
-            "head_dim": llm.head_width,
-            "intermediate_size": llm.intermediate_size,
-            "vocab_size": llm.vocab_size,
-            "rms_norm_eps": llm.rms_norm_eps,
-            "rope_theta": llm.rope_theta,
-            "max_position_embeddings": llm.max_position_embeddings,
-            "tie_word_embeddings": llm.tie_word_embeddings,
-            "bos_token_id": special.bos_token_id,
-            "eos_token_id": special.eos_token_id,
-        },
-    )
-    _write_json(
-        assets / "clip/config.json",
-        {
-            "model_type": "clip",
-            "vision_config": {
-                "hidden_size": vision.hidden_size,
-                "intermediate_size": vision.intermediate_size,
-                "num_attention_heads": vision.num_attention_heads,
-                "num_hidden_layers": vision.num_hidden_layers,
-                "image_size": vision.image_size,
-                "patch_size": vision.patch_size,
-                "layer_norm_eps": vision.layer_norm_eps,
-            },
-        },
-    )
+    decoder = config.image_decoder
+    vision = {"vision_config": _pick(config.vision, _VISION_KEYS)}
+    _write_json(assets / "llm/config.json", _language_model_document(config))
+    _write_json(assets / "clip/config.json", {"model_type": "clip"} | vision)
     _write_json(assets / "sd/unet/config.json", dict(decoder.unet))
     _write_json(assets / "sd/vae/config.json", dict(decoder.vae))
     _write_json(assets / "sd/scheduler/scheduler_config.json", dict(decoder.scheduler))
     for name in (store.TOKENIZER, store.TOKENIZER_CONFIG):
         if (source / name).is_file():
             shutil.copyfile(source / name, assets / "llm" / name)
+
+
+def _language_model_document(config: MMInterleavedConfig) -> dict[str, Any]:
+    """A Llama configuration as transformers writes it."""
+    return {
+        "model_type": "llama",
+        **_pick(config.llm, _LLM_KEYS),
+        "num_key_value_heads": config.llm.kv_heads,
+        "head_dim": config.llm.head_width,
+        **_pick(config.special_tokens, ("bos_token_id", "eos_token_id")),
+    }
+
+
+def _pick(config: object, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: getattr(config, key) for key in keys}
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
