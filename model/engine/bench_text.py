@@ -20,12 +20,12 @@ import os
 import platform
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from model.engine.bench_text_report import plot, step_table, table
-from model.engine.bench_text_requests import Workload
-from model.engine.bench_text_result import Result
-from model.engine.text_options import TextEngineOptions
+if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
+    from model.engine.bench_text_requests import Workload
+    from model.engine.bench_text_result import Result
+    from model.engine.text_options import TextEngineOptions
 
 VARIANTS = ("official", "ours", "stock")
 
@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write what was asked for."""
+    from model.engine.bench_text_report import plot, table
+    from model.engine.bench_text_requests import Workload
+
     logging.getLogger("vllm").setLevel(logging.WARNING)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     checkpoint = args.checkpoint or _random_checkpoint(args.preset, args.cache_dir)
@@ -115,6 +118,7 @@ def _measure(
 
 def _steps(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> int:
     """Time decode steps alone."""
+    from model.engine.bench_text_report import step_table
     from model.engine.bench_text_steps import measure_steps
 
     served = [variant for variant in args.variants if variant != "official"]
@@ -129,6 +133,8 @@ def _steps(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> in
 
 def _options(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> TextEngineOptions:
     """The same settings for both served variants."""
+    from model.engine.text_options import TextEngineOptions
+
     return TextEngineOptions(
         checkpoint,
         cache_dir=args.cache_dir,
