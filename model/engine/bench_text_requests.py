@@ -43,12 +43,14 @@ class Workload:
         return [self._context() for _ in range(number)]
 
     def cache_bytes(self, batch: int, dtype: str) -> int:
-        """Paged cache that holds a batch, with room for two turns of each."""
+        """Paged cache that holds a batch, with room for two turns of each, or the longest one."""
         config, llm = self.config, self.config.llm
         numbers = 2 * llm.num_hidden_layers * llm.kv_heads * llm.head_width
         numbers += config.vectors_per_token * config.image_embed_dim + llm.hidden_size + 8
         tokens = self.num_images * (config.num_img_token + 1) + 4 * self.num_words
-        return batch * 2 * (tokens + 2 * self.num_tokens + 64) * numbers * _BYTES[dtype]
+        longest = min(config.seq_len, llm.max_position_embeddings) + 128
+        tokens = max(batch * 2 * (tokens + 2 * self.num_tokens + 64), longest)
+        return tokens * numbers * _BYTES[dtype]
 
     def _context(self) -> tuple[Segment, ...]:
         """Text, then pictures."""
