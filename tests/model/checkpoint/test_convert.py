@@ -102,9 +102,7 @@ def test_round_trip_is_bit_exact(converted: Path, tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from model.checkpoint.from_official import ConvertOptions, convert, expected_shapes
-from model.checkpoint.official import OfficialLayout
-from model.checkpoint.official_config import derive_config
+    from model.checkpoint.from_official import ConvertOptions, convert
 
     def die_in_second_file(name, done, total):
         if name.startswith("model-00002") and done > 0.5 * total:
