@@ -13,6 +13,7 @@ consume ──> begin ──> run (the stage's own) ──> commit
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -200,7 +201,9 @@ class Worker:
             if delivery in self._active:
                 continue  # its lease ran out, but it came back to us while we still run it
             self._heartbeat.hold(delivery)
-            self._active[delivery] = asyncio.create_task(self._run_turn(delivery))
+            task = self._active[delivery] = asyncio.create_task(self._run_turn(delivery))
+            # Not in the task itself: one that is cancelled before its first step never runs.
+            task.add_done_callback(functools.partial(self._finished, delivery))
         ACTIVE_TURNS.labels(self._stage).set(len(self._active))
 
     # --- running a turn ---
@@ -228,13 +231,16 @@ class Worker:
                 logger.error("too many requests failed in a row: leaving")
                 self._draining.set()
         finally:
-            self._heartbeat.drop(delivery)
-            self._active.pop(delivery, None)
-            self._lost.discard(delivery)
-            self._room.set()
-            ACTIVE_TURNS.labels(self._stage).set(len(self._active))
             TURNS.labels(self._stage, outcome).inc()
             TURN_SECONDS.labels(self._stage).observe(time.monotonic() - started)
+
+    def _finished(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
+        """Let go of a task; if it is not settled, its lease runs out."""
+        self._heartbeat.drop(delivery)
+        self._active.pop(delivery, None)
+        self._lost.discard(delivery)
+        self._room.set()
+        ACTIVE_TURNS.labels(self._stage).set(len(self._active))
 
     def _observe_wait(self, delivery: Delivery) -> None:
         waited_s = time.time() - delivery.enqueued_ms / 1000

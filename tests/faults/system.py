@@ -25,6 +25,7 @@ from tests.faults import roles
 from tests.faults.engines import Speed
 
 LEASE_S = 1.5
+Hit = tuple[float, set[str]]
 _COUNTS = {"text": 3, "image": 2, "gateway": 2}
 
 
@@ -137,10 +138,18 @@ class System:
                     self.restarts += 1
             await asyncio.sleep(0.05)
 
+    def up(self, role: Role) -> bool:
+        return role.alive() and (self.directory / "up" / str(role.pid)).exists()
+
+    async def wait_for_spare(self, kind: str) -> None:
+        """Wait until somebody else of that kind is there to take over what is about to die."""
+        while sum(self.up(role) for role in self.roles if role.kind == kind) < 2:
+            await asyncio.sleep(0.02)
+
     def pick(self, *kinds: str) -> Role:
         return self._random.choice([role for role in self.roles if role.kind in kinds])
 
-    # --- faults: each returns the ids of the requests that it must have hit ---
+    # --- faults: each returns when it struck, and which requests it must have hit ---
 
     async def held_by(self, pid: int) -> set[str]:
         """Requests whose turn a worker process holds."""
@@ -156,59 +165,62 @@ class System:
                         held |= {decode_task(f[b"task"]).request_id for _, f in found}
         return held
 
-    async def kill(self, kind: str) -> set[str]:
+    async def kill(self, kind: str) -> Hit:
+        await self.wait_for_spare(kind)
         role = self.pick(kind)
         held = await self.held_by(role.pid)
+        when = time.monotonic()
         role.signal(signal.SIGKILL)
-        return held
+        return when, held
 
-    async def stall(self, kind: str) -> set[str]:
+    async def stall(self, kind: str) -> Hit:
         """Stop a worker for longer than its lease, then let it go on: it must not write."""
+        await self.wait_for_spare(kind)
         role = self.pick(kind)
         held = await self.held_by(role.pid)
         pid = role.pid
+        when = time.monotonic()
         role.signal(signal.SIGSTOP)
         await asyncio.sleep(LEASE_S * 1.5)
         if role.alive() and role.pid == pid:
             role.signal(signal.SIGCONT)
-        return held
+        return when, held
 
-    async def restart_redis(self) -> set[str]:
+    async def restart_redis(self) -> Hit:
         process = self.redis._process
         assert process is not None
         process.kill()
         process.wait()
         await asyncio.sleep(self._random.uniform(0.05, 1.0))
         await asyncio.to_thread(self.redis.start)
-        return set()
+        return time.monotonic(), set()
 
-    async def cut_connections(self, share: float = 0.5) -> set[str]:
+    async def cut_connections(self, share: float = 0.5) -> Hit:
         for client in await self.broker.client.client_list():
             if self._random.random() < share:
                 # Our own connection may be among them, or one that has gone meanwhile.
                 with contextlib.suppress(*RETRIED, redis.exceptions.ResponseError):
                     await self.broker.client.client_kill_filter(_id=client["id"])
-        return set()
+        return time.monotonic(), set()
 
-    async def deliver_twice(self) -> set[str]:
+    async def deliver_twice(self) -> Hit:
         """Copy tasks that are in their stream, delivered or not."""
-        touched: set[str] = set()
         for stage in ("text", "image"):
             stream = self.broker.keys.tasks(stage, "interactive", 0)  # type: ignore[arg-type]
             for _, fields in await self.broker.call("XREVRANGE", stream, "+", "-", "COUNT", 2):
                 await self.broker.call("XADD", stream, "*", "task", fields[b"task"])
-                touched.add(decode_task(fields[b"task"]).request_id)
-        return set()
+        return time.monotonic(), set()
 
-    async def skew_clock(self) -> set[str]:
+    async def skew_clock(self) -> Hit:
         """Have a role come back with a clock that is wrong by up to a day."""
         role = self.pick("text", "image", "gateway")
         role.skew_s = self._random.uniform(-86_400, 86_400)
         held = await self.held_by(role.pid)
+        when = time.monotonic()
         role.signal(signal.SIGKILL)
-        return held
+        return when, held
 
-    async def rolling_restart(self) -> set[str]:
+    async def rolling_restart(self) -> Hit:
         """SIGTERM every process, one after the other; each must end with status 0."""
         for role in self.roles:
             while not (self.directory / "up" / str(role.pid)).exists():
@@ -222,4 +234,4 @@ class System:
             codes = set(role.exits - before)
             assert codes <= {0, -signal.SIGKILL} and codes, f"{role.kind} ended with {codes}"
             await asyncio.sleep(0.1)
-        return set()
+        return time.monotonic(), set()

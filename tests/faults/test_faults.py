@@ -19,7 +19,7 @@ from service.broker import RETRIED
 from tests.faults.client import Client, Story
 from tests.faults.report import Report
 from tests.faults.roles import CRASH_POINTS
-from tests.faults.system import LEASE_S, System
+from tests.faults.system import LEASE_S, Hit, System
 
 _IN_FLIGHT = 16
 _OUT = Path(__file__).resolve().parents[2] / "out" / "faults.json"
@@ -35,10 +35,10 @@ class Run:
         self.client = Client(system.gateways)
         self.stories: list[Story] = []
         self.counts: Counter[str] = Counter()
-        self.hits: list[tuple[float, set[str]]] = []
+        self.hits: list[Hit] = []
         self._finished = asyncio.Event()
 
-    def faults(self) -> list[tuple[int, str, Callable[[], Awaitable[set[str]]]]]:
+    def faults(self) -> list[tuple[int, str, Callable[[], Awaitable[Hit]]]]:
         system = self.system
         return [
             (30, "kill text worker", lambda: system.kill("text")),
@@ -64,7 +64,7 @@ class Run:
             prompt += " memory"
         elif draw < 0.38:
             prompt += " murder"
-        elif draw < 0.39:
+        elif draw < 0.40:
             prompt += " poison"
         elif draw < 0.44:
             slow_s = 0.2
@@ -85,7 +85,10 @@ class Run:
         """Deaths at hand-over points and the like, which happened inside of workers."""
         names = (path.name.split("-")[0] for path in self.system.notes.iterdir())
         return Counter(
-            {"crash": "crash at hand-over", "oom": "out of memory"}.get(n, n) for n in names
+            {"crash": "crash at hand-over", "oom": "out of memory", "kill": "death in a turn"}.get(
+                n, n
+            )
+            for n in names
         )
 
     def total(self) -> int:
@@ -111,10 +114,9 @@ class Run:
         self.counts["rolling restart"] += 1
         self._finished.set()
 
-    async def _throw(self, name: str, fault: Callable[[], Awaitable[set[str]]]) -> None:
-        when = time.monotonic()
+    async def _throw(self, name: str, fault: Callable[[], Awaitable[Hit]]) -> None:
         try:
-            self.hits.append((when, await fault()))
+            self.hits.append(await fault())
         except RETRIED:
             return  # another fault got in the way of this one
         self.counts[name] += 1
