@@ -23,6 +23,18 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def interrupt_once() -> None:
+    """Have the first SIGINT or SIGTERM raise KeyboardInterrupt, and later ones not disturb."""
+
+    def interrupt(number: int, frame: object) -> None:
+        for known in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(known, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
 class RoleFailed(RuntimeError):
     """A role ended before it was ready, or by itself later."""
 

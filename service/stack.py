@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from rich.console import Console
 
@@ -109,19 +108,21 @@ class Stack:
                 status.update(f"starting {', '.join(waiting)} (logs: {self.logs})")
                 time.sleep(0.2)
 
-    def watch(self, stopped: Callable[[], bool]) -> None:
-        """Wait until `stopped` says so, or a role ends by itself.
+    def watch(self) -> NoReturn:
+        """Wait until interrupted, or until a role ends by itself.
 
         Raises:
             RoleFailed: a role has ended.
         """
-        while not stopped():
+        while True:
             for role in self.roles.values():
                 role.check()
             time.sleep(0.3)
 
     def stop(self) -> None:
-        """Stop the roles, the gateway first so that streams end orderly, then Redis."""
+        """Stop the roles, which finish or hand back what they hold, then Redis."""
+        if self.roles:
+            self._console.print("stopping", highlight=False)
         for role in self.roles.values():
             role.terminate()
         give_up = time.monotonic() + _STOP_SECONDS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from service.client.stream import GatewayClient, Given, RequestRefused, content_of
 from service.commands.generate import generate
 from service.embedded_redis import RedisUnavailable
-from service.processes import RoleFailed
+from service.processes import RoleFailed, interrupt_once
 from service.stack import Stack
 
 PICTURE = Path(__file__).resolve().parent.parent.parent / "deploy" / "demo" / "lake.png"
@@ -30,14 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=20)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if text streamed and a picture was made."""
     console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_once()
     started = time.monotonic()
     try:
         stack = Stack(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from pathlib import Path
 
 from rich.console import Console
 
 from service.embedded_redis import RedisUnavailable
-from service.processes import RoleFailed
+from service.processes import RoleFailed, interrupt_once
 from service.stack import Stack
 
 
@@ -35,9 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.api_keys is None and args.host not in ("127.0.0.1", "localhost", "::1"):
         console.print("[red]Refusing to listen beyond this machine without --api-keys.[/red]")
         return 2
-    stopped: list[int] = []
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda number, _: stopped.append(number))
+    interrupt_once()
     stack = Stack(
         args.cache_dir,
         console,
@@ -50,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
         with stack:
             console.print(f"\nready at [bold]{stack.url}[/bold]  (playground; API docs at /docs)")
             console.print(f"stop with Ctrl-C; logs in {stack.logs}", highlight=False)
-            stack.watch(lambda: bool(stopped))
-            console.print("stopping", highlight=False)
+            stack.watch()
+    except KeyboardInterrupt:
+        console.print("stopped")
     except (RoleFailed, RedisUnavailable, TimeoutError) as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         return 1

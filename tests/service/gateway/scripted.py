@@ -127,6 +127,8 @@ class ScriptedWorkers:
             await turns.run(attempt)
         except StaleAttempt:
             return
+        except TimeoutError:
+            await self._queue.expire(attempt.request_id)
         except Exception as error:
             # The real worker tells its reasons apart; here it is enough that the request ends.
             self.errors.append(error)

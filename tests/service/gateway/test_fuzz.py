@@ -38,9 +38,9 @@ async def send_all(client: Client, seed: int, count: int) -> Counter[int]:
     async def sender() -> None:
         for path, body, content_type in waiting:
             headers = {"Content-Type": content_type}
-            response = await client.http.post(path, content=body, headers=headers, timeout=30)
+            response = await client.http.post(path, content=body, headers=headers, timeout=600)
             statuses[response.status_code] += 1
-            assert response.status_code < 500, (body[:2000], response.text)
+            assert response.status_code < 500, (response.text, body[:2000], client.workers.errors)
             if response.status_code >= 400:
                 error = response.json()["error"]
                 assert set(error) == {
@@ -94,7 +94,7 @@ def run_schemathesis(document: dict[str, Any], url: str) -> None:
         @settings
         @hypothesis.given(case=operation.as_strategy())
         def call(case: schemathesis.Case) -> None:
-            response = case.call(base_url=url, timeout=30)
+            response = case.call(base_url=url, timeout=600)
             case.validate_response(response, checks=checks)
 
         call()
