@@ -102,4 +102,4 @@ def clean_latents(
     signal, noise = alpha**0.5, (1 - alpha) ** 0.5
     if kind == "v_prediction":
         return latents_BCHW.mul(signal) - prediction_BCHW.mul(noise)
-    return (latents_BCHW - prediction_BCHW.mul(noise)) / signal
+    return latents_BCHW.sub(prediction_BCHW, alpha=noise).div(signal)

@@ -19,7 +19,7 @@ from model.checkpoint import store
 from model.config import MMInterleavedConfig
 from model.engine.backends.base import Backend, Batch, Capabilities
 from model.invariants import Invariants
-from model.map_sampling import Sampling
+from model.map_sampling import GridSampling, Sampling
 from model.mm_interleaved import IMAGE
 from model.picture_sampler import PictureSampler
 from model.processor import centre_crop
@@ -91,8 +91,10 @@ class TorchBackend:
         assert decoder is not None
         if self.device.type == "cuda":
             decoder.decoder.unet.to(memory_format=torch.channels_last)
+        # torch.compile can't look into the fused kernel, but fuses what `grid_sample` is part of.
+        sampling = self._sampling or (GridSampling() if self.compiled else None)
         self._sampler = PictureSampler(
-            decoder.decoder, decoder.neg_prompt_embeds, self.config.image_decoder, self._sampling
+            decoder.decoder, decoder.neg_prompt_embeds, self.config.image_decoder, sampling
         )
         self._predict = self._sampler.predict
         if self.compiled:
