@@ -66,9 +66,10 @@ class Report:
     def recover(self, faults: list[tuple[float, set[str]]], stories: list[Story]) -> None:
         """From each fault to the next event of each request that it hit.
 
-        Where a second fault hits the request before it is back, the clock starts again.
+        Poison never comes back, and is left out. Where a second fault hits the request before it
+        is back, the clock starts again.
         """
-        by_id = {story.request_id: story for story in stories}
+        by_id = {story.request_id: story for story in stories if "poison" not in story.prompt}
         times: list[float] = []
         for when, hit in faults:
             for request_id in hit & set(by_id):
