@@ -42,7 +42,7 @@ def library(flavour: Flavour) -> ModuleType:
     for name in _MODULES[flavour]:
         try:
             return importlib.import_module(name)
-        except ModuleNotFoundError:
+        except ImportError:  # Not installed, or bindings without their shared libraries.
             continue
     package = _MODULES[flavour][0].replace("_", "-")
     raise LibraryMissing(f"TensorRT's flavour {flavour!r} needs the package {package!r}")
