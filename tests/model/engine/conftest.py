@@ -36,7 +36,7 @@ async def engine(
         TextEngineOptions(
             checkpoint,
             cache_dir=tmp_path_factory.mktemp("cache"),
-            kv_cache_bytes=100 << 20,
+            kv_cache_bytes=48 << 20,
             **NARROW,
             vllm={"logprobs_mode": "raw_logits", "max_logprobs": -1},
         )
