@@ -14,9 +14,9 @@ from service.embedded_redis import RedisUnavailable
 from service.processes import RoleFailed, interrupt_once
 from service.stack import Stack
 
-PICTURE = Path(__file__).resolve().parent.parent.parent / "deploy" / "demo" / "lake.png"
-TEXT_BEFORE = "A photograph from the evening at the lake:"
-TEXT_AFTER = "Tell what happened next, and show it."
+PICTURE = Path(__file__).resolve().parent.parent.parent / "deploy" / "demo" / "pip.png"
+TEXT_BEFORE = "This is Pip."
+TEXT_AFTER = "Tell me a story in three pictures: Pip finds a red boat at the beach."
 _TRIES = 4
 
 
@@ -64,9 +64,15 @@ def _ask(url: str, args: argparse.Namespace, console: Console) -> int:
             document = {
                 "content": content_of(given),
                 "max_tokens": 160,
-                "max_images": 2,
+                "max_images": 3,
+                "temperature": 0.3,
                 "seed": seed,
-                "image": {"steps": args.steps, "seed": seed},
+                "image": {
+                    "steps": args.steps,
+                    "guidance_scale": 3.0,
+                    "scheduler": "dpmsolver++",
+                    "seed": seed,
+                },
             }
             answer = generate(client, given, document, args.out, console)
             texts = [p for p in answer.ordered if p["type"] == "text" and p["text"]]
