@@ -22,13 +22,7 @@ from model.engine.protocol import (
 from model.engine.text import VllmTextEngine
 from tests.model.engine.served import Reference, interleaved, picture, text, together
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # vLLM leaves a socket's context to the garbage collector when it shuts down.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in.*Context.__del__:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GREEDY = TextSampling(max_tokens=24, temperature=0.0)
 PLAIN = replace(GREEDY, images="forbid", min_tokens=24)

@@ -14,13 +14,7 @@ from model.engine.text_options import TextEngineOptions
 from tests.model import golden
 from tests.model.engine.served import Reference, greedy, interleaved, together
 
-pytestmark = [
-    pytest.mark.slow,
-    # vLLM leaves a socket's context to the garbage collector when it shuts down.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in.*Context.__del__:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 def recorded(directory: Path) -> Path:

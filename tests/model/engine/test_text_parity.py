@@ -10,13 +10,7 @@ import pytest
 from model.engine.text import VllmTextEngine
 from tests.model.engine.served import Reference, greedy, interleaved, picture, text, together
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # vLLM leaves a socket's context to the garbage collector when it shuts down.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in.*Context.__del__:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOLERANCE = 1e-3
 
