@@ -1,0 +1,96 @@
+"""What travels through Redis: the request, the tasks of its turns, and its events.
+
+All are frozen and versioned JSON; bytes (images, tensors) travel as blobs, named by their SHA-256.
+A reader refuses a version that it does not know, and unknown fields with it.
+"""
+
+from service.messages.event import (
+    TERMINAL_EVENTS,
+    ErrorEvent,
+    Event,
+    ImageDone,
+    ImagePreview,
+    ImageProgress,
+    PartDone,
+    PartStart,
+    ResponseCancelled,
+    ResponseCompleted,
+    ResponseCreated,
+    ResponseFailed,
+    ResponseIncomplete,
+    ResponseQueued,
+    StoredEvent,
+    TextDelta,
+    UsageReport,
+)
+from service.messages.message import Message, Modality, Reason, Sha256, Stage
+from service.messages.request import (
+    ContentPart,
+    ImageParameters,
+    ImagePart,
+    Limits,
+    Priority,
+    Request,
+    Sampling,
+    TextPart,
+    new_request_id,
+)
+from service.messages.result import (
+    ErrorBody,
+    ImageResult,
+    Picture,
+    Result,
+    TextResult,
+    Usage,
+    decode_result,
+)
+from service.messages.status import TERMINAL_STATES, RequestStatus, State
+from service.messages.task import ImageTask, Task, TextTask, decode_task
+
+__all__ = [
+    "ContentPart",
+    "ErrorBody",
+    "ErrorEvent",
+    "Event",
+    "ImageDone",
+    "ImageParameters",
+    "ImagePart",
+    "ImagePreview",
+    "ImageProgress",
+    "ImageResult",
+    "ImageTask",
+    "Limits",
+    "Message",
+    "Modality",
+    "PartDone",
+    "PartStart",
+    "Picture",
+    "Priority",
+    "Reason",
+    "Request",
+    "RequestStatus",
+    "ResponseCancelled",
+    "ResponseCompleted",
+    "ResponseCreated",
+    "ResponseFailed",
+    "ResponseIncomplete",
+    "ResponseQueued",
+    "Result",
+    "Sampling",
+    "Sha256",
+    "Stage",
+    "State",
+    "StoredEvent",
+    "TERMINAL_EVENTS",
+    "TERMINAL_STATES",
+    "Task",
+    "TextDelta",
+    "TextPart",
+    "TextResult",
+    "TextTask",
+    "Usage",
+    "UsageReport",
+    "decode_result",
+    "decode_task",
+    "new_request_id",
+]

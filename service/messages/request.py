@@ -1,0 +1,106 @@
+"""An accepted request: what is asked, how it is answered, and what it may cost."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from service.messages.message import Message, Modality, Sha256
+
+Priority = Literal["interactive", "batch"]
+
+
+class TextPart(Message):
+    """Text, as the client wrote it."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(Message):
+    """An image in the blob store, already checked and normalised."""
+
+    type: Literal["image"] = "image"
+    sha256: Sha256
+
+
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Sampling(Message):
+    """How text is sampled; vLLM's names."""
+
+    min_tokens: int = Field(default=0, ge=0)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    repetition_penalty: float = Field(default=1.0, gt=0, le=2)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logit_bias: dict[int, float] = Field(default_factory=dict)
+
+
+class ImageParameters(Message):
+    """How images are drawn. Sizes of None take the checkpoint's."""
+
+    width: int | None = None
+    height: int | None = None
+    steps: int = Field(default=30, ge=1)
+    guidance_scale: float = Field(default=7.5, ge=0)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = "ddpm"
+    seed: int = Field(default=0, ge=0)
+    format: Literal["png", "jpeg", "webp"] = "png"
+    returns: Literal["b64", "url"] = "b64"
+    previews: int = Field(default=0, ge=0, le=3)
+
+
+class Limits(Message):
+    """Bounds of the whole answer, over all of its turns."""
+
+    max_tokens: int = Field(default=256, ge=1)
+    max_images: int = Field(default=4, ge=0)
+
+
+def new_request_id() -> str:
+    """A request id that nobody can guess."""
+    return f"req_{uuid.uuid4().hex}"
+
+
+class Request(Message):
+    """An accepted request; written once, never changed.
+
+    `deadline_ms` counts from acceptance, by the clock of Redis: clocks of hosts do not matter.
+    """
+
+    version: Literal[1] = 1
+    request_id: str = Field(default_factory=new_request_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    owner: str = "anonymous"
+    content: tuple[ContentPart, ...] = Field(min_length=1)
+    output_modalities: tuple[Modality, ...] = ("text", "image")
+    sampling: Sampling = Sampling()
+    image: ImageParameters = ImageParameters()
+    limits: Limits = Limits()
+    priority: Priority = "interactive"
+    deadline_ms: int = Field(default=600_000, ge=1)
+    stream: bool = True
+    cancel_on_disconnect: bool = True
+    model: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def text_work(self) -> int:
+        """Tokens that this request may cost the text stage: the queue's unit there."""
+        characters = sum(len(part.text) for part in self.content if part.type == "text")
+        return self.limits.max_tokens + characters // 64 + 1
+
+    @property
+    def image_work(self) -> int:
+        """Denoising steps that this request may cost the image stage."""
+        if "image" not in self.output_modalities:
+            return 0
+        return self.limits.max_images * self.image.steps
