@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint.store import load_config
-from model.config import PRESETS, preset
 from model.memory import GIB, Assumptions, MemoryPlan, plan
+from model.presets import PRESETS, preset
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 MIB = 2**20

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from model.checkpoint.adapter import UNET, VISION, Shapes
 from model.checkpoint.official import OfficialLayout
 from model.checkpoint.store import CheckpointError
-from model.config import MMInterleavedConfig, preset
+from model.config import MMInterleavedConfig
+from model.presets import preset
 
 T = TypeVar("T")
 

@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import store
-from model.config import preset
 from model.engine import bench_image_flops
 from model.engine.bench_image_full_size import full_size_step
 from model.engine.bench_image_official import published_pictures
 from model.engine.image import BatchedImageEngine, ImageEngineOptions
 from model.engine.protocol import ImageEnd, ImageSampling, ImageSegment
 from model.mm_interleaved import IMAGE
+from model.presets import preset
 
 BASELINES = ("official", "batch")
 BACKENDS = ("torch", "onnxruntime", "tensorrt")

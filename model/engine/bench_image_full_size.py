@@ -7,11 +7,11 @@ import time
 import torch
 from rich.console import Console
 
-from model.config import preset
 from model.engine.bench_image_official import published_step
 from model.image_decoder import ImageDecoder
 from model.map_sampling import GridSampling, default_sampling
 from model.picture_sampler import PictureSampler
+from model.presets import preset
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from model.checkpoint import store
-from model.config import preset
 from model.mm_interleaved import MMInterleaved
+from model.presets import preset
 from model.processor import Processor
 from model.training.export import save_half
 from model.training.initialise import initialise

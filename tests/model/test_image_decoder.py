@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from model import denoiser
-from model.config import preset
 from model.folded_synchronizer import FoldedBlock, FoldedSynchronizer
 from model.image_decoder import ImageDecoder, TrainingNoise
 from model.invariants import Invariants
 from model.picture_sampler import PictureSampler
+from model.presets import preset
 from model.unet_synchronizer import flatten_maps
 from model.visual_tokenizer import VisualTokenizer
 from tests.model import golden

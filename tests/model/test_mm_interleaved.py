@@ -6,9 +6,10 @@ import torch
 
 from model import context
 from model.checkpoint.store import serving_dtype
-from model.config import ConfigError, preset
+from model.config import ConfigError
 from model.image_decoder import TrainingNoise
 from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, freeze_pretrained
+from model.presets import preset
 from tests.model import golden
 
 MMFS = "image_decoder.decoder.mmfs_module."

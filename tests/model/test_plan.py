@@ -10,7 +10,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from model.config import preset
 from model.live_bytes import LiveBytes
 from model.memory import GIB, Assumptions, MemoryPlan, plan
 from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
@@ -24,6 +23,7 @@ from model.plan import (
     run,
     weights_table,
 )
+from model.presets import preset
 
 RESERVE = 2 * GIB
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from model import processor as module
 from model.checkpoint import seeded
-from model.config import preset
 from model.engine.protocol import ImageSegment, TextSegment, TokenSegment
+from model.presets import preset
 from model.processor import Processor, centre_crop, to_image
 from tests.model import golden
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from model.config import MMInterleavedConfig, preset
+from model.config import MMInterleavedConfig
+from model.presets import preset
 from model.text_decoder import Cache, LanguageModel, TextHead, VisibleImages
 
 

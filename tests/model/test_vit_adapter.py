@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from model.config import VisionConfig, preset
+from model.config import VisionConfig
+from model.presets import preset
 from model.visual_tokenizer import VisualTokenizer
 from model.vit_adapter import VisionAdapter
 

@@ -22,7 +22,8 @@ from model.checkpoint.official import OfficialLayout
 from model.checkpoint.official_config import derive_config
 from model.checkpoint.store import CheckpointError
 from model.checkpoint.to_official import to_official
-from model.config import MMInterleavedConfig, preset
+from model.config import MMInterleavedConfig
+from model.presets import preset
 from model.processor import Processor
 from tests.model import golden
 from tests.model.checkpoint import official

@@ -11,8 +11,8 @@ import torch
 
 from model.checkpoint import seeded, store
 from model.checkpoint.store import CheckpointError
-from model.config import preset
 from model.mm_interleaved import TEXT, Batch, MMInterleaved
+from model.presets import preset
 from model.processor import Processor
 
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from model.checkpoint import seeded
-from model.config import MMInterleavedConfig, SynchronizerConfig, preset
+from model.config import MMInterleavedConfig, SynchronizerConfig
 from model.engine.denoising import DenoisingLoop
 from model.engine.picture import Item, Picture
 from model.engine.protocol import ImageEnd, ImageSampling, ImageSegment
+from model.presets import preset
 
 
 def small_config(prediction_type: str = "epsilon") -> MMInterleavedConfig:

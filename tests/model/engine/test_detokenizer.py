@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from model.checkpoint.seeded import build_tokenizer
-from model.config import preset
 from model.engine.detokenizer import Detokenizer
+from model.presets import preset
 
 TOKENIZER: Tokenizer = build_tokenizer(preset("tiny")).backend_tokenizer
 SAMPLE = "Grüße, 世界! 🙂 A stop, a stopwatch and a full STOP."

@@ -13,11 +13,12 @@ from PIL import Image
 
 from model.checkpoint import seeded
 from model.checkpoint.tokenizer import wrap
-from model.config import MMInterleavedConfig, preset
+from model.config import MMInterleavedConfig
 from model.engine.offline import OfflineEngine, OfflineOptions, Round, Story, read_annotations
 from model.engine.protocol import ImageSegment, TextSegment
 from model.generation import TextGeneration
 from model.mm_interleaved import MMInterleaved
+from model.presets import preset
 from model.processor import Processor
 from tests.model import golden
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from model.checkpoint import seeded, store
-from model.config import preset
 from model.engine.offline import OfflineOptions
 from model.engine.offline_command import RESULTS, options_of, read_stories, run
+from model.presets import preset
 from model.processor import Processor
 from service.commands import generate
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import seeded, store
-from model.config import LanguageModelConfig, SynchronizerConfig, preset
+from model.config import LanguageModelConfig, SynchronizerConfig
 from model.engine.text import VllmTextEngine
 from model.engine.text_options import TextEngineOptions
+from model.presets import preset
 from tests.model import golden
 from tests.model.engine.served import Reference, greedy, interleaved, together
 

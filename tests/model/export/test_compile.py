@@ -12,7 +12,6 @@ import torch
 from onnx import TensorProto, helper
 
 from model.checkpoint import seeded
-from model.config import preset
 from model.export import tensorrt
 from model.export.compile import (
     CompileOptions,
@@ -31,6 +30,7 @@ from model.export.parity import (
     onnxruntime_runner,
 )
 from model.export.wrappers import Graph, sampler_graphs
+from model.presets import preset
 from tests.model.engine.pictures import small_checkpoint
 
 OPERATORS = Path(__file__).parents[2] / "data" / "tensorrt" / "onnx_operators.json"

@@ -1,0 +1,263 @@
+"""Named configurations: the published sizes, and small ones for small machines.
+
+`13b` is the published checkpoint; `tiny` a whole model for two CPU cores; `bench` has the published
+ratios at about 170 M parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from model.config import (
+    ConfigError,
+    ImageDecoderConfig,
+    LanguageModelConfig,
+    MMInterleavedConfig,
+    PerceiverConfig,
+    SpecialTokens,
+    SynchronizerConfig,
+    VisionConfig,
+)
+
+_SD_SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "skip_prk_steps": True,
+    "set_alpha_to_one": False,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+}
+
+
+def preset(name: str) -> MMInterleavedConfig:
+    """The configuration of a named preset.
+
+    Raises:
+        ConfigError: there is no preset of that name.
+    """
+    try:
+        return PRESETS[name]()
+    except KeyError:
+        raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}") from None
+
+
+def _published() -> MMInterleavedConfig:
+    """Vicuna-13B, CLIP ViT-L/14, Stable Diffusion 2.1: the sizes of the published checkpoint."""
+    return MMInterleavedConfig(
+        name="13b",
+        llm=LanguageModelConfig(
+            hidden_size=5120,
+            num_hidden_layers=40,
+            num_attention_heads=40,
+            intermediate_size=13824,
+            vocab_size=32000,
+        ),
+        vision=VisionConfig(hidden_size=1024, intermediate_size=4096, num_attention_heads=16),
+        visual_perceiver=PerceiverConfig(
+            num_queries=64,
+            hidden_size=768,
+            encoder_hidden_size=1024,
+            cross_attention_frequency=2,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            qk_normalization=True,
+        ),
+        image_decoder=_sd21_decoder(),
+    )
+
+
+def _sd21_decoder() -> ImageDecoderConfig:
+    """Stable Diffusion 2.1 base at 512 x 512, with the published perceiver."""
+    return ImageDecoderConfig(
+        perceiver=PerceiverConfig(
+            num_queries=77,
+            hidden_size=1024,
+            encoder_hidden_size=5120,
+            cross_attention_frequency=1,
+            num_hidden_layers=1,
+            num_attention_heads=16,
+        ),
+        unet={
+            "sample_size": 64,
+            "in_channels": 4,
+            "out_channels": 4,
+            "block_out_channels": [320, 640, 1280, 1280],
+            "layers_per_block": 2,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": [5, 10, 20, 20],
+            "use_linear_projection": True,
+            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+        },
+        vae={
+            "in_channels": 3,
+            "out_channels": 3,
+            "latent_channels": 4,
+            "block_out_channels": [128, 256, 512, 512],
+            "layers_per_block": 2,
+            "sample_size": 768,
+            "scaling_factor": 0.18215,
+            "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "up_block_types": ["UpDecoderBlock2D"] * 4,
+        },
+        scheduler=_SD_SCHEDULER,
+    )
+
+
+def _tiny() -> MMInterleavedConfig:
+    """A complete model for two CPU cores: 96-pixel vision and pictures, a vocabulary of its own."""
+    return MMInterleavedConfig(
+        name="tiny",
+        llm=LanguageModelConfig(
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=512,
+            vocab_size=2048,
+            max_position_embeddings=1024,
+        ),
+        vision=VisionConfig(
+            hidden_size=128,
+            intermediate_size=256,
+            num_attention_heads=4,
+            num_hidden_layers=4,
+            image_size=96,
+            patch_size=12,
+            conv_inplane=32,
+            interaction_indexes=((0, 0), (1, 1), (2, 2), (3, 3)),
+        ),
+        visual_perceiver=PerceiverConfig(
+            num_queries=16,
+            hidden_size=128,
+            encoder_hidden_size=128,
+            cross_attention_frequency=2,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=256,
+            qk_normalization=True,
+        ),
+        image_decoder=_tiny_decoder(),
+        special_tokens=_tokens_behind(2048),
+        txt_vocab_size=2050,
+        seq_len=1024,
+        num_img_token=16,
+        cross_attention_frequency=2,
+        spatial_shapes=(16, 8, 4),
+        base_spatial_shape=8,
+        text_synchronizer=SynchronizerConfig(n_heads=8, n_points=8, ratio=0.5),
+    )
+
+
+def _tokens_behind(vocab_size: int) -> SpecialTokens:
+    """Ids for a vocabulary of our own making: both image tokens come behind it."""
+    return SpecialTokens(
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        soi_token_id=vocab_size,
+        image_token_id=vocab_size + 1,
+    )
+
+
+def _tiny_decoder() -> ImageDecoderConfig:
+    """Pictures of 96 x 96 from 12 x 12 latents of 16 channels."""
+    return ImageDecoderConfig(
+        image_size=96,
+        perceiver=PerceiverConfig(
+            num_queries=77,
+            hidden_size=192,
+            encoder_hidden_size=256,
+            cross_attention_frequency=1,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            intermediate_size=384,
+        ),
+        unet=_small_unet(96, [64, 128], [2, 4]),
+        vae=_small_vae(96),
+        scheduler=_SD_SCHEDULER | {"prediction_type": "v_prediction"},
+        synchronizer=SynchronizerConfig(
+            n_heads=4, n_points=4, attn_dim=64, max_num_image_per_seq=10
+        ),
+    )
+
+
+def _small_unet(image_size: int, widths: list[int], heads: list[int]) -> Mapping[str, Any]:
+    """A U-Net with cross-attention at every resolution."""
+    return {
+        "sample_size": image_size // 8,
+        "in_channels": 16,
+        "out_channels": 16,
+        "block_out_channels": widths,
+        "layers_per_block": 1,
+        "cross_attention_dim": 192,
+        "attention_head_dim": heads,
+        "use_linear_projection": True,
+        "norm_num_groups": 32,
+        "down_block_types": ["CrossAttnDownBlock2D"] * len(widths),
+        "up_block_types": ["CrossAttnUpBlock2D"] * len(widths),
+    }
+
+
+def _small_vae(image_size: int) -> Mapping[str, Any]:
+    """An autoencoder with room for principal components (`model.training.encoder`)."""
+    return {
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 16,
+        "block_out_channels": [16, 32, 64, 64],
+        "layers_per_block": 1,
+        "norm_num_groups": 16,
+        "sample_size": image_size,
+        "scaling_factor": 1.0,
+        "mid_block_add_attention": False,
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }
+
+
+def _bench() -> MMInterleavedConfig:
+    """About 170 M parameters at the published ratios, to measure the text stage on any machine."""
+    tiny, width, vision_width = _tiny(), 1024, 256
+    decoder = tiny.image_decoder
+    perceiver = replace(decoder.perceiver, encoder_hidden_size=width)
+    return replace(
+        tiny,
+        name="bench",
+        llm=LanguageModelConfig(
+            hidden_size=width,
+            num_hidden_layers=12,
+            num_attention_heads=16,
+            intermediate_size=2752,
+            vocab_size=4096,
+        ),
+        vision=VisionConfig(
+            hidden_size=vision_width,
+            intermediate_size=1024,
+            num_attention_heads=4,
+            num_hidden_layers=8,
+            interaction_indexes=((0, 1), (2, 3), (4, 5), (6, 7)),
+        ),
+        visual_perceiver=replace(
+            tiny.visual_perceiver, num_queries=64, encoder_hidden_size=vision_width
+        ),
+        image_decoder=replace(decoder, perceiver=perceiver),
+        special_tokens=_tokens_behind(4096),
+        txt_vocab_size=4098,
+        seq_len=2048,
+        num_img_token=64,
+        cross_attention_frequency=4,
+        spatial_shapes=(32, 16, 8),
+        base_spatial_shape=16,
+        text_synchronizer=SynchronizerConfig(ratio=0.25),
+    )
+
+
+PRESETS: dict[str, Callable[[], MMInterleavedConfig]] = {
+    "13b": _published,
+    "bench": _bench,
+    "tiny": _tiny,
+}
