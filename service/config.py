@@ -80,6 +80,7 @@ class GatewaySettings(RedisSettings):
     max_body_bytes: int = Field(default=32 * 2**20, ge=1024)
     max_bodies_bytes: int = Field(default=256 * 2**20, ge=1024, description="Of one process")
     max_images_in: int = Field(default=16, ge=0)
+    max_choices: int = Field(default=4, ge=1, le=16, description="Answers to one request (n)")
     max_image_pixels: int = Field(default=25_000_000, ge=64)
     max_images_pixels: int = Field(default=64_000_000, ge=64)
     max_text_characters: int = Field(default=100_000, ge=1)
@@ -115,7 +116,9 @@ class TextWorkerSettings(WorkerSettings):
     kv_cache_mib: int = Field(default=512, ge=0, description="0 takes what the GPU has left")
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
-    flush_interval_s: float = Field(default=0.02, ge=0, description="Deltas are batched this long")
+    flush_interval_s: float = Field(
+        default=0.0, ge=0, description="Least time between two appends of this worker to Redis"
+    )
 
 
 class ImageWorkerSettings(WorkerSettings):

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import redis.exceptions
 
+from service.appends import Appends
 from service.attempt import Attempt, Delivery
 from service.broker import Broker
-from service.errors import DeadlineExceeded, DecodeError, Poisoned, StaleAttempt
+from service.errors import DeadlineExceeded, DecodeError, Poisoned, Retryable, StaleAttempt
 from service.keys import GROUP, PRIORITIES
 from service.messages import (
     TERMINAL_STATES,
@@ -38,10 +39,17 @@ class Leases:
     """One consumer's dealings with the task streams of its stage."""
 
     def __init__(
-        self, broker: Broker, stage: Stage, consumer: str, lease_s: float, max_deliveries: int
+        self,
+        broker: Broker,
+        stage: Stage,
+        consumer: str,
+        lease_s: float,
+        max_deliveries: int,
+        flush_interval_s: float = 0.0,
     ) -> None:
         self._broker = broker
         self._keys = broker.keys
+        self._appends = Appends(broker, flush_interval_s)
         self.stage: Stage = stage
         self.consumer = consumer
         self.lease_ms = int(lease_s * 1000)
@@ -146,16 +154,19 @@ class Leases:
 
         Raises:
             StaleAttempt: the turn is somebody else's by now, or the request has ended.
+            Retryable: the record is broken.
         """
         started, number = time.monotonic(), attempt.next_number
         attempt.log.extend(events)
+        request_id = attempt.request_id
         while True:
-            reply = await self._broker.script(
-                "append",
-                [self._keys.request(attempt.request_id), self._keys.events(attempt.request_id)],
-                *(attempt.fence, number),
-                *flatten(attempt.log[number - attempt.first_number :]),
-                *_pairs(fields),
+            reply = await self._appends.send(
+                self._keys.partition(request_id),
+                (self._keys.request(request_id), self._keys.events(request_id)),
+                (
+                    *(attempt.fence, number, 2 * len(fields), *_pairs(fields)),
+                    *flatten(attempt.log[number - attempt.first_number :]),
+                ),
             )
             if reply[0] != b"gap":
                 break
@@ -163,6 +174,8 @@ class Leases:
         APPEND_SECONDS.observe(time.monotonic() - started)
         if reply[0] == b"stale":
             raise StaleAttempt
+        if reply[0] == b"error":
+            raise Retryable
 
     def _rewind(self, attempt: Attempt, number: int) -> int:
         """Redis lost events from `number` on: say again what of them was ours."""

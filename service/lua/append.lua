@@ -1,18 +1,36 @@
--- Append events in the middle of a turn, if the attempt still holds it.
--- KEYS[1] request   hash    the record
--- KEYS[2] events    stream  and channel of its readers
--- ARGV    fence, number of the first event, count, then per event type, data, token ids;
---         then pairs of fields for the record
--- Returns {'ok'} | {'stale'} | {'gap', seq}: Redis has lost events from number `seq` on
-local request, events = unpack(KEYS)
-local count = tonumber(ARGV[3])
-local record = redis.call('HMGET', request, 'fence', 'seq')
-if record[1] ~= ARGV[1] then
-  return {'stale'}
+-- Append events in the middle of turns, each if its attempt still holds it.
+-- KEYS[2n-1] request hash    the record of turn n
+-- KEYS[2n]   events  stream  and channel of its readers
+-- ARGV    per turn: fence, number of the first event, count of items for the record, those (field,
+--         value, ...), count of events, then per event type, data, token ids
+-- Returns per turn {'ok'} | {'stale'} | {'gap', seq}: Redis has lost events from number `seq` on
+--         | {'error'}: this turn's keys are not what they should be
+local function append_turn(request, events, first, num_fields, num_events)
+  local record = redis.call('HMGET', request, 'fence', 'seq')
+  if record[1] ~= ARGV[first] then
+    return {'stale'}
+  end
+  local seq, base = tonumber(record[2]), tonumber(ARGV[first + 1])
+  if seq < base then
+    return {'gap', seq}
+  end
+  append(request, events, base, num_events, first + 4 + num_fields)
+  if num_fields > 0 then
+    redis.call('HSET', request, unpack(ARGV, first + 3, first + 2 + num_fields))
+  end
+  return {'ok'}
 end
-if tonumber(record[2]) < tonumber(ARGV[2]) then
-  return {'gap', tonumber(record[2])}
+
+local replies = {}
+local first = 1
+for turn = 1, #KEYS / 2 do
+  local num_fields = tonumber(ARGV[first + 2])
+  local num_events = tonumber(ARGV[first + 3 + num_fields])
+  -- One turn's broken record must not cost the others their append.
+  local done, reply = pcall(
+    append_turn, KEYS[2 * turn - 1], KEYS[2 * turn], first, num_fields, num_events
+  )
+  replies[turn] = done and reply or {'error'}
+  first = first + 4 + num_fields + 3 * num_events
 end
-append(request, events, tonumber(ARGV[2]), count, 4)
-set_fields(request, 4 + 3 * count)
-return {'ok'}
+return replies

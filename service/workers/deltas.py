@@ -19,20 +19,18 @@ class DeltaWriter:
         index: int,
         text: str,
         token_ids: tuple[int, ...],
-        interval_s: float,
     ) -> None:
         """Prepare; `text` and `token_ids` are what earlier attempts have streamed."""
         self._leases = leases
         self._attempt = attempt
         self._index = index
-        self._interval_s = interval_s
         self.text = text
         self.token_ids = list(token_ids)
         self.started = attempt.open_part is not None
         self._pending_text = ""
         self._pending_ids: list[int] = []
         self._sending: asyncio.Task[None] | None = None
-        self._finishing = asyncio.Event()
+        self._finishing = False
 
     def add(self, text: str, token_ids: tuple[int, ...]) -> None:
         """Take a delta, without waiting.
@@ -53,21 +51,17 @@ class DeltaWriter:
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
-        while self._pending_text and not self._finishing.is_set():
+        while self._pending_text and not self._finishing:
             await self._leases.append(
                 self._attempt,
                 self.rest(),
                 open=self._index,
                 streamed=len(self.token_ids) - len(self._pending_ids),
             )
-            try:
-                await asyncio.wait_for(self._finishing.wait(), self._interval_s)
-            except TimeoutError:
-                continue
 
     async def finish(self) -> None:
         """Wait for the append on its way; what is left is for the turn's commit."""
-        self._finishing.set()
+        self._finishing = True
         if self._sending is not None:
             await self._sending
 

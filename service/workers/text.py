@@ -37,15 +37,12 @@ class TextTurns:
 
     stage: Stage = "text"
 
-    def __init__(
-        self, engine: TextEngine, leases: Leases, broker: Broker, flush_interval_s: float
-    ) -> None:
+    def __init__(self, engine: TextEngine, leases: Leases, broker: Broker) -> None:
         self._engine = engine
         self._leases = leases
         self._broker = broker
         self._blobs = BlobStore(broker)
         self._images = ImageCache(self._blobs)
-        self._flush_interval_s = flush_interval_s
 
     async def start(self) -> None:
         """Start the engine."""
@@ -60,14 +57,7 @@ class TextTurns:
         async with asyncio.timeout(attempt.deadline - time.monotonic()):
             answer = Answer(attempt.status)
             streamed, token_ids = await self._streamed(attempt)
-            writer = DeltaWriter(
-                self._leases,
-                attempt,
-                answer.next_index,
-                streamed,
-                token_ids,
-                self._flush_interval_s,
-            )
+            writer = DeltaWriter(self._leases, attempt, answer.next_index, streamed, token_ids)
             async with aclosing(writer):
                 end = await self._generate(attempt, answer, writer, token_ids)
             await self._commit(attempt, answer, writer, end)
@@ -213,6 +203,12 @@ def main(settings: TextWorkerSettings) -> int:
 def create(settings: TextWorkerSettings, engine: TextEngine) -> Worker:
     """A text worker on `engine`."""
     broker = Broker(settings)
-    leases = Leases(broker, "text", consumer_name(), settings.lease_s, settings.max_deliveries)
-    turns = TextTurns(engine, leases, broker, settings.flush_interval_s)
-    return Worker(settings, broker, leases, turns)
+    leases = Leases(
+        broker,
+        "text",
+        consumer_name(),
+        settings.lease_s,
+        settings.max_deliveries,
+        settings.flush_interval_s,
+    )
+    return Worker(settings, broker, leases, TextTurns(engine, leases, broker))

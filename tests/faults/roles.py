@@ -112,7 +112,7 @@ async def _work(kind: str, speed: Speed) -> int:
     )
     turns: TextTurns | ImageTurns
     if isinstance(settings, TextWorkerSettings):
-        turns = TextTurns(FakeTextEngine(speed), leases, broker, settings.flush_interval_s)
+        turns = TextTurns(FakeTextEngine(speed), leases, broker)
     else:
         turns = ImageTurns(FakeImageEngine(speed), leases, broker, settings.progress_interval_s)
     return await Worker(settings, broker, leases, turns).run()

@@ -75,7 +75,10 @@ async def test_a_cluster_with_several_partitions(cluster_url: str) -> None:
     broker = Broker(RedisSettings(redis_url=cluster_url, num_partitions=4))
     queue, leases = Queue(broker), Leases(broker, "text", "w", 1, 3)
     await queue.create_groups()
-    requests = [Request(content=(TextPart(text="x"),)) for _ in range(12)]
+    # Fixed ids: with random ones, all may fall into partitions that have nothing to trim.
+    requests = [
+        Request(request_id=f"req_{i:032x}", content=(TextPart(text="x"),)) for i in range(12)
+    ]
     for request in requests:
         await queue.admit(request)
     assert len({broker.keys.partition(request.request_id) for request in requests}) > 1
