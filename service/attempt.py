@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.errors import DecodeError
-from service.messages import Event, ImageTask, Request, RequestStatus, TextTask, decode_task
+from service.messages import (
+    Event,
+    ImageTask,
+    Request,
+    RequestStatus,
+    TextTask,
+    choice_of,
+    decode_task,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,11 @@ class Attempt:
     def request_id(self) -> str:
         """Whose turn it is."""
         return self.task.request_id
+
+    @property
+    def choice(self) -> int | None:
+        """Which of several answers to a request this is part of; None if there is only one."""
+        return choice_of(self.request_id)
 
     @property
     def request(self) -> Request:

@@ -10,6 +10,7 @@ Redis Cluster too. `<p>` is the partition, `<s>` the stage:
                                            channel that names requests ended from outside
     mmi:{<p>}:deadlines           zset     request ids of the partition by deadline
     mmi:{<p>}:request:<id>        hash     request, state, turn, attempt, fence, results
+    mmi:{<p>}:request:<id>.<n>    hash     the same of one of several answers (choices) to it
     mmi:{<p>}:events:<id>         stream   events; also the name of the channel that wakes readers
     mmi:{<p>}:blob:<sha256>       string   bytes; partition by hash
     mmi:{<p>}:owned:<owner>:<sha256>  string  the image is of this owner; partition by owner
@@ -38,8 +39,11 @@ class Keyspace:
     num_partitions: int = 1
 
     def partition(self, name: str) -> int:
-        """The partition that `name` (a request id, hash or owner) belongs to."""
-        return zlib.crc32(name.encode()) % self.num_partitions
+        """The partition that `name` (a request id, hash or owner) belongs to.
+
+        A choice lives where its request does.
+        """
+        return zlib.crc32(name.partition(".")[0].encode()) % self.num_partitions
 
     def _key(self, partition: int, *rest: str) -> str:
         return ":".join((f"{self.namespace}:{{{partition}}}", *rest))
@@ -77,8 +81,11 @@ class Keyspace:
         return self._of(request_id, "request")
 
     def events(self, request_id: str) -> str:
-        """Stream of a request's events, and the channel that wakes its readers."""
-        return self._of(request_id, "events")
+        """Stream of a request's events, and the channel that wakes its readers.
+
+        All choices of a request tell theirs there.
+        """
+        return self._of(request_id.partition(".")[0], "events")
 
     def blob(self, sha256: str) -> str:
         """Bytes of that hash."""

@@ -165,7 +165,7 @@ class Leases:
                 (self._keys.request(request_id), self._keys.events(request_id)),
                 (
                     *(attempt.fence, number, 2 * len(fields), *_pairs(fields)),
-                    *flatten(attempt.log[number - attempt.first_number :]),
+                    *flatten(attempt.log[number - attempt.first_number :], attempt.choice),
                 ),
             )
             if reply[0] != b"gap":
@@ -220,7 +220,7 @@ class Leases:
                 *(request_id, GROUP, attempt.delivery.entry_id),
                 *(next_task.encode() if next_task else "", state or "", text_work, image_work),
                 *(settings.request_ttl_s, settings.event_ttl_s),
-                *flatten(attempt.log[number - attempt.first_number :])[1:],
+                *flatten(attempt.log[number - attempt.first_number :], attempt.choice)[1:],
                 *_pairs(fields),
             )
             if reply[0] != b"gap":

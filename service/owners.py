@@ -41,7 +41,7 @@ class Owners:
     async def acquire(
         self, request: Request, limits: OwnerLimits, once: Once | None, retry_s: float
     ) -> str | None:
-        """Take a slot for `request`, or return the request that its idempotency key stands for.
+        """Take a slot for each answer, or return the request that the idempotency key stands for.
 
         Raises:
             RateLimited, TooManyConcurrent: the owner's limits.
@@ -77,6 +77,7 @@ class Owners:
             self._broker.settings.request_ttl_s if once else 0,
             *(limits.max_concurrent, limits.requests_per_minute, limits.burst),
             request.deadline_ms + _SLOT_GRACE_MS,
+            *(one.request_id for one in request.choices or (request,)),
             retry_s=retry_s,
         )
 
@@ -91,8 +92,13 @@ class Owners:
                 freed += 1
         return freed
 
-    async def surrender(self, owner: str, request_id: str, once: Once | None = None) -> None:
-        """Give up a slot, and the idempotency key of a request that was not accepted."""
-        await self._broker.call("ZREM", self._keys.running(owner), request_id)
+    async def surrender(self, owner: str, *request_ids: str) -> None:
+        """Give up slots."""
+        await self._broker.call("ZREM", self._keys.running(owner), *request_ids)
+
+    async def withdraw(self, request: Request, once: Once | None) -> None:
+        """Give up everything of a request that was not accepted."""
+        slots = [one.request_id for one in request.choices or (request,)]
+        await self.surrender(request.owner, *slots)
         if once:
-            await self._broker.call("DEL", self._keys.once(owner, once.key))
+            await self._broker.call("DEL", self._keys.once(request.owner, once.key))

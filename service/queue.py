@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import redis.exceptions
 
@@ -29,6 +30,7 @@ from service.messages import (
     TextTask,
     Usage,
     UsageReport,
+    choice_of,
 )
 from service.metrics import FINISHED, QUEUED_WORK, REQUESTS
 from service.owners import Once, OwnerLimits, Owners
@@ -101,7 +103,7 @@ class Queue:
             request = request.model_copy(update={"request_id": known})
         outcome = await self._admit(request, retry_s)
         if outcome[0] == b"full":
-            await self._owners.surrender(request.owner, request.request_id, None if known else once)
+            await self._owners.withdraw(request, None if known else once)
             REQUESTS.labels("queue_full").inc()
             raise QueueFull(_retry_after_s(float(outcome[2]), float(outcome[3])))
         if self._broker.settings.wait_aof:
@@ -113,7 +115,6 @@ class Queue:
         keys, settings, request_id = self._keys, self._broker.settings, request.request_id
         partition = keys.partition(request_id)
         share = (settings.batch_share if request.priority == "batch" else 1) / keys.num_partitions
-        task = TextTask(request_id=request_id, turn=0, traceparent=request.traceparent)
         return await self._broker.script(
             "admit",
             [
@@ -122,13 +123,15 @@ class Queue:
                 keys.tasks("text", request.priority, partition),
                 keys.load(partition),
                 keys.deadlines(partition),
+                *(keys.request(choice.request_id) for choice in request.choices),
             ],
-            *(request_id, request.encode(), request.owner, task.encode(), request.deadline_ms),
+            *(request_id, request.encode(), request.owner, request.deadline_ms),
             request.deadline_ms // 1000 + settings.request_ttl_s,
             *(request.text_work, request.image_work),
             int(settings.max_text_work * share),
             int(settings.max_image_work * share),
             int(settings.max_active_requests * share),
+            *(item for one in request.choices or (request,) for item in _opening(one)),
             retry_s=retry_s,
         )
 
@@ -141,7 +144,12 @@ class Queue:
         reply = await self._broker.call("HGETALL", self._keys.request(request_id))
         if not reply:
             raise RequestNotFound
-        return parse_status(fields_of(reply))
+        fields = fields_of(reply)
+        status = parse_status(fields)
+        if "choices" in fields:
+            ids = (f"{request_id}.{number}" for number in range(int(fields["choices"])))
+            status = status.with_choices(tuple([await self.status(one) for one in ids]))
+        return status
 
     async def cancel(self, request_id: str) -> State:
         """End a request as cancelled, queued or running; returns the state that it is in then.
@@ -149,7 +157,13 @@ class Queue:
         Raises:
             RequestNotFound: there is no such request (any more).
         """
-        return await self.end(request_id, "cancelled", ResponseCancelled())
+        count = await self._broker.call("HGET", self._keys.request(request_id), "choices")
+        if not count:
+            return await self.end(request_id, "cancelled", ResponseCancelled())
+        for number in range(int(count)):
+            await self.end(f"{request_id}.{number}", "cancelled", ResponseCancelled())
+        state = await self._broker.call("HGET", self._keys.request(request_id), "state")
+        return cast(State, state.decode())
 
     async def fail(self, request_id: str, error: ServiceError, fence: str = "") -> State:
         """End a request as failed; with `fence`, only if that attempt still holds it."""
@@ -195,7 +209,7 @@ class Queue:
                 keys.deadlines(partition),
             ],
             *(request_id, state, fence, settings.request_ttl_s, settings.event_ttl_s),
-            *flatten([(event, "") for event in (bill, *events)]),
+            *flatten([(event, "") for event in (bill, *events)], choice_of(request_id)),
             *(item for pair in fields.items() for item in pair),
         )
         if reply[0] == b"missing":
@@ -245,6 +259,12 @@ class Queue:
                 waiting += int(fields["lag"] or 0)
                 running += int(fields["pending"])
         return waiting, running
+
+
+def _opening(request: Request) -> tuple[str, str, str]:
+    """What `admit` needs of a request or choice: its id, the document, its first task."""
+    task = TextTask(request_id=request.request_id, turn=0, traceparent=request.traceparent)
+    return request.request_id, request.encode(), task.encode()
 
 
 def _retry_after_s(excess: float, drained_per_s: float) -> float:

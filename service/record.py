@@ -78,9 +78,16 @@ def stored_event(
     )
 
 
-def flatten(events: Sequence[tuple[Event, str]]) -> list[str | int]:
-    """Events as the scripts take them: their count, then type, data and token ids of each."""
+def flatten(events: Sequence[tuple[Event, str]], choice: int | None = None) -> list[str | int]:
+    """Events as the scripts take them: their count, then type, data and token ids of each.
+
+    The events of a choice name it; what would end or begin a response ends or begins the choice.
+    """
     flat: list[str | int] = [len(events)]
     for event, token_ids in events:
-        flat += (event.type, event.model_dump_json(exclude={"type"}), token_ids)
+        kind, data = event.type, event.model_dump_json(exclude={"type"})
+        if choice is not None:
+            kind = kind.replace("response.", "choice.")
+            data = f'{{"choice":{choice}' + ("}" if data == "{}" else f",{data[1:]}")
+        flat += (kind, data, token_ids)
     return flat

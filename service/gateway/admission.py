@@ -93,13 +93,16 @@ class Admissions:
         envelope = envelope.checked()
         if document.model not in (None, self._defaults.model):
             raise Problem("model_not_found", param="model")
-        content = await self._content(document, uploads, caller.owner)
-        request = self._request(document, content, caller.owner, envelope)
         default = self._defaults.owner_limits
         limits = OwnerLimits(
             max_concurrent=caller.concurrent_requests or default.max_concurrent,
             requests_per_minute=caller.requests_per_minute or default.requests_per_minute,
         )
+        most = min(self._limits.choices, limits.max_concurrent or self._limits.choices)
+        if document.n > most:
+            raise Problem("too_many_choices", param="n", limit=most)
+        content = await self._content(document, uploads, caller.owner)
+        request = self._request(document, content, caller.owner, envelope)
         key = envelope.idempotency_key
         once = Once(key, envelope.fingerprint) if key else None
         admission = await self._queue.admit(request, limits, once)
@@ -191,6 +194,7 @@ class Admissions:
                 **image.model_dump(exclude={"seed", "return_"}), seed=seed, returns=image.return_
             ),
             limits=messages.Limits(max_tokens=document.max_tokens, max_images=document.max_images),
+            n=document.n,
             priority=document.priority,
             deadline_ms=document.deadline_ms or self._defaults.deadline_ms,
             stream=document.stream,

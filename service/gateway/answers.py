@@ -7,7 +7,7 @@ from typing import Any
 
 from service.errors import BlobNotFound
 from service.gateway.images import ImageLibrary
-from service.gateway.schemas import GenerateResponse, OutputImage, OutputText, Usage
+from service.gateway.schemas import Choice, GenerateResponse, OutputImage, OutputText, Usage
 from service.messages import ImageResult, Request, RequestStatus, StoredEvent
 
 _WITH_PICTURE = frozenset({"image.preview", "image.done"})
@@ -45,24 +45,34 @@ class Answers:
         return {"url": image_url(sha256)}
 
     async def document(self, status: RequestStatus) -> GenerateResponse:
-        """The whole answer, as far as it is finished."""
+        """The whole answer, or all of them, as far as they are finished."""
+        choices = [
+            Choice(choice=number, **await self._outcome(choice))
+            for number, choice in enumerate(status.choices)
+        ]
+        return GenerateResponse(
+            id=status.request.request_id,
+            created_at=status.created_ms / 1000,
+            model=self._model,
+            choices=choices or None,
+            **await self._outcome(status),
+        )
+
+    async def _outcome(self, status: RequestStatus) -> dict[str, Any]:
+        """The fields of an `Outcome`."""
         content: list[OutputText | OutputImage] = []
         for result in status.results:
             if isinstance(result, ImageResult):
                 content.append(await self._image(result, status.request))
             else:
                 content.append(OutputText(text=result.text))
-        usage = status.usage
-        return GenerateResponse(
-            id=status.request.request_id,
-            status="in_progress" if status.state == "running" else status.state,
-            reason=status.reason,
-            created_at=status.created_ms / 1000,
-            model=self._model,
-            content=content,
-            usage=Usage(**usage.model_dump()),
-            error=status.error.model_dump() if status.error else None,
-        )
+        return {
+            "status": "in_progress" if status.state == "running" else status.state,
+            "reason": status.reason,
+            "content": content,
+            "usage": Usage(**status.usage.model_dump()),
+            "error": status.error.model_dump() if status.error else None,
+        }
 
     async def _image(self, result: ImageResult, request: Request) -> OutputImage:
         inline = request.image.returns == "b64"

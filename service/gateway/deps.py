@@ -29,6 +29,7 @@ def limits_of(settings: GatewaySettings) -> Limits:
         bodies_bytes=max(settings.max_bodies_bytes, settings.max_body_bytes),
         text_characters=settings.max_text_characters,
         images=settings.max_images_in,
+        choices=settings.max_choices,
         image_pixels=settings.max_image_pixels,
         images_pixels=settings.max_images_pixels,
     )

@@ -14,6 +14,7 @@ class Limits:
     body_seconds: float = 60.0
     text_characters: int = 100_000
     images: int = 16
+    choices: int = 4
     image_bytes: int = 20 * 2**20
     image_pixels: int = 25_000_000
     images_pixels: int = 64_000_000

@@ -40,6 +40,7 @@ TABLE: dict[str, Row] = {
     "invalid_value": Row(422, "{param}: {reason}."),
     "unknown_upload": Row(422, "{param} names a file that the form does not hold."),
     "unused_upload": Row(422, "No content part names the uploaded file {param}."),
+    "too_many_choices": Row(422, "{param} is more than the {limit} answers that are allowed here."),
     "text_too_long": Row(413, "All text together is longer than {limit} characters."),
     # Images
     "invalid_base64": Row(422, "{param} is not base64 (nor a data: URL with base64)."),

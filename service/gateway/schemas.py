@@ -96,6 +96,9 @@ class GenerateRequest(Sampling):
         default=["text", "image"], min_length=1, max_length=2
     )
     max_images: int = Field(default=4, ge=0, le=16)
+    n: int = Field(
+        default=1, ge=1, le=16, description="Independent answers; the server may allow fewer."
+    )
     image: ImageOptions = Field(default_factory=lambda: ImageOptions.model_validate({}))
     stream: bool = Field(default=False, description="Answer with server-sent events.")
     background: bool = Field(
@@ -166,15 +169,27 @@ class Usage(BaseModel):
     image_steps: int = 0
 
 
-class GenerateResponse(BaseModel):
-    """A whole answer: the parts in the order in which the model produced them."""
+class Outcome(BaseModel):
+    """An answer, as far as it is finished: the parts in the order in which they were produced."""
 
-    id: str
-    object: Literal["response"] = "response"
     status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     reason: str | None = None
-    created_at: float
-    model: str
     content: list[OutputText | OutputImage]
     usage: Usage | None = None
     error: dict[str, Any] | None = None
+
+
+class Choice(Outcome):
+    """One of several answers to a request."""
+
+    choice: int
+
+
+class GenerateResponse(Outcome):
+    """The answer to a request; several answers are in `choices`, and `content` is empty then."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: float
+    model: str
+    choices: list[Choice] | None = Field(default=None, exclude_if=lambda value: value is None)

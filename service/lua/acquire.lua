@@ -1,9 +1,10 @@
 -- Hold an owner to its limits, and find the request that an idempotency key stands for.
 -- KEYS[1] owner     hash    token bucket: tokens, at
--- KEYS[2] running   zset    request ids in progress by expiry in ms
+-- KEYS[2] running   zset    ids in progress (of requests, or of their choices) by expiry in ms
 -- KEYS[3] once      string  request id and fingerprint of the body
 -- ARGV    request id, fingerprint, time to live of the idempotency key in s (0: there is none),
---         most concurrent (0: any), requests per minute (0: any), burst, ms until the slot expires
+--         most concurrent (0: any), requests per minute (0: any), burst, ms until a slot expires,
+--         then the ids that take a slot each
 -- Returns {'ok'} | {'exists', request id} | {'conflict'} | {'rate', ms to wait}
 --         | {'concurrent', request id, ...}
 local bucket, running, once = unpack(KEYS)
@@ -20,7 +21,8 @@ if ARGV[3] ~= '0' then
 end
 redis.call('ZREMRANGEBYSCORE', running, '-inf', now)
 local most = tonumber(ARGV[4])
-if most > 0 and redis.call('ZCARD', running) >= most then
+local count = #ARGV - 7
+if most > 0 and redis.call('ZCARD', running) + count > most then
   return {'concurrent', unpack(redis.call('ZRANGE', running, 0, 99))}
 end
 local per_minute, burst = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -28,13 +30,16 @@ if per_minute > 0 then
   local known = redis.call('HMGET', bucket, 'tokens', 'at')
   local tokens = tonumber(known[1] or burst)
   tokens = math.min(burst, tokens + (now - tonumber(known[2] or now)) * per_minute / 60000)
-  if tokens < 1 then
-    return {'rate', math.ceil((1 - tokens) * 60000 / per_minute)}
+  local price = math.min(count, burst)
+  if tokens < price then
+    return {'rate', math.ceil((price - tokens) * 60000 / per_minute)}
   end
-  redis.call('HSET', bucket, 'tokens', tostring(tokens - 1), 'at', now)
+  redis.call('HSET', bucket, 'tokens', tostring(tokens - price), 'at', now)
   redis.call('EXPIRE', bucket, 3600)
 end
-redis.call('ZADD', running, now + ARGV[7], ARGV[1])
+for i = 8, #ARGV do
+  redis.call('ZADD', running, now + ARGV[7], ARGV[i])
+end
 redis.call('PEXPIRE', running, ARGV[7], 'NX')
 redis.call('PEXPIRE', running, ARGV[7], 'GT')
 if ARGV[3] ~= '0' then

@@ -10,6 +10,12 @@
 --   created, deadline, finished   milliseconds, clock of Redis
 --   text_left, image_left         reserved work that is still to be given back
 --   part:<i>, usage, open, streamed, progress, previews   set by workers, opaque here
+-- A request for several answers is a group: it has no turns, its choices have (each a record of the
+-- same form, with `group`, the key of the group's record). Its record has besides
+--   choices           how many
+--   seq               the number of events of all choices, which share one stream
+--   ended:<state>     how many choices have ended so; first:reason, first:error  of those that tell
+--   bill:<name>       the usage of the choices that have ended
 
 local TERMINAL = {completed = true, incomplete = true, failed = true, cancelled = true}
 local DRAIN_WINDOW_MS = 60000
@@ -19,20 +25,38 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Add what a choice has cost to the bill of its group.
+local function bill(group, usage)
+  for name, amount in pairs(cjson.decode(usage)) do
+    if name ~= 'choice' then
+      redis.call('HINCRBY', group, 'bill:' .. name, amount)
+    end
+  end
+end
+
 -- Append events (triples of type, data, tokens from ARGV[first] on) and wake the readers.
 -- `base` is the number that the writer gave to its first event; those already there are skipped.
+-- Readers see the writer's numbers, or those of its group.
 local function append(request, events, base, count, first)
-  local seq = tonumber(redis.call('HGET', request, 'seq') or '0')
+  local record = redis.call('HMGET', request, 'seq', 'group')
+  local seq, group = tonumber(record[1] or '0'), record[2]
   local appended = {}
   local id = nil
   for i = seq - base, count - 1 do
     local at = first + 3 * i
-    local entry = {'n', seq, 't', ARGV[at], 'd', ARGV[at + 1]}
+    local number = seq
+    if group then
+      number = redis.call('HINCRBY', group, 'seq', 1) - 1
+      if ARGV[at] == 'usage' then
+        bill(group, ARGV[at + 1])
+      end
+    end
+    local entry = {'n', number, 't', ARGV[at], 'd', ARGV[at + 1]}
     if ARGV[at + 2] ~= '' then
       entry[7], entry[8] = 'k', ARGV[at + 2]
     end
     id = redis.call('XADD', events, '*', unpack(entry))
-    appended[#appended + 1] = {id, seq, ARGV[at], ARGV[at + 1]}
+    appended[#appended + 1] = {id, number, ARGV[at], ARGV[at + 1]}
     seq = seq + 1
   end
   if id then
@@ -42,6 +66,7 @@ local function append(request, events, base, count, first)
   return id, seq
 end
 
+-- Set the pairs of fields that ARGV ends with, from `first` on.
 local function set_fields(request, first)
   if ARGV[first] then
     redis.call('HSET', request, unpack(ARGV, first))
@@ -64,6 +89,66 @@ local function give_back(request, load, stage, work)
   redis.call('HSET', load, stage .. ':rate', tostring(rate), stage .. ':at', now)
 end
 
+-- The last events of a group: the bill, and how it ended. Returns its reason and error, if any.
+local function last_events(group, state)
+  local usage, fields = {}, redis.call('HGETALL', group)
+  for i = 1, #fields, 2 do
+    local name = fields[i]:match('^bill:(.*)$')
+    if name then
+      usage[#usage + 1] = '"' .. name .. '":' .. fields[i + 1]
+    end
+  end
+  local told = {{'usage', '{' .. table.concat(usage, ',') .. '}'}}
+  local first = redis.call('HMGET', group, 'first:reason', 'first:error')
+  local data = '{}'
+  if state == 'incomplete' then
+    data = '{"reason":"' .. (first[1] or 'choice_failed') .. '"}'
+    redis.call('HSET', group, 'reason', first[1] or 'choice_failed')
+  elseif state == 'failed' then
+    data = '{"error":' .. first[2] .. '}'
+    redis.call('HSET', group, 'error', first[2])
+    told[2] = {'error', data}
+  end
+  told[#told + 1] = {'response.' .. state, data}
+  return told
+end
+
+-- Count a choice as ended; the last one ends its group, in the state that all together make.
+local function end_choice(group, request, events, state, request_ttl, event_ttl)
+  local told = redis.call('HMGET', request, 'reason', 'error')
+  for i, name in ipairs({'reason', 'error'}) do
+    if told[i] then
+      redis.call('HSETNX', group, 'first:' .. name, told[i])
+    end
+  end
+  redis.call('HINCRBY', group, 'ended:' .. state, 1)
+  local choices = tonumber(redis.call('HGET', group, 'choices'))
+  local ended, total = {}, 0
+  for name in pairs(TERMINAL) do
+    ended[name] = tonumber(redis.call('HGET', group, 'ended:' .. name) or '0')
+    total = total + ended[name]
+  end
+  if total < choices then
+    return
+  end
+  local whole = 'incomplete'
+  if ended.cancelled > 0 then
+    whole = 'cancelled'
+  elseif ended.completed == choices or ended.failed == choices then
+    whole = state
+  end
+  local appended = {}
+  for _, event in ipairs(last_events(group, whole)) do
+    local number = redis.call('HINCRBY', group, 'seq', 1) - 1
+    local id = redis.call('XADD', events, '*', 'n', number, 't', event[1], 'd', event[2])
+    appended[#appended + 1] = {id, number, event[1], event[2]}
+  end
+  redis.call('PUBLISH', events, cjson.encode(appended))
+  redis.call('HSET', group, 'state', whole, 'finished', now_ms())
+  redis.call('EXPIRE', group, request_ttl)
+  redis.call('EXPIRE', events, event_ttl)
+end
+
 -- End the request: free what it holds, let its record and events expire.
 local function finish(request, events, load, deadlines, request_id, state, request_ttl, event_ttl)
   redis.call('HSET', request, 'state', state, 'fence', '', 'finished', now_ms())
@@ -72,6 +157,11 @@ local function finish(request, events, load, deadlines, request_id, state, reque
   give_back(request, load, 'text', math.huge)
   give_back(request, load, 'image', math.huge)
   redis.call('EXPIRE', request, request_ttl)
-  redis.call('EXPIRE', events, event_ttl)
+  local group = redis.call('HGET', request, 'group')
+  if group then
+    end_choice(group, request, events, state, request_ttl, event_ttl)
+  else
+    redis.call('EXPIRE', events, event_ttl)
+  end
 end
 

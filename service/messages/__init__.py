@@ -33,6 +33,7 @@ from service.messages.request import (
     Request,
     Sampling,
     TextPart,
+    choice_of,
     new_request_id,
 )
 from service.messages.result import (
@@ -90,6 +91,7 @@ __all__ = [
     "TextTask",
     "Usage",
     "UsageReport",
+    "choice_of",
     "decode_result",
     "decode_task",
     "new_request_id",

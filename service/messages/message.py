@@ -11,7 +11,7 @@ from service.errors import DecodeError
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Modality = Literal["text", "image"]
 Stage = Literal["text", "image"]
-Reason = Literal["max_tokens", "max_images", "context_length", "deadline"]
+Reason = Literal["max_tokens", "max_images", "context_length", "deadline", "choice_failed"]
 
 
 class Message(BaseModel):

@@ -66,25 +66,39 @@ class Limits(Message):
     max_images: int = Field(default=4, ge=0)
 
 
+# Far from the seeds of neighbouring turns and pictures, which differ by one.
+_CHOICE_STRIDE = 1_000_003
+
+
 def new_request_id() -> str:
     """A request id that nobody can guess."""
     return f"req_{uuid.uuid4().hex}"
+
+
+def choice_of(request_id: str) -> int | None:
+    """Which choice of its request this id names; None for a request as a whole."""
+    number = request_id.partition(".")[2]
+    return int(number) if number else None
 
 
 class Request(Message):
     """An accepted request; written once, never changed.
 
     `deadline_ms` counts from acceptance, by the clock of Redis: clocks of hosts do not matter.
+    A request for `n` answers runs as `n` requests for one, its choices.
     """
 
     version: Literal[1] = 1
-    request_id: str = Field(default_factory=new_request_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    request_id: str = Field(
+        default_factory=new_request_id, pattern=r"^[A-Za-z0-9_-]{1,60}(\.[0-9]{1,3})?$"
+    )
     owner: str = "anonymous"
     content: tuple[ContentPart, ...] = Field(min_length=1)
     output_modalities: tuple[Modality, ...] = ("text", "image")
     sampling: Sampling = Sampling()
     image: ImageParameters = ImageParameters()
     limits: Limits = Limits()
+    n: int = Field(default=1, ge=1, le=1000)
     priority: Priority = "interactive"
     deadline_ms: int = Field(default=600_000, ge=1)
     stream: bool = True
@@ -93,14 +107,36 @@ class Request(Message):
     traceparent: str | None = None
 
     @property
+    def choices(self) -> tuple[Request, ...]:
+        """The requests that make its answers, each with seeds of its own; none if `n` is 1.
+
+        The first choice has the request's own seeds, so it is the answer that `n` = 1 would have.
+        """
+        return tuple(self._choice(number) for number in range(self.n)) if self.n > 1 else ()
+
+    def _choice(self, number: int) -> Request:
+        offset, seed = number * _CHOICE_STRIDE, self.sampling.seed
+        if seed is not None:
+            seed = (seed + offset) % 2**63
+        image_seed = (self.image.seed + offset) % 2**32
+        return self.model_copy(
+            update={
+                "request_id": f"{self.request_id}.{number}",
+                "n": 1,
+                "sampling": self.sampling.model_copy(update={"seed": seed}),
+                "image": self.image.model_copy(update={"seed": image_seed}),
+            }
+        )
+
+    @property
     def text_work(self) -> int:
-        """Tokens that this request may cost the text stage: the queue's unit there."""
+        """Tokens that one answer may cost the text stage: the queue's unit there."""
         characters = sum(len(part.text) for part in self.content if part.type == "text")
         return self.limits.max_tokens + characters // 64 + 1
 
     @property
     def image_work(self) -> int:
-        """Denoising steps that this request may cost the image stage."""
+        """Denoising steps that one answer may cost the image stage."""
         if "image" not in self.output_modalities:
             return 0
         return self.limits.max_images * self.image.steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -58,6 +60,14 @@ class Usage(Message):
     output_tokens: int = 0
     images: int = 0
     image_steps: int = 0
+
+    @classmethod
+    def total(cls, usages: Iterable[Usage]) -> Usage:
+        """All of them together."""
+        total: Counter[str] = Counter()
+        for usage in usages:
+            total.update(usage.model_dump())
+        return cls(**total)
 
 
 class ErrorBody(Message):

@@ -29,8 +29,17 @@ class RequestStatus(BaseModel):
     usage: Usage = Usage()
     reason: Reason | None = None
     error: ErrorBody | None = None
+    choices: tuple[RequestStatus, ...] = ()
 
     @property
     def terminal(self) -> bool:
         """Whether the request has ended."""
         return self.state in TERMINAL_STATES
+
+    def with_choices(self, choices: tuple[RequestStatus, ...]) -> RequestStatus:
+        """This status of a request for several answers, completed by theirs."""
+        state = self.state
+        if not self.terminal and any(choice.state != "queued" for choice in choices):
+            state = "running"
+        usage = Usage.total(choice.usage for choice in choices)
+        return self.model_copy(update={"choices": choices, "state": state, "usage": usage})

@@ -110,8 +110,11 @@ class TextTurns:
             return "", ()
         while events := await read_events(self._broker, attempt.request_id, cursor):
             for event in events:
-                if event.type == "text.delta":
-                    text += event.data["text"]
+                if event.type != "text.delta":
+                    continue
+                data = event.data
+                if data.get("choice") == attempt.choice:
+                    text += data["text"]
                     token_ids += event.token_ids
             cursor = events[-1].id
         return text, tuple(token_ids)

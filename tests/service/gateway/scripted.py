@@ -100,7 +100,7 @@ class ScriptedWorkers:
         text_leases = Leases(broker, "text", "scripted", 15, 5)
         image_leases = Leases(broker, "image", "scripted", 15, 5)
         self._stages = (
-            (text_leases, TextTurns(self.text, text_leases, broker, 0.0)),
+            (text_leases, TextTurns(self.text, text_leases, broker)),
             (image_leases, ImageTurns(self.images, image_leases, broker, 0.0)),
         )
         self._queue = Queue(broker)
