@@ -46,7 +46,8 @@ class TextSampling:
     """Sampling parameters of a text turn, with vLLM's names.
 
     `images` says whether the turn may end by beginning an image: `allow`, `forbid`, or `force`
-    (begin one at once, without sampling any text).
+    (begin one at once, without sampling any text). `logprobs` is how many of the most probable
+    tokens to report at each position; None reports nothing, 0 the sampled token alone.
     """
 
     max_tokens: int = 256
@@ -61,14 +62,28 @@ class TextSampling:
     seed: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     images: Literal["allow", "forbid", "force"] = "allow"
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A sampled token's natural log-probability, and the most probable tokens at its position.
+
+    They are the model's own: before temperature, penalties, biases and truncation.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """Newly generated text; `token_ids` are the ids behind it."""
+    """Newly generated text; `token_ids` are the ids behind it, `scores` theirs if asked for."""
 
     text: str
     token_ids: tuple[int, ...]
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from model.engine.text_prompt import (
     engine_input,
     extraction_params,
 )
+from model.engine.text_scores import TokenScores
 from model.engine.text_statistics import TextStatistics
 from model.engine.text_turn import Turn
 from model.processor import Processor
@@ -52,6 +53,7 @@ class VllmTextEngine:
         self.config = store.load_config(options.checkpoint)
         self.tokenizer = store.load_tokenizer(options.checkpoint)
         self.max_len = longest_sequence(options, self.config)
+        self.scores = TokenScores(self.tokenizer.backend_tokenizer)
         self.statistics = TextStatistics()
         self.prompts = PromptBuilder(
             self.config, Processor(self.config, self.tokenizer), self.max_len

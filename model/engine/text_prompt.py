@@ -135,6 +135,7 @@ def sampling_params(
         frequency_penalty=sampling.frequency_penalty,
         seed=seed if seed is None or not resume else (seed + 7919 * len(resume)) % (1 << 63),
         logit_bias=bias,
+        logprobs=sampling.logprobs,
         stop_token_ids=[special.eos_token_id, special.soi_token_id],
         ignore_eos=True,
         detokenize=False,

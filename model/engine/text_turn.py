@@ -7,9 +7,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from vllm.outputs import RequestOutput
 
 from model.engine.detokenizer import Detokenizer
-from model.engine.protocol import TextDelta, TextEnd, TextSampling
+from model.engine.protocol import TextDelta, TextEnd, TextSampling, TokenScore
 from model.engine.text_prompt import TurnPrompt, sampling_params
 
 if TYPE_CHECKING:
@@ -82,9 +83,16 @@ class Turn:
                 if output.finished and not self.text.stopped:
                     text += self.text.flush()
                 if used:
-                    yield TextDelta(text, tuple(new[:used]))
+                    yield TextDelta(text, tuple(new[:used]), self._scores(output, new[:used]))
                 if self.text.stopped:
                     return
+
+    def _scores(self, output: RequestOutput, token_ids: list[int]) -> tuple[TokenScore, ...]:
+        """The log-probabilities of new tokens, if they were asked for."""
+        num_top, reported = self.sampling.logprobs, output.outputs[0].logprobs
+        if num_top is None or reported is None:
+            return ()
+        return self.engine.scores.read(token_ids, reported[: len(token_ids)], num_top)
 
     async def _end_with_image(self) -> TextEnd:
         """Turn the context, which ends with begin-of-image, into image tokens."""

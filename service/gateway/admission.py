@@ -188,11 +188,13 @@ class Admissions:
                 frequency_penalty=document.frequency_penalty,
                 stop=tuple(document.stop),
                 seed=document.seed,
+                logprobs=document.logprobs,
                 logit_bias={int(token): bias for token, bias in document.logit_bias.items()},
             ),
             image=messages.ImageParameters(
                 **image.model_dump(exclude={"seed", "return_"}), seed=seed, returns=image.return_
             ),
+            draw_now=document.draw_now,
             limits=messages.Limits(max_tokens=document.max_tokens, max_images=document.max_images),
             n=document.n,
             priority=document.priority,

@@ -65,7 +65,8 @@ class Answers:
             if isinstance(result, ImageResult):
                 content.append(await self._image(result, status.request))
             else:
-                content.append(OutputText(text=result.text))
+                scores = result.model_dump()["logprobs"]
+                content.append(OutputText(text=result.text, logprobs=scores))
         return {
             "status": "in_progress" if status.state == "running" else status.state,
             "reason": status.reason,

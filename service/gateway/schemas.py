@@ -85,6 +85,12 @@ class Sampling(Schema):
         Annotated[float, Field(ge=-100.0, le=100.0)],
     ] = Field(default_factory=dict, max_length=300)
     seed: Seed | None = None
+    logprobs: int | None = Field(
+        default=None,
+        ge=0,
+        le=5,
+        description="Log-probabilities of the text: of so many alternatives at each token.",
+    )
 
 
 class GenerateRequest(Sampling):
@@ -96,6 +102,7 @@ class GenerateRequest(Sampling):
         default=["text", "image"], min_length=1, max_length=2
     )
     max_images: int = Field(default=4, ge=0, le=16)
+    draw_now: bool = Field(default=False, description="Begin the answer with a picture.")
     n: int = Field(
         default=1, ge=1, le=16, description="Independent answers; the server may allow fewer."
     )
@@ -117,6 +124,8 @@ class GenerateRequest(Sampling):
             raise ValueError("stream_background")
         if "text" not in self.output_modalities and self.max_images == 0:
             raise ValueError("no_output")
+        if self.draw_now and ("image" not in self.output_modalities or self.max_images == 0):
+            raise ValueError("draw_now")
         if self.min_tokens > self.max_tokens:
             raise ValueError("min_tokens")
         return self
@@ -139,11 +148,20 @@ class ErrorDocument(BaseModel):
     error: ErrorBody
 
 
+class TokenScore(BaseModel):
+    """A token's natural log-probability, and the most probable tokens at its position."""
+
+    token: str
+    logprob: float
+    top: list[tuple[str, float]] = []
+
+
 class OutputText(BaseModel):
-    """A text part of an answer."""
+    """A text part of an answer; with `logprobs`, if the request asked for them."""
 
     type: Literal["text"] = "text"
     text: str
+    logprobs: list[TokenScore] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class OutputImage(BaseModel):

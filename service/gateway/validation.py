@@ -43,6 +43,7 @@ _MODEL_RULES: dict[str, tuple[str, str]] = {
     "one_source": ("", "needs exactly one of b64, url, upload, sha256"),
     "stream_background": ("background", "cannot be combined with stream"),
     "no_output": ("max_images", "must be at least 1 when only images are wanted"),
+    "draw_now": ("draw_now", "needs images in output_modalities and max_images of at least 1"),
     "min_tokens": ("min_tokens", "must not be above max_tokens"),
 }
 

@@ -42,6 +42,7 @@ from service.messages.result import (
     Picture,
     Result,
     TextResult,
+    TokenScore,
     Usage,
     decode_result,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "TextPart",
     "TextResult",
     "TextTask",
+    "TokenScore",
     "Usage",
     "UsageReport",
     "choice_of",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.messages.message import Message, Modality, Reason, Sha256
-from service.messages.result import ErrorBody, Picture, Usage
+from service.messages.result import ErrorBody, Picture, TokenScore, Usage
 
 
 class Event(Message):
@@ -47,6 +47,7 @@ class TextDelta(Event):
     type: Literal["text.delta"] = "text.delta"
     index: int
     text: str
+    logprobs: tuple[TokenScore, ...] | None = Field(default=None, exclude_if=lambda v: v is None)
 
 
 class ImageProgress(Event):

@@ -42,6 +42,7 @@ class Sampling(Message):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logit_bias: dict[int, float] = Field(default_factory=dict)
+    logprobs: int | None = Field(default=None, ge=0)
 
 
 class ImageParameters(Message):
@@ -97,6 +98,7 @@ class Request(Message):
     output_modalities: tuple[Modality, ...] = ("text", "image")
     sampling: Sampling = Sampling()
     image: ImageParameters = ImageParameters()
+    draw_now: bool = False
     limits: Limits = Limits()
     n: int = Field(default=1, ge=1, le=1000)
     priority: Priority = "interactive"

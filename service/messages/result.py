@@ -12,12 +12,21 @@ from service.errors import DecodeError
 from service.messages.message import Message, Sha256
 
 
+class TokenScore(Message):
+    """A token's log-probability, and those of the most probable tokens at its position."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
 class TextResult(Message):
     """A finished text part, with the exact ids that were sampled."""
 
     type: Literal["text"] = "text"
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenScore, ...] | None = None
 
 
 class Picture(Message):

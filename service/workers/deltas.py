@@ -3,60 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from service.attempt import Attempt
 from service.leases import Leases
-from service.messages import Event, PartStart, TextDelta
+from service.messages import Event, PartStart, TextDelta, TokenScore
+
+
+@dataclass
+class Said:
+    """Text, the ids behind it, and (if asked for) their scores."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)
+
+    def add(self, text: str, token_ids: Sequence[int], scores: Sequence[TokenScore] = ()) -> None:
+        """Go on."""
+        self.text += text
+        self.token_ids += token_ids
+        self.scores += scores
 
 
 class DeltaWriter:
     """Collects tokens while an append is on its way; what has collected goes with the next one."""
 
-    def __init__(
-        self,
-        leases: Leases,
-        attempt: Attempt,
-        index: int,
-        text: str,
-        token_ids: tuple[int, ...],
-    ) -> None:
-        """Prepare; `text` and `token_ids` are what earlier attempts have streamed."""
+    def __init__(self, leases: Leases, attempt: Attempt, index: int, said: Said) -> None:
+        """Prepare; `said` is what earlier attempts have streamed."""
         self._leases = leases
         self._attempt = attempt
         self._index = index
-        self.text = text
-        self.token_ids = list(token_ids)
+        self.said = said
         self.started = attempt.open_part is not None
-        self._pending_text = ""
-        self._pending_ids: list[int] = []
+        self._pending = Said()
         self._sending: asyncio.Task[None] | None = None
         self._finishing = False
 
-    def add(self, text: str, token_ids: tuple[int, ...]) -> None:
+    def add(self, text: str, token_ids: Sequence[int], scores: Sequence[TokenScore] = ()) -> None:
         """Take a delta, without waiting.
 
         Raises:
             StaleAttempt: the turn is somebody else's by now, or the request has ended.
             ConnectionLost: Redis stayed away for too long.
         """
-        self.text += text
-        self.token_ids += token_ids
-        self._pending_text += text
-        self._pending_ids += token_ids
+        self.said.add(text, token_ids, scores)
+        self._pending.add(text, token_ids, scores)
         if self._sending is not None and self._sending.done():
             self._sending.result()
             self._sending = None
         # Ids without text wait for the text that they are part of.
-        if self._sending is None and self._pending_text:
+        if self._sending is None and self._pending.text:
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
-        while self._pending_text and not self._finishing:
+        while self._pending.text and not self._finishing:
             await self._leases.append(
                 self._attempt,
                 self.rest(),
                 open=self._index,
-                streamed=len(self.token_ids) - len(self._pending_ids),
+                streamed=len(self.said.token_ids) - len(self._pending.token_ids),
             )
 
     async def finish(self) -> None:
@@ -73,12 +79,15 @@ class DeltaWriter:
 
     def rest(self) -> list[tuple[Event, str]]:
         """The events of what has collected, which counts as sent from here on."""
-        if not self._pending_text:
+        new = self._pending
+        if not new.text and not (self.started and new.scores):
             return []
-        delta = TextDelta(index=self._index, text=self._pending_text)
-        events: list[tuple[Event, str]] = [(delta, ",".join(map(str, self._pending_ids)))]
+        delta = TextDelta(
+            index=self._index, text=new.text, logprobs=tuple(new.scores) if new.scores else None
+        )
+        events: list[tuple[Event, str]] = [(delta, ",".join(map(str, new.token_ids)))]
         if not self.started:
             events.insert(0, (PartStart(index=self._index, kind="text"), ""))
             self.started = True
-        self._pending_text, self._pending_ids = "", []
+        self._pending = Said()
         return events

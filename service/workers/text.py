@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import safetensors.torch
 
+from model.engine import protocol
 from model.engine.protocol import (
     Segment,
     TextEnd,
@@ -25,10 +26,10 @@ from service.errors import ContextTooLong
 from service.events import read_events
 from service.leases import Leases
 from service.log import configure
-from service.messages import Event, ImagePart, ImageTask, PartDone, Stage, TextResult
+from service.messages import Event, ImagePart, ImageTask, PartDone, Stage, TextResult, TokenScore
 from service.workers.answer import Answer
 from service.workers.base import Worker, consumer_name, end_on_signal
-from service.workers.deltas import DeltaWriter
+from service.workers.deltas import DeltaWriter, Said
 from service.workers.images import ImageCache
 
 
@@ -56,10 +57,11 @@ class TextTurns:
         """Run the turn and commit it."""
         async with asyncio.timeout(attempt.deadline - time.monotonic()):
             answer = Answer(attempt.status)
-            streamed, token_ids = await self._streamed(attempt)
-            writer = DeltaWriter(self._leases, attempt, answer.next_index, streamed, token_ids)
+            streamed = await self._streamed(attempt)
+            resume = tuple(streamed.token_ids)
+            writer = DeltaWriter(self._leases, attempt, answer.next_index, streamed)
             async with aclosing(writer):
-                end = await self._generate(attempt, answer, writer, token_ids)
+                end = await self._generate(attempt, answer, writer, resume)
             await self._commit(attempt, answer, writer, end)
 
     async def _generate(
@@ -80,7 +82,7 @@ class TextTurns:
                     if isinstance(item, TextEnd):
                         await writer.finish()
                         return item
-                    writer.add(item.text, item.token_ids)
+                    writer.add(item.text, item.token_ids, [_score(score) for score in item.scores])
             except ValueError as error:
                 if not answer.results and not writer.started:
                     raise ContextTooLong from error
@@ -102,22 +104,21 @@ class TextTurns:
                 segments.append(await self._images.segment(result.sha256, generated=True))
         return tuple(segments)
 
-    async def _streamed(self, attempt: Attempt) -> tuple[str, tuple[int, ...]]:
+    async def _streamed(self, attempt: Attempt) -> Said:
         """What earlier attempts at this turn have streamed already."""
-        text, cursor = "", attempt.cursor
-        token_ids: list[int] = []
+        said, cursor = Said(), attempt.cursor
         if attempt.open_part is None:
-            return "", ()
+            return said
         while events := await read_events(self._broker, attempt.request_id, cursor):
             for event in events:
                 if event.type != "text.delta":
                     continue
                 data = event.data
                 if data.get("choice") == attempt.choice:
-                    text += data["text"]
-                    token_ids += event.token_ids
+                    scores = [TokenScore(**score) for score in data.get("logprobs", ())]
+                    said.add(data["text"], event.token_ids, scores)
             cursor = events[-1].id
-        return text, tuple(token_ids)
+        return said
 
     async def _commit(
         self, attempt: Attempt, answer: Answer, writer: DeltaWriter, end: TextEnd
@@ -125,10 +126,16 @@ class TextTurns:
         """Store the text, then go on with an image or end the request."""
         if attempt.task.turn == 0:
             answer.bill_prompt(end.num_prompt_tokens, end.num_cached_tokens)
-        answer.bill_text(len(writer.token_ids))
+        said = writer.said
+        answer.bill_text(len(said.token_ids))
         events: list[tuple[Event, str]] = writer.rest()
         if writer.started:
-            result = TextResult(text=writer.text, token_ids=tuple(writer.token_ids))
+            scored = attempt.request.sampling.logprobs is not None
+            result = TextResult(
+                text=said.text,
+                token_ids=tuple(said.token_ids),
+                logprobs=tuple(said.scores) if scored else None,
+            )
             events.append((PartDone(index=answer.next_index), ""))
             answer.add(result)
         task = None
@@ -146,7 +153,7 @@ class TextTurns:
             events,
             next_task=task,
             state=answer.state,
-            text_work=len(writer.token_ids),
+            text_work=len(said.token_ids),
             fields=answer.fields(),
         )
 
@@ -165,12 +172,16 @@ class TextTurns:
         )
 
 
+def _score(score: protocol.TokenScore) -> TokenScore:
+    return TokenScore(token=score.token, logprob=score.logprob, top=score.top)
+
+
 def sampling_of(attempt: Attempt, answer: Answer) -> TextSampling:
     """The sampling parameters of this turn."""
     asked, modalities = attempt.request.sampling, attempt.request.output_modalities
     first = attempt.task.turn == 0
     images = "allow" if "image" in modalities else "forbid"
-    if "text" not in modalities:
+    if "text" not in modalities or (attempt.request.draw_now and first):
         images = "force"
     # Each turn draws its own random numbers, the same ones in each attempt at it.
     seed = None if asked.seed is None else (asked.seed + attempt.task.turn) % 2**63

@@ -28,6 +28,7 @@ from model.engine.protocol import (
     TextEnd,
     TextSampling,
     TextSegment,
+    TokenScore,
     TokenSegment,
 )
 
@@ -58,6 +59,11 @@ def token_id(prompt: str, turn: int, position: int) -> int:
 def num_tokens(prompt: str, turn: int) -> int:
     """Length of a text turn."""
     return 6 + hashlib.sha256(f"{prompt}/{turn}".encode()).digest()[0] % 10
+
+
+def score(said: str, num_top: int) -> TokenScore:
+    """The log-probability of a token, and of others."""
+    return TokenScore(said, -0.5, ((said, -0.5), ("other", -1.5))[:num_top])
 
 
 def color_of(tokens: torch.Tensor, seed: int) -> tuple[int, int, int]:
@@ -127,7 +133,9 @@ class FakeTextEngine:
             for position in range(len(resume), total):
                 await asyncio.sleep(self._speed.token_s)
                 self._make_trouble(prompt, request_id, position)
-                yield TextDelta(word(prompt, turn, position), (token_id(prompt, turn, position),))
+                said = word(prompt, turn, position)
+                scores = () if sampling.logprobs is None else (score(said, sampling.logprobs),)
+                yield TextDelta(said, (token_id(prompt, turn, position),), scores)
             if sampling.images == "allow" and turn < NUM_TURNS_OF_TEXT - 1:
                 yield TextEnd("image", 10, 0, total, tokens_of(prompt, turn))
             else:

@@ -17,6 +17,7 @@ from model.engine.protocol import (
     TextEnd,
     TextSampling,
     TextSegment,
+    TokenScore,
     TokenSegment,
 )
 from model.engine.text import VllmTextEngine
@@ -157,6 +158,29 @@ async def test_sampling_parameters(engine: VllmTextEngine) -> None:
     assert len(set(ids["repetition"])) == 24
     assert len(set(ids["presence"])) >= len(set(ids["greedy"]))
     assert set(ids["bias"]) == {99}
+
+
+async def test_log_probabilities(engine: VllmTextEngine) -> None:
+    context = interleaved(14, (14,))
+    sampling = replace(PLAIN, logprobs=3)
+
+    async def scores(name: str, resume: tuple[int, ...] = ()) -> list[tuple[int, TokenScore]]:
+        deltas = [e async for e in engine.generate(context, sampling, name, resume)][:-1]
+        assert all(len(delta.token_ids) == len(delta.scores) for delta in deltas)
+        return [pair for d in deltas for pair in zip(d.token_ids, d.scores, strict=True)]
+
+    whole = await scores("scored")
+    assert len(whole) == 24
+    for token_id, score in whole:
+        assert len(score.top) == 3 and score.top[0] == (score.token, score.logprob)
+        assert 0 >= score.top[0][1] >= score.top[1][1] >= score.top[2][1]
+        assert score.token == engine.scores.spell(token_id)
+    rest = await scores("scored again", tuple(token_id for token_id, _ in whole[:9]))
+    assert [one[0] for one in rest] == [one[0] for one in whole[9:]]
+    for (_, again), (_, before) in zip(rest, whole[9:], strict=True):
+        assert again.logprob == pytest.approx(before.logprob, abs=1e-3)
+    none = [e async for e in engine.generate(context, PLAIN, "unscored")]
+    assert all(not delta.scores for delta in none[:-1])
 
 
 async def test_several_answers_to_one_prompt(engine: VllmTextEngine) -> None:

@@ -17,6 +17,7 @@ from model.engine.protocol import (
     TextDelta,
     TextEnd,
     TextSampling,
+    TokenScore,
 )
 from service.attempt import Attempt
 from service.broker import Broker
@@ -56,7 +57,8 @@ class ScriptedText:
         if sampling.images != "force":
             words = ("the ", "end") if drawn else ("once ", "upon ")
             for number, word in enumerate(words):
-                yield TextDelta(word, (10 + number,))
+                scored = sampling.logprobs is not None
+                yield TextDelta(word, (10 + number,), (TokenScore(word, -0.5),) if scored else ())
                 await asyncio.sleep(0.01)
                 await self.hold.wait()
         draw = sampling.images == "force" or (sampling.images == "allow" and not drawn)

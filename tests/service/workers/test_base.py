@@ -6,8 +6,8 @@ import time
 
 import httpx
 
-from service.messages import ImageParameters, Limits
-from tests.faults.engines import expected_answer
+from service.messages import ImageParameters, Limits, Sampling, TokenScore
+from tests.faults.engines import expected_answer, score
 from tests.service.workers.conftest import Stage
 
 
@@ -174,6 +174,30 @@ async def test_drain_hands_back_what_another_worker_then_finishes(stage: Stage) 
     await stage.start("text", lease_s=60)
     for request in requests:
         await stage.check(request, await asyncio.wait_for(stage.events(request), 20))
+
+
+async def test_scores_survive_a_change_of_worker(stage: Stage) -> None:
+    first = await stage.start("text", token_s=0.02, drain_s=0)
+    await stage.start("image")
+    request = await stage.submit("scored", sampling=Sampling(logprobs=2))
+    while stage.engines[0].running < 1:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    first.drain()
+    await stage.tasks[first]
+    await stage.start("text")
+
+    events = await stage.events(request)
+
+    await stage.check(request, events)
+    status = await stage.queue.status(request.request_id)
+    for index, part in enumerate(expected_answer("scored", 0)):
+        if isinstance(part, str):
+            expected = tuple(TokenScore(**vars(score(f"{w} ", 2))) for w in part.split())
+            told = [e.data["logprobs"] for e in events
+                    if e.type == "text.delta" and e.data["index"] == index]  # fmt: skip
+            assert tuple(TokenScore(**one) for some in told for one in some) == expected
+            assert status.results[index].logprobs == expected
 
 
 async def test_interactive_goes_first_and_batch_is_not_starved(stage: Stage) -> None:
