@@ -134,6 +134,11 @@ class EmbeddedRedis:
         return b"+PONG" in reply
 
     @property
+    def pid(self) -> int | None:
+        """The server's process id, while it was started."""
+        return self._process.pid if self._process else None
+
+    @property
     def alive(self) -> bool:
         """Whether the server runs."""
         return self._process is not None and self._process.poll() is None

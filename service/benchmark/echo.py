@@ -12,15 +12,22 @@ import time
 from collections.abc import AsyncIterator
 
 from model.engine.protocol import Segment, TextDelta, TextEnd, TextSampling
-from service import log
+from service import log, loop
 from service.config import TextWorkerSettings
 from service.workers.text import create
 
-INTERVAL_S = 0.02
+STEP_S = 0.02
 
 
 class EchoEngine:
-    """Yields `max_tokens` deltas, one every `INTERVAL_S`."""
+    """Yields `max_tokens` deltas per request: a first one at once, then one every `STEP_S`.
+
+    All requests in progress get theirs in the same step, as from an engine that batches them.
+    """
+
+    def __init__(self) -> None:
+        self._step: asyncio.Future[None] | None = None
+        self._step_at = time.monotonic()
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -39,15 +46,26 @@ class EchoEngine:
         """Yield the time, again and again."""
         for number in range(sampling.max_tokens):
             yield TextDelta(f"{time.monotonic_ns()} ", (number,))
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.shield(self._next_step())
         yield TextEnd("stop", 1, 0, sampling.max_tokens)
+
+    def _next_step(self) -> asyncio.Future[None]:
+        """The step that all requests wait for; steps are `STEP_S` apart, on the average too."""
+        if self._step is None or self._step.done():
+            self._step = asyncio.get_running_loop().create_future()
+            now = time.monotonic()
+            late = now - self._step_at
+            self._step_at += STEP_S * (1 + max(0, late // STEP_S))
+            delay_s = self._step_at - now
+            asyncio.get_running_loop().call_later(delay_s, self._step.set_result, None)
+        return self._step
 
 
 def main() -> int:
     """Work until SIGTERM."""
     settings = TextWorkerSettings()
     log.configure("echo", "WARNING")
-    return asyncio.run(create(settings, EchoEngine()).run())
+    return loop.run(create(settings, EchoEngine()).run())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from service import loop
 from service.config import GatewaySettings
 from service.gateway.app import create_app
 
@@ -65,5 +66,5 @@ class GatewayServer(uvicorn.Server):
 def run(settings: GatewaySettings, listener: socket.socket | None = None) -> int:
     """Serve until a signal; returns the exit status."""
     server = GatewayServer(create_app(settings), settings)
-    asyncio.run(server.serve(sockets=[listener] if listener else None))
+    loop.run(server.serve(sockets=[listener] if listener else None))
     return 0 if server.started else 1

@@ -16,7 +16,7 @@ from model.engine.protocol import (
     ImageProgress,
     ImageSampling,
 )
-from service import messages
+from service import loop, messages
 from service.attempt import Attempt
 from service.blobs import BlobStore
 from service.broker import Broker
@@ -207,7 +207,7 @@ def main(settings: ImageWorkerSettings) -> int:
         compiled=settings.compile,
         engines=settings.engines,
     )
-    return asyncio.run(create(settings, BatchedImageEngine(options)).run())
+    return loop.run(create(settings, BatchedImageEngine(options)).run())
 
 
 def create(settings: ImageWorkerSettings, engine: ImageEngine) -> Worker:

@@ -17,6 +17,7 @@ from model.engine.protocol import (
     TextSegment,
     TokenSegment,
 )
+from service import loop
 from service.attempt import Attempt
 from service.blobs import BlobStore
 from service.broker import Broker
@@ -211,7 +212,7 @@ def main(settings: TextWorkerSettings) -> int:
         compile=settings.compile,
         kernel=settings.kernel,
     )
-    return asyncio.run(create(settings, VllmTextEngine(options)).run())
+    return loop.run(create(settings, VllmTextEngine(options)).run())
 
 
 def create(settings: TextWorkerSettings, engine: TextEngine) -> Worker:

@@ -7,7 +7,6 @@ engine, and for `CrashingLeases`: it dies at a hand-over point that a prompt nam
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service import log
+from service import log, loop
 from service.attempt import Attempt, Delivery
 from service.broker import Broker
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
@@ -95,7 +94,7 @@ def run(kind: str, environment: dict[str, str], log_path: str, speed: Speed, ske
         settings = GatewaySettings()
         listener = socket.create_server((settings.host, settings.port))
         sys.exit(server.run(settings, listener))
-    sys.exit(asyncio.run(_work(kind, speed)))
+    sys.exit(loop.run(_work(kind, speed)))
 
 
 async def _work(kind: str, speed: Speed) -> int:

@@ -1,0 +1,106 @@
+"""A client that costs as little as possible: one connection per request, lines with their time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from model.engine.protocol import TextEngine, TextSampling
+
+
+@dataclass
+class Reading:
+    """What the reader of one stream saw; times in ms."""
+
+    first_ms: float = 0.0
+    last_ms: float = 0.0
+    delays_ms: list[float] = field(default_factory=list)
+
+    def note(self, started_ns: int, text: str) -> None:
+        """Note a delta: the times at which the engine made its tokens."""
+        now = time.monotonic_ns()
+        self.last_ms = (now - started_ns) / 1e6
+        self.first_ms = self.first_ms or self.last_ms
+        self.delays_ms += [(now - int(stamp)) / 1e6 for stamp in text.split()]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer without its body."""
+
+    status: int
+    headers: dict[str, str]
+    ms: float
+
+
+def _request(port: int, tokens: int) -> bytes:
+    document = {
+        "content": [{"type": "text", "text": "x"}],
+        "max_tokens": tokens,
+        "output_modalities": ["text"],
+        "stream": True,
+    }
+    body = json.dumps(document)
+    head = f"POST /generate HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json"
+    return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+async def read_direct(engine: TextEngine, tokens: int) -> Reading:
+    """Read from the engine itself, in this process."""
+    started, reading = time.monotonic_ns(), Reading()
+    sampling = TextSampling(max_tokens=tokens)
+    async for item in engine.generate((), sampling, "direct"):
+        if hasattr(item, "text"):
+            reading.note(started, item.text)
+    return reading
+
+
+async def read_stream(port: int, tokens: int) -> Reading:
+    """Ask the gateway, over a connection that is open already, and read to the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    started, reading = time.monotonic_ns(), Reading()
+    writer.write(_request(port, tokens))
+    async for line in reader:
+        if line.startswith(b"data: "):
+            event = json.loads(line[6:])
+            if event["type"] == "text.delta":
+                reading.note(started, event["text"])
+            elif event["type"].startswith("response.co"):
+                break
+    writer.close()
+    return reading
+
+
+async def read_lines(port: int, tokens: int) -> AsyncIterator[str]:
+    """The status line, then the names of the events, one by one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_request(port, tokens))
+    try:
+        yield (await reader.readline()).decode().strip()
+        async for line in reader:
+            if line.startswith(b"event: "):
+                name = line[7:].decode().strip()
+                yield name
+                if name.startswith("response.") and name not in _OPEN:
+                    return
+    finally:
+        writer.close()
+
+
+_OPEN = ("response.created", "response.queued")
+
+
+async def ask(port: int, tokens: int) -> Reply:
+    """Send a request, read the head of the answer, and leave."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    started = time.monotonic_ns()
+    writer.write(_request(port, tokens))
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    ms = (time.monotonic_ns() - started) / 1e6
+    writer.close()
+    status, *lines = head.strip().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return Reply(int(status.split()[1]), headers, ms)
