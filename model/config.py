@@ -152,6 +152,8 @@ class MMInterleavedConfig:
 
     `spatial_shapes` are the sides of the maps that the language model reads; the image decoder
     reads all four. `base_spatial_shape` is the side in which its sampling offsets are measured.
+    Without `synchronize_text` or `synchronize_pictures` the language model or the image decoder has
+    no synchronizer: a model of its own kind, to be trained so.
     """
 
     llm: LanguageModelConfig
@@ -166,6 +168,8 @@ class MMInterleavedConfig:
     spatial_shapes: tuple[int, ...] = (32, 16, 8)
     base_spatial_shape: int = 16
     max_images: int = 8
+    synchronize_text: bool = True
+    synchronize_pictures: bool = True
     text_synchronizer: SynchronizerConfig = field(
         default_factory=lambda: SynchronizerConfig(ratio=0.2)
     )
@@ -201,6 +205,8 @@ class MMInterleavedConfig:
     @property
     def synchronizer_layers(self) -> tuple[int, ...]:
         """Indices of the language model's layers that hold a synchronizer."""
+        if not self.synchronize_text:
+            return ()
         return tuple(range(0, self.llm.num_hidden_layers, self.cross_attention_frequency))
 
     def to_dict(self) -> dict[str, Any]:

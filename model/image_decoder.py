@@ -35,7 +35,7 @@ class StableDiffusion(nn.Module):
         self.vae.requires_grad_(False)
         self.unet = UNet2DConditionModel(**_public(self.config.unet))
         denoiser.check_supported(self.unet)
-        self.mmfs_module = UNetSynchronizer(config)
+        self.mmfs_module = UNetSynchronizer(config) if config.synchronize_pictures else None
 
     def prepare(
         self, image_tokens_BTD: Tensor, maps: Sequence[Tensor], visible_BI: Tensor

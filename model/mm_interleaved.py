@@ -139,9 +139,12 @@ class MMInterleaved(nn.Module):
             hidden_BLD, logits_BLV, visual, context_NKD, context_mask_NK, image_tokens_NTD
         )
 
-    def read(self, batch: Batch) -> tuple[VisualFeatures, Tensor]:
-        """The images' features, and the final hidden states [B, L, D] of the sequences."""
-        visual = self.visual_tokenizer(batch.pixels_N3SS)
+    def read(
+        self, batch: Batch, visual: VisualFeatures | None = None
+    ) -> tuple[VisualFeatures, Tensor]:
+        """The images' features (unless given), and the final hidden states [B, L, D]."""
+        if visual is None:
+            visual = self.visual_tokenizer(batch.pixels_N3SS)
         embeds_BLD = self.embed(batch.text_ids_BL, visual)
         images = self.visible_images(batch, visual)
         return visual, self.mm_decoder(embeds_BLD, images, batch.attention_mask_BL)
@@ -256,8 +259,9 @@ class MMInterleaved(nn.Module):
                 torch.ones_like(batch.text_ids_BL) if mask_BL is None else mask_BL,
                 self.config.special_tokens,
             )
-        logits_BLV = self.text_decoder(hidden_BLD[:, :-1])
-        return F.cross_entropy(logits_BLV.transpose(1, 2), labels_BL)
+        is_learned_BL = labels_BL != context.IGNORED
+        logits_MV = self.text_decoder(hidden_BLD[:, :-1][is_learned_BL])
+        return F.cross_entropy(logits_MV, labels_BL[is_learned_BL])
 
 
 def freeze_pretrained(model: MMInterleaved) -> None:

@@ -39,8 +39,8 @@ class PictureSampler:
         self.config = config
         self.unet: UNet2DConditionModel = decoder.unet
         self.vae: AutoencoderKL = decoder.vae
-        synchronizer: UNetSynchronizer = decoder.mmfs_module
-        self.synchronizer = FoldedSynchronizer(synchronizer, sampling)
+        synchronizer: UNetSynchronizer | None = decoder.mmfs_module
+        self.synchronizer = FoldedSynchronizer(synchronizer, sampling) if synchronizer else None
         none = neg_prompt_embeds_1TD.new_zeros(1, 0)
         # The same for every picture, so computed here.
         self.negative = denoiser.prepare(self.unet, None, neg_prompt_embeds_1TD, none, none)

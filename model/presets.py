@@ -1,7 +1,7 @@
 """Named configurations: the published sizes, and small ones for small machines.
 
 `13b` is the published checkpoint; `tiny` a whole model for two CPU cores; `bench` has the published
-ratios at about 170 M parameters.
+ratios at about 170 M parameters; `micro` is for experiments.
 """
 
 from __future__ import annotations
@@ -256,8 +256,24 @@ def _bench() -> MMInterleavedConfig:
     )
 
 
+def _micro() -> MMInterleavedConfig:
+    """`tiny` with a small language model and an image in two tokens: experiments in minutes."""
+    tiny, width = _tiny(), 128
+    decoder = tiny.image_decoder
+    perceiver = replace(decoder.perceiver, encoder_hidden_size=width)
+    return replace(
+        tiny,
+        name="micro",
+        llm=replace(tiny.llm, hidden_size=width, intermediate_size=256),
+        visual_perceiver=replace(tiny.visual_perceiver, num_queries=2),
+        image_decoder=replace(decoder, perceiver=perceiver),
+        num_img_token=2,
+    )
+
+
 PRESETS: dict[str, Callable[[], MMInterleavedConfig]] = {
     "13b": _published,
     "bench": _bench,
+    "micro": _micro,
     "tiny": _tiny,
 }

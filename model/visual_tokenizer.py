@@ -72,8 +72,18 @@ class VisualTokenizer(nn.Module):
         """Tokens and maps of square images with values in [0, 1]."""
         if len(pixels_N3SS) == 0:
             return self._nothing()
+        return self.condense(*self.encode(pixels_N3SS))
+
+    def encode(self, pixels_N3SS: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The encoder alone: patches [N, 1 + V, C], their class token first, and four maps."""
         normalised_N3SS = (pixels_N3SS - self.clip_mean) / self.clip_std
-        encoded_NLC, maps = self.encoder(normalised_N3SS.to(self.pos_proj.weight.dtype))
+        encoded: tuple[Tensor, tuple[Tensor, ...]] = self.encoder(
+            normalised_N3SS.to(self.pos_proj.weight.dtype)
+        )
+        return encoded
+
+    def condense(self, encoded_NLC: Tensor, maps: tuple[Tensor, ...]) -> VisualFeatures:
+        """The tokens, and the maps with positions, of what `encode` gave."""
         perceiver_input_NLC = self.post_ln(
             self.pos_ln(self.pos_proj(encoded_NLC)) + self.pos_embed.to(encoded_NLC.dtype)
         )

@@ -104,7 +104,8 @@ class DecodeGraph(nn.Module):
 
 def invariant_names(sampler: PictureSampler) -> tuple[str, ...]:
     """Names of the tensors between `prepare` and `denoise`."""
-    num_cross, num_blocks = len(sampler.negative.keys), len(sampler.synchronizer.blocks)
+    num_cross = len(sampler.negative.keys)
+    num_blocks = len(sampler.synchronizer.blocks) if sampler.synchronizer else 0
     return (
         *(f"keys_{i}" for i in range(num_cross)),
         *(f"values_{i}" for i in range(num_cross)),

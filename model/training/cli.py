@@ -11,6 +11,7 @@ from model.checkpoint import store
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.processor import Processor
+from model.training.ablation.command import run_ablation
 from model.training.export import save_half
 from model.training.initialise import initialise
 from model.training.phases import run_phase
@@ -20,7 +21,7 @@ from model.training.tokenizer import world_tokenizer
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmi train`."""
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=(*STAGES, "ablation"))
     parser.add_argument("--config", type=Path, default=Path("deploy/train/tiny.toml"))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs keep state")
     parser.add_argument(
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; every finished phase leaves a checkpoint, and is not repeated."""
+    if args.stage == "ablation":
+        return run_ablation(args.config, args.runs)
     console = Console()
     recipe = Recipe.load(args.config)
     directory = args.runs / args.config.stem / args.stage

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model import context
 from model.engine.protocol import ImageSegment, TextSegment
 from model.mm_interleaved import Batch
 from model.processor import Processor
-from model.training.world.examples import Example
+from model.training.world.examples import Drawable, Example
+
+# Ids do not depend on what a picture shows, and rendering takes time.
+_ANY_PICTURE = Image.new("RGB", (1, 1))
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Tokenised:
 def tokenise(example: Example, processor: Processor) -> Tokenised:
     """The prompt as the server builds it, then the answer and the end-of-text token."""
     segments = [
-        TextSegment(part) if isinstance(part, str) else ImageSegment(part.render(), "")
+        TextSegment(part) if isinstance(part, str) else ImageSegment(_ANY_PICTURE, "")
         for part in example.prompt
     ]
     prompt = processor.encode(tuple(segments)).input_ids
@@ -40,9 +44,12 @@ def tokenise(example: Example, processor: Processor) -> Tokenised:
 
 
 def collate(
-    sequences: Sequence[Tokenised], processor: Processor, learn_prompt: bool
+    sequences: Sequence[Tokenised],
+    processor: Processor,
+    learn_prompt: bool,
+    with_pixels: bool = True,
 ) -> tuple[Batch, Tensor]:
-    """A right-padded batch and its labels [B, L - 1]."""
+    """A right-padded batch, with or without its pictures' pixels, and its labels [B, L - 1]."""
     special, size = processor.special, processor.config.vision.image_size
     length = max(len(sequence.ids) for sequence in sequences)
     ids_BL = torch.full((len(sequences), length), special.pad_token_id)
@@ -50,7 +57,7 @@ def collate(
     for row, sequence in enumerate(sequences):
         ids_BL[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
         mask_BL[row, : len(sequence.ids)] = 1
-    pictures = [picture for sequence in sequences for picture in sequence.example.pictures]
+    pictures = pictures_of(sequences) if with_pixels else []
     pixels = [pixels_of(picture.render(size)) for picture in pictures]
     pixels_N3SS = torch.stack(pixels) if pixels else torch.zeros(0, 3, size, size)
     counts = torch.tensor([len(sequence.example.pictures) for sequence in sequences])
@@ -58,6 +65,11 @@ def collate(
     rules = context.LabelRules(prompt_lengths=lengths)
     labels_BL = context.training_labels(ids_BL, mask_BL, special, rules)
     return Batch(ids_BL, pixels_N3SS, counts, mask_BL), labels_BL
+
+
+def pictures_of(sequences: Sequence[Tokenised]) -> list[Drawable]:
+    """The pictures of some sequences, in reading order."""
+    return [picture for sequence in sequences for picture in sequence.example.pictures]
 
 
 def pixels_of(image: object) -> Tensor:

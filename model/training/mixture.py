@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from model.training.shards import ShardReader
 from model.training.world.examples import TASKS, Example
 
 SHARDS = "shards:"
+
+
+class Source(Protocol):
+    """Where examples come from."""
+
+    def draw(self, step: int, number: int) -> list[Example]:
+        """The examples of a step, a function of its number alone."""
+        ...
 
 
 class Mixture:

@@ -15,6 +15,7 @@ from model.processor import Processor
 from model.training.data import pixels_of
 from model.training.encoder import write_principal_components
 from model.training.objectives.autoencoder import AutoencoderObjective
+from model.training.objectives.condense import CondenseObjective, spread_queries
 from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
 from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
 from model.training.objectives.vision import VisionObjective, any_scene
@@ -91,6 +92,20 @@ def _vision(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: P
     return cast(Objective, objective)
 
 
+def _condense(
+    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
+) -> Objective:
+    spread_queries(model.visual_tokenizer)
+    objective = CondenseObjective(
+        model.config,
+        model.visual_tokenizer,
+        phase.batch_size,
+        recipe.objects,
+        seed=recipe.seed,
+    )
+    return cast(Objective, objective)
+
+
 def _language(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
@@ -123,6 +138,7 @@ _Builder = Callable[[MMInterleaved, Processor, Recipe, Phase], Objective]
 _BUILDERS: dict[str, _Builder] = {
     "autoencoder": _autoencoder,
     "vision": _vision,
+    "condense": _condense,
     "language": _language,
     "pictures": _pictures,
 }

@@ -4,7 +4,7 @@ preset = "tiny"
 objects = "drawn"
 
 [[pretrain]]
-phase = "language"          # encoder, autoencoder, vision, language, pictures
+phase = "language"          # encoder, autoencoder, vision, condense, language, pictures
 steps = 3000
 batch_size = 8
 learning_rate = 2e-3
@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from model.config import ConfigError
 
-PHASES = ("encoder", "autoencoder", "vision", "language", "pictures")
+PHASES = ("encoder", "autoencoder", "vision", "condense", "language", "pictures")
 STAGES = ("pretrain", "sft")
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import Tokenised, collate, tokenise
-from model.training.mixture import Mixture
+from model.training.features import FeatureBank, features_of
+from model.training.mixture import Mixture, Source
 from model.training.trainer import ParameterGroup
 
 PRETRAIN_WEIGHTS = {
@@ -35,10 +36,13 @@ class LanguageObjective:
         learn_prompt: bool = True,
         vision_rate: float = 0.2,
         seed: int = 0,
+        source: Source | None = None,
+        bank: FeatureBank | None = None,
     ) -> None:
         self.module: nn.Module = model
-        self.model, self.processor = model, processor
-        self.batch_size, self.mixture = batch_size, Mixture(weights, object_set, seed)
+        self.model, self.processor, self.bank = model, processor, bank
+        self.batch_size = batch_size
+        self.mixture: Source = source or Mixture(weights, object_set, seed)
         self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
 
     def groups(self) -> list[ParameterGroup]:
@@ -59,9 +63,10 @@ class LanguageObjective:
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Mean cross-entropy of the tokens to learn."""
-        batch, labels_BL = collate(self.draw(step), self.processor, self.learn_prompt)
+        sequences = self.draw(step)
+        batch, labels_BL = collate(sequences, self.processor, self.learn_prompt, self.bank is None)
         if not self.vision_rate:
             self.model.visual_tokenizer.requires_grad_(False)
-        _, hidden_BLD = self.model.read(batch)
+        _, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
         loss = self.model.text_loss(hidden_BLD, batch, labels_BL)
         return {"loss": loss}

@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from model import context
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.data import Tokenised, collate, pixels_of, tokenise
-from model.training.mixture import Mixture
+from model.training.data import Tokenised, collate, pictures_of, pixels_of, tokenise
+from model.training.features import FeatureBank, features_of
+from model.training.mixture import Mixture, Source
 from model.training.trainer import ParameterGroup
 
 _CHUNK = 24
@@ -49,10 +50,13 @@ class PictureObjective:
         chunks: int = 60,
         steps_per_chunk: int = 15,
         seed: int = 0,
+        source: Source | None = None,
+        bank: FeatureBank | None = None,
     ) -> None:
-        self.model, self.processor = model.eval(), processor
+        self.model, self.processor, self.bank = model.eval(), processor, bank
         self.module: nn.Module = model
-        self.batch_size, self.mixture = batch_size, Mixture(weights, object_set, seed)
+        self.batch_size = batch_size
+        self.mixture: Source = source or Mixture(weights, object_set, seed)
         self.chunks, self.steps_per_chunk, self.seed = chunks, steps_per_chunk, seed
         self.pool: list[Target] = []
         self._drawn = 0
@@ -65,13 +69,14 @@ class PictureObjective:
 
     def _trained(self) -> list[nn.Module | nn.Parameter]:
         decoder = self.model.image_decoder
-        return [
+        parts: list[nn.Module | nn.Parameter | None] = [
             decoder.perceiver_resampler,
             decoder.decoder.unet,
             decoder.decoder.mmfs_module,
             decoder.neg_prompt_embeds,
             self.model.context_feat_proj,
         ]
+        return [part for part in parts if part is not None]
 
     def groups(self) -> list[ParameterGroup]:
         """Everything between the hidden states and the autoencoder."""
@@ -127,12 +132,12 @@ class PictureObjective:
         indices = _answer_pictures(sequences)
         if not indices:
             return []
-        batch, _ = collate(sequences, self.processor, True)
-        visual, hidden_BLD = self.model.read(batch)
+        batch, _ = collate(sequences, self.processor, True, self.bank is None)
+        visual, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
         contexts_NKD, mask_NK = context.image_contexts(hidden_BLD, batch.text_ids_BL, special)
         previous_N = context.previous_images(batch.text_ids_BL, special).tolist()
         size = self.model.config.image_decoder.image_size
-        pictures = [picture for sequence in sequences for picture in sequence.example.pictures]
+        pictures = pictures_of(sequences)
         pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
         latents_MCHW = self.model.image_decoder.decoder.encode(pixels, torch.zeros(())).half()
         targets: list[Target] = []

@@ -6,7 +6,7 @@ Text-to-image, captioning, questions about details, grounding, pictures from lab
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -88,7 +88,11 @@ def text_to_image(rng: random.Random, object_set: str = "drawn") -> Example:
 
 def caption(rng: random.Random, object_set: str = "drawn") -> Example:
     """A picture, answered by its description."""
-    scene = _scene_perhaps_with_hero(rng, object_set)
+    return caption_of(rng, scene_perhaps_with_hero(rng, object_set))
+
+
+def caption_of(rng: random.Random, scene: Scene) -> Example:
+    """A given scene's picture, answered by its description."""
     question = rng.choice(("What is in the picture?", "Describe the picture."))
     return Example(
         "caption", (Picture(scene), question), (language.sentence(language.describe(scene)),)
@@ -98,7 +102,12 @@ def caption(rng: random.Random, object_set: str = "drawn") -> Example:
 def detail_question(rng: random.Random, object_set: str = "drawn", num_images: int = 0) -> Example:
     """Some pictures and a question about a detail of one of them."""
     number = num_images or rng.choice((1, 2, 3))
-    scenes = [_scene_perhaps_with_hero(rng, object_set) for _ in range(number)]
+    return question_about(rng, [scene_perhaps_with_hero(rng, object_set) for _ in range(number)])
+
+
+def question_about(rng: random.Random, scenes: Sequence[Scene]) -> Example:
+    """A question about a detail of one of these scenes."""
+    number = len(scenes)
     position = rng.randrange(number)
     question, answer = _question(rng, scenes[position])
     where = f" in the {language.ORDINALS[position]} picture" if number > 1 else ""
@@ -156,7 +165,7 @@ def story_example(told: Story) -> Example:
     return Example("story", prompt, (*answer, told.ending))
 
 
-def _scene_perhaps_with_hero(rng: random.Random, object_set: str) -> Scene:
+def scene_perhaps_with_hero(rng: random.Random, object_set: str) -> Scene:
     """A scene of up to three things; where a slot is free, often with a hero."""
     scene = Scene.draw_lots(rng, object_set)
     free = [slot for slot in SLOTS if slot not in {thing.slot for thing in scene.things}]

@@ -1,0 +1,77 @@
+"""What the ablation compares, and how long each variant learns."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+from model.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Where the synchronizer is present."""
+
+    text: bool
+    pictures: bool
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        where = [n for n, on in (("language model", self.text), ("decoder", self.pictures)) if on]
+        return " and ".join(where) or "nowhere"
+
+
+VARIANTS = tuple(Variant(text, pictures) for text in (False, True) for pictures in (False, True))
+
+
+@dataclass(frozen=True)
+class AblationRecipe:
+    """Everything that the ablation needs to know.
+
+    Attributes:
+        preset: sizes of all variants; its number of tokens of an image is the bottleneck.
+        start: checkpoint whose encoder, U-Net, autoencoder and tokenizer all variants start from.
+        vision: weights of a visual tokenizer to start from in place of that checkpoint's.
+        text_seeds: a language model is trained for each.
+        picture_seeds: for these the image decoder is trained, too.
+        num_scenes: pictures to learn from in questions and captions.
+        num_stories: stories to learn from.
+        num_questions: held-out questions about details.
+        num_held_out_stories: held-out stories to draw.
+    """
+
+    start: str
+    preset: str = "micro"
+    vision: str | None = None
+    text_seeds: tuple[int, ...] = (0, 1, 2)
+    picture_seeds: tuple[int, ...] = (0,)
+    num_scenes: int = 2000
+    num_stories: int = 300
+    text_steps: int = 1500
+    text_batch_size: int = 32
+    text_rate: float = 2e-3
+    picture_steps: int = 500
+    picture_batch_size: int = 8
+    picture_rate: float = 8e-4
+    num_questions: int = 1200
+    num_held_out_stories: int = 32
+    num_inference_steps: int = 12
+    guidance_scale: float = 2.0
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a recipe.
+
+        Raises:
+            ConfigError: it holds unknown keys.
+        """
+        document = tomllib.loads(path.read_text())
+        if unknown := set(document) - {entry.name for entry in fields(cls)}:
+            raise ConfigError(f"ablation: unknown keys {sorted(unknown)}")
+        for name in ("text_seeds", "picture_seeds"):
+            if name in document:
+                document[name] = tuple(document[name])
+        return cls(**document)

@@ -1,0 +1,89 @@
+"""Pictures of many stories at once: what offline generation draws one by one.
+
+Legend: B stories, L tokens, S side of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from model.generation import picture_conditions
+from model.mm_interleaved import Batch, MMInterleaved
+from model.picture_sampler import PictureSampler
+from model.processor import to_image
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """How to draw. The same seed draws the same picture, whoever shares the batch."""
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+    scheduler: str = "dpmsolver++"
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A sequence that ends with the placeholders of a picture to be drawn.
+
+    `pixels_N3SS` has an entry for that picture too; what it shows does not matter.
+    """
+
+    input_ids: tuple[int, ...]
+    pixels_N3SS: Tensor
+    seed: int
+
+
+class Artist:
+    """Draws the last pictures of sequences with one model, whose weights stay as they are."""
+
+    def __init__(self, model: MMInterleaved, options: DrawingOptions) -> None:
+        decoder = model.image_decoder
+        self.model, self.options = model, options
+        self.sampler = PictureSampler(decoder.decoder, decoder.neg_prompt_embeds, decoder.config)
+
+    def draw(self, stories: Sequence[Unfinished]) -> list[Image.Image]:
+        """A picture for every story."""
+        pictures: list[Image.Image] = []
+        for start in range(0, len(stories), self.options.batch_size):
+            pictures += self._draw(stories[start : start + self.options.batch_size])
+        return pictures
+
+    @torch.no_grad()
+    def _draw(self, stories: Sequence[Unfinished]) -> list[Image.Image]:
+        batch = join(stories, self.model.config.special_tokens.pad_token_id)
+        last_B = batch.num_images_B.cumsum(0) - 1
+        conditions = picture_conditions(self.model, batch, last_B)
+        tokens_BTD = self.model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
+        sampler, options = self.sampler, self.options
+        generators = [torch.Generator().manual_seed(story.seed) for story in stories]
+        latents_BCHW = sampler.denoise(
+            torch.cat([sampler.initial_latents(1, generator) for generator in generators]),
+            sampler.batch(
+                [sampler.prepare(tokens_BTD, conditions.maps, conditions.visible_N1)],
+                guided=options.guidance_scale > 1,
+            ),
+            generators[0],
+            options.num_inference_steps,
+            options.guidance_scale,
+            scheduler=options.scheduler,
+        )
+        return [to_image(pixels_3SS) for pixels_3SS in sampler.decode(latents_BCHW)]
+
+
+def join(stories: Sequence[Unfinished], pad_token_id: int) -> Batch:
+    """One batch, padded on the right."""
+    rows = [torch.tensor(story.input_ids) for story in stories]
+    ids_BL = pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
+    lengths_B1 = torch.tensor([[len(row)] for row in rows])
+    mask_BL = (torch.arange(ids_BL.shape[1]) < lengths_B1).long()
+    pixels_N3SS = torch.cat([story.pixels_N3SS for story in stories])
+    counts_B = torch.tensor([len(story.pixels_N3SS) for story in stories])
+    return Batch(ids_BL, pixels_N3SS, counts_B, mask_BL)

@@ -1,0 +1,80 @@
+"""Facts of a scene, and linear readouts of them: the teacher of a small visual tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.training.world.background import PLACES, TIMES, WEATHERS
+from model.training.world.character import EARS, TEXTURES
+from model.training.world.objects import ALL_KINDS
+from model.training.world.palette import CHARACTER_COLOURS
+from model.training.world.scene import SIZES, SLOTS, Scene
+
+_SLOT_FACTS: dict[str, tuple[str, ...]] = {
+    "what": ("nothing", "hero", *ALL_KINDS),
+    "colour": tuple(CHARACTER_COLOURS),
+    "size": tuple(SIZES),
+    "texture": TEXTURES,
+    "ears": EARS,
+}
+FACTS: dict[str, tuple[str, ...]] = {
+    "place": PLACES,
+    "weather": WEATHERS,
+    "time": TIMES,
+    **{f"{slot} {name}": values for slot in SLOTS for name, values in _SLOT_FACTS.items()},
+}
+_NUM_VALUES = [len(values) for values in FACTS.values()]
+_UNKNOWN = -100
+
+
+def facts_of(scene: Scene) -> dict[str, str]:
+    """What is true of a scene, by the names in `FACTS`; facts without a meaning are left out."""
+    background = scene.background
+    facts = {"place": background.place, "weather": background.weather, "time": background.time}
+    facts |= {f"{slot} what": "nothing" for slot in SLOTS}
+    for thing in scene.things:
+        facts[f"{thing.slot} what"] = thing.kind
+        facts[f"{thing.slot} size"] = thing.size
+        if thing.colour:
+            facts[f"{thing.slot} colour"] = thing.colour
+    if scene.hero is not None:
+        slot = scene.hero_slot
+        facts |= {f"{slot} what": "hero", f"{slot} colour": scene.hero.colour}
+        facts |= {f"{slot} texture": scene.hero.texture, f"{slot} ears": scene.hero.ears}
+    return facts
+
+
+def fact_targets(scenes: Sequence[Scene]) -> Tensor:
+    """The index of the true value of every fact, [N, F]; -100 where it has no meaning."""
+    return torch.tensor([_row(facts_of(scene)) for scene in scenes])
+
+
+def _row(truth: Mapping[str, str]) -> list[int]:
+    return [
+        values.index(truth[name]) if name in truth else _UNKNOWN for name, values in FACTS.items()
+    ]
+
+
+class FactReadout(nn.Module):
+    """Every fact from normalised, flattened features by one linear map."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_features, sum(_NUM_VALUES))
+
+    def forward(self, features_NLD: Tensor, targets_NF: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of the facts that have a meaning, and how many are read right."""
+        normalised_NLD = F.layer_norm(features_NLD, features_NLD.shape[-1:])
+        parts = self.linear(normalised_NLD.flatten(1)).split(_NUM_VALUES, 1)
+        columns = targets_NF.unbind(1)
+        losses = [
+            F.cross_entropy(part_NV, target_N, reduction="sum", ignore_index=_UNKNOWN)
+            for part_NV, target_N in zip(parts, columns, strict=True)
+        ]
+        guesses_NF = torch.stack([part_NV.argmax(1) for part_NV in parts], 1)
+        num_known = (targets_NF != _UNKNOWN).sum()
+        return torch.stack(losses).sum() / num_known, (guesses_NF == targets_NF).sum() / num_known
