@@ -12,6 +12,7 @@ Redis Cluster too. `<p>` is the partition, `<s>` the stage:
     mmi:{<p>}:request:<id>        hash     request, state, turn, attempt, fence, results
     mmi:{<p>}:request:<id>.<n>    hash     the same of one of several answers (choices) to it
     mmi:{<p>}:events:<id>         stream   events; also the name of the channel that wakes readers
+    mmi:{0}:card                  string   what gateways must know of the model
     mmi:{<p>}:blob:<sha256>       string   bytes; partition by hash
     mmi:{<p>}:owned:<owner>:<sha256>  string  the image is of this owner; partition by owner
     mmi:{<p>}:owner:<owner>       hash     token bucket; partition by owner
@@ -86,6 +87,10 @@ class Keyspace:
         All choices of a request tell theirs there.
         """
         return self._of(request_id.partition(".")[0], "events")
+
+    def card(self) -> str:
+        """The card of the model that is served."""
+        return self._key(0, "card")
 
     def blob(self, sha256: str) -> str:
         """Bytes of that hash."""

@@ -97,8 +97,25 @@ class TextEnd:
     image_tokens: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class TextLimits:
+    """What fits into a context, and how the ordinary tokens of the vocabulary are spelled.
+
+    `vocabulary` is empty if tokens may stand for other characters than those they are spelled with.
+    """
+
+    max_prompt_tokens: int
+    max_images: int
+    tokens_per_image: int
+    vocabulary: tuple[str, ...] = ()
+
+
 class TextEngine(Protocol):
     """Continues an interleaved context with text, up to its end or the next image."""
+
+    def limits(self) -> TextLimits:
+        """What it takes; known without having been started."""
+        ...
 
     async def start(self) -> None:
         """Load the model and warm up."""

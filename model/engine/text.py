@@ -23,7 +23,7 @@ from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from model.checkpoint import store
-from model.engine.protocol import Segment, TextDelta, TextEnd, TextSampling
+from model.engine.protocol import Segment, TextDelta, TextEnd, TextLimits, TextSampling
 from model.engine.text_launch import longest_sequence, start_vllm
 from model.engine.text_memory import describe_cache
 from model.engine.text_options import TextEngineOptions
@@ -100,6 +100,15 @@ class VllmTextEngine:
         async with aclosing(turn.run()) as events:
             async for event in events:
                 yield event
+
+    def limits(self) -> TextLimits:
+        """What it takes; see `TextEngine.limits`."""
+        return TextLimits(
+            max_prompt_tokens=self.max_len - 2,
+            max_images=self.config.max_images,
+            tokens_per_image=1 + self.config.num_img_token,
+            vocabulary=self.scores.vocabulary(),
+        )
 
     @property
     def alive(self) -> bool:

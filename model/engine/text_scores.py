@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from model.engine.protocol import TokenScore
 
 # Of a token that cannot come; JSON has no infinities.
 _LOWEST = -9999.0
+# Normalizers that keep each character, or add one.
+_HARMLESS = frozenset({"Prepend", "Replace"})
 
 
 class _Logprob(Protocol):
@@ -34,9 +37,21 @@ class TokenScores:
     def spell(self, token_id: int) -> str:
         """The text of one token: with its space, and U+FFFD for a part of a character."""
         if token_id not in self._spelled:
-            text = self._decode([*self._lead, token_id])
-            self._spelled[token_id] = text[self._lead_length :]
+            self._spelled[token_id] = self._decode_behind_lead(token_id)
         return self._spelled[token_id]
+
+    def _decode_behind_lead(self, token_id: int) -> str:
+        return self._decode([*self._lead, token_id])[self._lead_length :]
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """All ordinary tokens as they are spelled; none if a normalizer changes texts before."""
+        normalizer = json.loads(self._tokenizer.to_str())["normalizer"]
+        steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
+        if any(step["type"] not in _HARMLESS for step in steps):
+            return ()
+        added = self._tokenizer.get_added_tokens_decoder()
+        count = self._tokenizer.get_vocab_size()
+        return tuple(self._decode_behind_lead(i) for i in range(count) if i not in added)
 
     def read(
         self,

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from model.engine.protocol import Segment, TextDelta, TextEnd, TextSampling
+from model.engine.protocol import Segment, TextDelta, TextEnd, TextLimits, TextSampling
 from service import log, loop
 from service.config import TextWorkerSettings
 from service.workers.text import create
@@ -28,6 +28,10 @@ class EchoEngine:
     def __init__(self) -> None:
         self._step: asyncio.Future[None] | None = None
         self._step_at = time.monotonic()
+
+    def limits(self) -> TextLimits:
+        """Hardly any."""
+        return TextLimits(1_000_000, 1_000, 1)
 
     async def start(self) -> None:
         """Nothing to load."""

@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass
 
 from service import messages
+from service.errors import ContextTooLong
 from service.gateway.auth import Caller
 from service.gateway.body import RawRequest
 from service.gateway.content import PixelBudget, clean_image, decode_base64
@@ -17,6 +18,7 @@ from service.gateway.images import ImageLibrary
 from service.gateway.limits import Limits
 from service.gateway.problems import Problem
 from service.gateway.schemas import GenerateRequest, ImagePart, TextPart
+from service.model_card import ModelCards
 from service.owners import Once, OwnerLimits
 from service.queue import Admission, Queue
 
@@ -70,10 +72,12 @@ class Admissions:
         queue: Queue,
         images: ImageLibrary,
         fetcher: UrlFetcher,
+        cards: ModelCards,
         limits: Limits,
         defaults: Defaults,
     ) -> None:
-        self._queue, self._images, self._fetcher = queue, images, fetcher
+        self._queue, self._images = queue, images
+        self._fetcher, self._cards = fetcher, cards
         self._limits, self._defaults = limits, defaults
         # Decoding is bounded so that a few large pictures cannot take all memory at once.
         self._decoding = asyncio.Semaphore(2)
@@ -98,9 +102,11 @@ class Admissions:
             max_concurrent=caller.concurrent_requests or default.max_concurrent,
             requests_per_minute=caller.requests_per_minute or default.requests_per_minute,
         )
+        self._check_totals(document, uploads)
         most = min(self._limits.choices, limits.max_concurrent or self._limits.choices)
         if document.n > most:
             raise Problem("too_many_choices", param="n", limit=most)
+        await self._check_fits(document)
         content = await self._content(document, uploads, caller.owner)
         request = self._request(document, content, caller.owner, envelope)
         key = envelope.idempotency_key
@@ -113,7 +119,6 @@ class Admissions:
     async def _content(
         self, document: GenerateRequest, uploads: dict[str, bytes], owner: str
     ) -> tuple[messages.TextPart | messages.ImagePart, ...]:
-        self._check_totals(document, uploads)
         budget = PixelBudget(self._limits)
         parts: list[messages.TextPart | messages.ImagePart] = []
         for position, part in enumerate(document.content):
@@ -133,6 +138,18 @@ class Admissions:
             raise Problem("too_many_images", param="content", limit=self._limits.images)
         if set(uploads) - {image.upload for image in images}:
             raise Problem("unused_upload")
+
+    async def _check_fits(self, document: GenerateRequest) -> None:
+        """Refuse what surely does not fit the model; the worker refuses the rest of it."""
+        card = await self._cards.current()
+        if card is None:
+            return
+        texts = [part.text for part in document.content if isinstance(part, TextPart)]
+        num_images = len(document.content) - len(texts)
+        if num_images > card.max_images:
+            raise Problem("too_many_images", param="content", limit=card.max_images)
+        if card.least_tokens(texts, num_images) > card.max_prompt_tokens:
+            raise ContextTooLong(param="content")
 
     async def _image(
         self,

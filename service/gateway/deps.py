@@ -18,6 +18,7 @@ from service.gateway.fetch import UrlFetcher
 from service.gateway.images import ImageLibrary
 from service.gateway.limits import Limits
 from service.gateway.relay import Relay
+from service.model_card import ModelCards
 from service.owners import OwnerLimits
 from service.queue import Queue
 
@@ -89,7 +90,7 @@ class Gateway:
             images=images,
             answers=answers,
             relay=Relay(queue, hub, answers, settings.ping_s),
-            admissions=Admissions(queue, images, fetcher, limits, defaults),
+            admissions=Admissions(queue, images, fetcher, ModelCards(broker), limits, defaults),
             authenticator=Authenticator(
                 settings.api_keys_file if settings.auth == "keys" else None
             ),

@@ -4,6 +4,7 @@ All are frozen and versioned JSON; bytes (images, tensors) travel as blobs, name
 A reader refuses a version that it does not know, and unknown fields with it.
 """
 
+from service.messages.card import ModelCard, count_words
 from service.messages.event import (
     TERMINAL_EVENTS,
     ErrorEvent,
@@ -64,6 +65,7 @@ __all__ = [
     "Limits",
     "Message",
     "Modality",
+    "ModelCard",
     "PartDone",
     "PartStart",
     "Picture",
@@ -94,6 +96,7 @@ __all__ = [
     "Usage",
     "UsageReport",
     "choice_of",
+    "count_words",
     "decode_result",
     "decode_task",
     "new_request_id",

@@ -27,7 +27,18 @@ from service.errors import ContextTooLong
 from service.events import read_events
 from service.leases import Leases
 from service.log import configure
-from service.messages import Event, ImagePart, ImageTask, PartDone, Stage, TextResult, TokenScore
+from service.messages import (
+    Event,
+    ImagePart,
+    ImageTask,
+    ModelCard,
+    PartDone,
+    Stage,
+    TextResult,
+    TokenScore,
+    count_words,
+)
+from service.model_card import publish
 from service.workers.answer import Answer
 from service.workers.base import Worker, consumer_name, end_on_signal
 from service.workers.deltas import DeltaWriter, Said
@@ -47,8 +58,9 @@ class TextTurns:
         self._images = ImageCache(self._blobs)
 
     async def start(self) -> None:
-        """Start the engine."""
+        """Start the engine, and let the gateways know what fits it."""
         await self._engine.start()
+        await publish(self._broker, await asyncio.to_thread(card_of, self._engine.limits()))
 
     async def stop(self) -> None:
         """Stop the engine."""
@@ -171,6 +183,17 @@ class TextTurns:
             seed=(attempt.request.image.seed + answer.usage.images) % 2**63,
             traceparent=attempt.task.traceparent,
         )
+
+
+def card_of(limits: protocol.TextLimits) -> ModelCard:
+    """What gateways must know of the model."""
+    return ModelCard(
+        max_prompt_tokens=limits.max_prompt_tokens,
+        max_images=limits.max_images,
+        tokens_per_image=limits.tokens_per_image,
+        words_per_token=max(map(count_words, limits.vocabulary), default=0),
+        characters_per_token=max(map(len, limits.vocabulary), default=0),
+    )
 
 
 def _score(score: protocol.TokenScore) -> TokenScore:

@@ -26,6 +26,7 @@ from model.engine.protocol import (
     Segment,
     TextDelta,
     TextEnd,
+    TextLimits,
     TextSampling,
     TextSegment,
     TokenScore,
@@ -103,6 +104,10 @@ class FakeTextEngine:
     def __init__(self, speed: Speed) -> None:
         self._speed = speed
         self.running = 0
+
+    def limits(self) -> TextLimits:
+        """Hardly any."""
+        return TextLimits(1_000_000, 1_000, 1)
 
     async def start(self) -> None:
         """Nothing to load."""

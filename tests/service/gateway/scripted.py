@@ -16,6 +16,7 @@ from model.engine.protocol import (
     ImageSampling,
     TextDelta,
     TextEnd,
+    TextLimits,
     TextSampling,
     TokenScore,
 )
@@ -37,6 +38,9 @@ class ScriptedText:
         self.contexts: list[Any] = []
         self.samplings: list[TextSampling] = []
         self.requests: list[str] = []
+
+    def limits(self) -> TextLimits:
+        return TextLimits(1_000_000, 1_000, 1)
 
     async def start(self) -> None: ...
 

@@ -1,0 +1,44 @@
+"""What the gateway knows of the model: enough to refuse what surely does not fit it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from service.messages.message import Message
+
+# A character that a token holds a part of may be a letter.
+_WORD = re.compile(r"(?:[^\W\d_]|\ufffd)+")
+
+
+class ModelCard(Message):
+    """Written by text workers when they start.
+
+    A text has at least as many tokens as its words and its characters ask for, since no token of
+    the vocabulary holds more of them than these.
+    """
+
+    max_prompt_tokens: int = Field(ge=1)
+    max_images: int = Field(ge=0)
+    tokens_per_image: int = Field(ge=1)
+    words_per_token: int = Field(ge=0, description="0: nothing is known of the vocabulary")
+    characters_per_token: int = Field(ge=0)
+
+    def least_tokens(self, texts: Iterable[str], num_images: int) -> int:
+        """A lower bound of the prompt's length, never above the true one."""
+        words = characters = 0
+        for text in texts:
+            words += count_words(text)
+            characters += len(text.strip())
+        tokens = 1 + num_images * self.tokens_per_image
+        if self.words_per_token and self.characters_per_token:
+            by_words = -(-words // self.words_per_token)
+            tokens += max(by_words, -(-characters // self.characters_per_token))
+        return tokens
+
+
+def count_words(text: str) -> int:
+    """Runs of letters."""
+    return len(_WORD.findall(text))
