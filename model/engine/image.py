@@ -6,15 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from model.engine.backends.base import Backend, BackendUnavailable
-from model.engine.backends.eager import TorchBackend
+from model.engine.backends.base import Backend
+from model.engine.backends.choice import load_backend
 from model.engine.denoising import DenoisingLoop, ImageStatistics
+from model.engine.image_options import ImageEngineOptions
 from model.engine.picture import Item, Picture
 from model.engine.protocol import (
     ImageEnd,
@@ -23,46 +22,10 @@ from model.engine.protocol import (
     ImageSampling,
     ImageSegment,
 )
-from model.export.manifest import default_directory
-from model.export.parity import ParityError
 from model.sampler import make_scheduler
 
-BackendName = Literal["torch", "onnxruntime", "tensorrt"]
 MAX_PREVIEWS = 3
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ImageEngineOptions:
-    """How to run the image engine.
-
-    Attributes:
-        checkpoint: directory of the model.
-        backend: library that evaluates the networks.
-        device: `auto`, `cpu` or `cuda`.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        max_batch: pictures in one evaluation at most.
-        memory_mib: of pictures under way, beside the weights; 0: a quarter of what is free.
-        cache_mib: of maps of conditioning images.
-        max_steps: denoising steps a picture may ask for.
-        max_area: largest picture, as a multiple of the checkpoint's own area.
-        compiled: torch.compile, with CUDA graphs on a GPU.
-        engines: directory of compiled engines (`mmi compile`).
-        fallback: use `torch` where the chosen backend can't run; else refuse to start.
-    """
-
-    checkpoint: Path
-    backend: BackendName = "torch"
-    device: str = "auto"
-    dtype: str = "auto"
-    max_batch: int = 8
-    memory_mib: int = 0
-    cache_mib: int = 256
-    max_steps: int = 200
-    max_area: float = 1.0
-    compiled: bool = False
-    engines: Path | None = None
-    fallback: bool = True
 
 
 class BatchedImageEngine:
@@ -92,32 +55,12 @@ class BatchedImageEngine:
 
     async def start(self) -> None:
         """Load the model, compile or load engines, and warm up."""
-        backend, reason = await asyncio.to_thread(self._load)
+        backend, reason = await asyncio.to_thread(load_backend, self.options)
         self._backend = backend
         memory = self.options.memory_mib * 2**20 or free_bytes(backend) // 4
         self._loop = DenoisingLoop(backend, memory, self.options.cache_mib * 2**20)
         self._loop.statistics.num_backend_fallbacks = int(bool(reason))
         self._loop.start()
-
-    def _load(self) -> tuple[Backend, str]:
-        """The chosen backend, or `torch` and the reason why it is not the chosen one.
-
-        Raises:
-            BackendUnavailable: it can't run here and no fallback is allowed.
-            ParityError: it computes something else and no fallback is allowed.
-        """
-        try:
-            backend = make_backend(self.options)
-            backend.start()
-            return backend, ""
-        except (BackendUnavailable, ParityError) as error:
-            if not self.options.fallback:
-                raise
-            reason = str(error)
-        logger.error("backend %s is not used, torch is: %s", self.options.backend, reason)
-        backend = make_backend(replace(self.options, backend="torch"))
-        backend.start()
-        return backend, reason
 
     async def generate(
         self,
@@ -201,27 +144,6 @@ class BatchedImageEngine:
             await asyncio.to_thread(self._loop.stop)
         if self._backend is not None:
             self._backend.stop()
-
-
-def make_backend(options: ImageEngineOptions) -> Backend:
-    """The backend of some options, not started. Its library is imported only if it is chosen.
-
-    Raises:
-        BackendUnavailable: it can't run here.
-    """
-    directory = options.engines or default_directory()
-    if options.backend == "onnxruntime":
-        from model.engine.backends.onnxruntime import onnxruntime_backend
-
-        buckets = tuple(bucket for bucket in (1, 2, 4, 8) if bucket <= options.max_batch)
-        return onnxruntime_backend(options.checkpoint, directory, buckets)
-    if options.backend == "tensorrt":
-        from model.engine.backends.tensorrt import tensorrt_backend
-
-        return tensorrt_backend(options.checkpoint, directory)
-    return TorchBackend(
-        options.checkpoint, options.device, options.dtype, options.max_batch, options.compiled
-    )
 
 
 def free_bytes(backend: Backend) -> int:

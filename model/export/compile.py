@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,9 +102,8 @@ def compile_sampler(
     options: CompileOptions,
 ) -> tuple[Path, Manifest]:
     """Compile every graph and bucket, whole or not at all."""
-    partial = directory / f".{key.digest}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{key.digest}-", dir=directory))
     entries = {}
     for graph in sampler_graphs(sampler, config, key.buckets):
         started = time.perf_counter()
@@ -118,8 +118,17 @@ def compile_sampler(
         entries[graph.key] = _entry(graph, path, time.perf_counter() - started)
     manifest = Manifest(key, config.image_decoder.latent_size, entries)
     manifest.save(partial)
-    place = directory / key.digest
+    return _publish(partial, directory, manifest)
+
+
+def _publish(partial: Path, directory: Path, manifest: Manifest) -> tuple[Path, Manifest]:
+    """Give finished graphs their name, unless another process was faster."""
+    place = directory / manifest.key.digest
+    if (found := find(directory, manifest.key)) is not None:
+        shutil.rmtree(partial)
+        return found
     shutil.rmtree(place, ignore_errors=True)
+    partial.chmod(0o755)
     partial.rename(place)
     return place, manifest
 

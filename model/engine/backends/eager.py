@@ -125,16 +125,19 @@ class TorchBackend:
     @torch.no_grad()
     def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
         """What all steps of one picture share."""
+        features_11VD, visible_11 = self.conditioning(features_11VD)
+        return self.sampler.prepare_features(
+            image_tokens_1TD.to(self.device, self.dtype), features_11VD, visible_11
+        )
+
+    def conditioning(self, features_11VD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features of the preceding image, zeros if there is none, and whether there is one."""
         visible_11 = torch.ones(1, 1, device=self.device)
         if features_11VD is None:
             num = sum(side * side for side in self.config.vision.map_sizes)
             features_11VD = torch.zeros(1, 1, num, self.config.image_embed_dim)
             visible_11.zero_()
-        return self.sampler.prepare_features(
-            image_tokens_1TD.to(self.device, self.dtype),
-            features_11VD.to(self.device, self.dtype),
-            visible_11,
-        )
+        return features_11VD.to(self.device, self.dtype), visible_11
 
     def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> TorchBatch:
         """Join pictures; padding repeats the last one."""

@@ -98,15 +98,10 @@ class GraphBackend:
 
     def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
         """What all steps of one picture share."""
-        device, dtype = self.torch.device, self.torch.dtype
-        visible_11 = torch.ones(1, 1, device=device)
-        if features_11VD is None:
-            num = sum(side * side for side in self.config.vision.map_sizes)
-            features_11VD = torch.zeros(1, 1, num, self.config.image_embed_dim)
-            visible_11.zero_()
+        features_11VD, visible_11 = self.torch.conditioning(features_11VD)
         inputs = {
-            "image_tokens": image_tokens_1TD.to(device, dtype),
-            "features": features_11VD.to(device, dtype),
+            "image_tokens": image_tokens_1TD.to(self.torch.device, self.torch.dtype),
+            "features": features_11VD,
         }
         outputs = tuple(x.clone() for x in self.executors["prepare-1"].run(inputs))
         num_cross = len(self.torch.sampler.negative.keys)
@@ -117,13 +112,16 @@ class GraphBackend:
             visible_11,
         )
 
-    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> GraphBatch:
-        """Join pictures; padding repeats the last one. The graph always has both halves."""
-        padded = [*pictures, *[pictures[-1]] * (bucket - len(pictures))]
-        joined = Invariants.stack(padded, self.torch.sampler.negative)
+    def constants(self, pictures: Sequence[Invariants]) -> dict[str, Tensor]:
+        """Joined pictures as inputs of the denoising graph, which always has both halves."""
+        joined = Invariants.stack(pictures, self.torch.sampler.negative)
         tensors = (*joined.keys, *joined.values, *joined.maps)
-        inputs = dict(zip(self._names, tensors, strict=True)) | {"visible": joined.visible}
-        return GraphBatch(len(pictures), bucket, guided, inputs)
+        return dict(zip(self._names, tensors, strict=True)) | {"visible": joined.visible}
+
+    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> Batch:
+        """Join pictures; padding repeats the last one."""
+        padded = [*pictures, *[pictures[-1]] * (bucket - len(pictures))]
+        return GraphBatch(len(pictures), bucket, guided, self.constants(padded))
 
     def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
         """One evaluation of the U-Net: [N, C, H, W] in float32, without padding."""

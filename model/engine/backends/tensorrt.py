@@ -55,6 +55,16 @@ def select(
     return place, manifest
 
 
+def select_here(checkpoint: Path, directory: Path) -> tuple[Path, Manifest]:
+    """The engines of a checkpoint that fit the GPU at hand.
+
+    Raises:
+        BackendUnavailable: there is no GPU or no engine for it.
+    """
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+    return select(directory, model_digest(checkpoint), capability)
+
+
 def fits(manifest: Manifest, capability: tuple[int, int]) -> bool:
     """Whether engines were made for a GPU and for the library that is installed."""
     key = manifest.key
@@ -154,8 +164,7 @@ def tensorrt_backend(checkpoint: Path, directory: Path) -> GraphBackend:
     Raises:
         BackendUnavailable: there is no GPU or no engine for it.
     """
-    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-    place, manifest = select(directory, model_digest(checkpoint), capability)
+    place, manifest = select_here(checkpoint, directory)
     manifest.verify(place)
     flavour: Flavour = "rtx" if manifest.key.flavour == "rtx" else "standard"
     executors = {

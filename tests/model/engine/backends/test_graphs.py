@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    backend = onnxruntime_backend(checkpoint, tmp_path_factory.mktemp("engines"), (2,))
+    backend = onnxruntime_backend(checkpoint, tmp_path_factory.mktemp("engines"), 4)
     backend.start()
     return backend
 
@@ -58,14 +58,14 @@ def test_onnxruntime_draws_what_torch_draws(compiled: Backend, checkpoint: Path)
     torch_backend.start()
     pairs = zip(draw_three(compiled), draw_three(torch_backend), strict=True)
     assert max(np.abs(ours - theirs).max() for ours, theirs in pairs) <= 1
-    assert compiled.capabilities.sizes == ((8, 8),)
+    assert compiled.capabilities.sizes is None
 
 
 def test_a_graph_that_computes_something_else_is_not_used(compiled: Backend) -> None:
     executors = compiled.executors  # type: ignore[attr-defined]
-    swapped = {**executors, "decode-2": Wrong(executors["decode-2"])}
+    swapped = {**executors, "decode-1": Wrong(executors["decode-1"])}
     compiled.executors = swapped  # type: ignore[attr-defined]
-    with pytest.raises(ParityError, match="decode-2"):
+    with pytest.raises(ParityError, match="decode-1"):
         compiled.start()
     compiled.executors = executors  # type: ignore[attr-defined]
 

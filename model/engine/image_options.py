@@ -1,0 +1,42 @@
+"""How to run the image engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
+
+
+@dataclass(frozen=True)
+class ImageEngineOptions:
+    """How to run the image engine.
+
+    Attributes:
+        checkpoint: directory of the model.
+        backend: library that evaluates the networks; `auto` takes the fastest that fits.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        max_batch: pictures in one evaluation at most.
+        memory_mib: of pictures under way, beside the weights; 0: a quarter of what is free.
+        cache_mib: of maps of conditioning images.
+        max_steps: denoising steps a picture may ask for.
+        max_area: largest picture, as a multiple of the checkpoint's own area.
+        compiled: torch.compile, with CUDA graphs on a GPU.
+        engines: directory of compiled graphs (`mmi compile`).
+        fallback: use `torch` where the chosen backend can't run; else refuse to start.
+    """
+
+    checkpoint: Path
+    backend: BackendName = "torch"
+    device: str = "auto"
+    dtype: str = "auto"
+    max_batch: int = 8
+    memory_mib: int = 0
+    cache_mib: int = 256
+    max_steps: int = 200
+    max_area: float = 1.0
+    compiled: bool = False
+    engines: Path | None = None
+    fallback: bool = True
