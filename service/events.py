@@ -9,6 +9,7 @@ holds everything until its time to live; numbers tell what was seen already.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _CURSOR = re.compile(r"^\d{1,20}(-\d{1,20})?$")
 _CHUNK = 128
+_SUBSCRIBE_SECONDS = 0.5
 START = "0-0"
 
 
@@ -129,9 +131,19 @@ class EventHub:
     async def follow(
         self, request_id: str, after: str | None = None, ping_s: float = 15.0
     ) -> AsyncIterator[StoredEvent | None]:
-        """Yield the events after `after` (all, if None) up to the terminal one.
+        """Yield the events of `follow_batches` one by one, None for an empty batch."""
+        follower = self.follow_batches(request_id, after, ping_s)
+        async with contextlib.aclosing(follower) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                for event in batch or (None,):
+                    yield event
 
-        None is yielded when nothing came for `ping_s` seconds.
+    async def follow_batches(
+        self, request_id: str, after: str | None = None, ping_s: float = 15.0
+    ) -> AsyncIterator[list[StoredEvent]]:
+        """Yield the events after `after` (all, if None) up to the terminal one, as they come.
+
+        An empty batch is yielded when nothing came for `ping_s` seconds.
 
         Raises:
             RequestNotFound: there is no such request (any more).
@@ -140,7 +152,8 @@ class EventHub:
             ConnectionLost: Redis stayed away for too long.
         """
         cursor = parse_cursor(after)
-        await check_cursor(self._broker, request_id, cursor)
+        if cursor != START:
+            await check_cursor(self._broker, request_id, cursor)
         follower = Follower(self._max_buffered)
         await self._add(request_id, follower)
         OPEN_STREAMS.inc()
@@ -150,13 +163,11 @@ class EventHub:
                 events = await self._next(request_id, follower, cursor, ping_s)
                 if not events:
                     await self._check_alive(request_id)
-                    yield None
-                for event in events:
-                    if event.sequence_number <= number:
-                        continue
-                    yield event
-                    cursor, number = event.id, event.sequence_number
-                    if event.terminal:
+                    yield []
+                if events := [event for event in events if event.sequence_number > number]:
+                    yield events
+                    cursor, number = events[-1].id, events[-1].sequence_number
+                    if events[-1].terminal:
                         return
         finally:
             OPEN_STREAMS.dec()
@@ -180,6 +191,8 @@ class EventHub:
                 follower.catch_up()
             if events:
                 return events
+            if cursor == START:
+                await check_cursor(self._broker, request_id, cursor)
             return await self._next(request_id, follower, cursor, ping_s)
         events = list(follower.buffer)
         follower.buffer.clear()
@@ -195,6 +208,9 @@ class EventHub:
         self._followers[channel].add(follower)
         if len(self._followers[channel]) == 1 and self._pubsub is not None:
             await self._command("subscribe", channel)
+            # Reading now would be for nothing: once subscribed, it has to be read again.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(follower.wake.wait(), _SUBSCRIBE_SECONDS)
 
     async def _remove(self, request_id: str, follower: Follower) -> None:
         channel = self._broker.keys.events(request_id)

@@ -54,6 +54,8 @@ class Leases:
         self.consumer = consumer
         self.lease_ms = int(lease_s * 1000)
         self.max_deliveries = max_deliveries
+        # Partitions in which more may wait than was taken: there, priorities matter.
+        self._crowded = set(range(broker.keys.num_partitions))
 
     async def take(
         self, partition: int, count: int, batch_first: bool = False, block_ms: int = 0
@@ -68,12 +70,20 @@ class Leases:
         """
         streams = [self._keys.tasks(self.stage, p, partition) for p in PRIORITIES]
         taken: list[Delivery] = []
-        for stream in reversed(streams) if batch_first else streams:
-            if len(taken) < count:
-                taken += await self._read([stream], partition, count - len(taken))
-        if taken or not block_ms:
-            return taken
-        return await self._read(streams, partition, 1, block_ms)
+        if not block_ms or partition in self._crowded:
+            for stream in reversed(streams) if batch_first else streams:
+                if len(taken) < count:
+                    taken += await self._read([stream], partition, count - len(taken))
+            if taken or not block_ms:
+                return taken
+        # Nothing waited at the last look: the order does not matter, and one command will do.
+        most = max(1, count // len(streams))
+        taken = await self._read(streams, partition, most, block_ms)
+        if len(taken) >= most:
+            self._crowded.add(partition)
+        else:
+            self._crowded.discard(partition)
+        return taken
 
     async def _read(
         self, streams: Sequence[str], partition: int, count: int, block_ms: int = 0

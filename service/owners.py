@@ -47,6 +47,8 @@ class Owners:
             RateLimited, TooManyConcurrent: the owner's limits.
             IdempotencyConflict: the key was used with another body.
         """
+        if once is None and not limits.max_concurrent and not limits.requests_per_minute:
+            return None
         for last in (False, True):
             reply = await self._try(request, limits, once, retry_s)
             match reply[0]:

@@ -68,7 +68,8 @@ async def overhead(
     direct = _figures(
         await _read_all(lambda: read_direct(engine, tokens), concurrency, concurrency)
     )
-    await read_stream(port, 2)
+    # Connections of the gateway to Redis stay open from here on.
+    await _read_all(lambda: read_stream(port, 2), 2 * concurrency, concurrency)
     trips, before = _num_round_trips(url), {name: cpu_s(pid) for name, pid in pids.items()}
     readings = await _read_all(lambda: read_stream(port, tokens), requests, concurrency)
     trips = _num_round_trips(url) - trips

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -14,23 +13,21 @@ from fastapi.responses import JSONResponse, Response
 
 from service import messages
 from service.gateway.admission import fingerprint
-from service.gateway.auth import Caller
 from service.gateway.body import declared_length, read_request
 from service.gateway.chat import (
     chat_answer,
     chat_chunks,
     generate_from_chat,
     generate_from_images,
-    image_item,
+    image_items,
 )
 from service.gateway.chat_schemas import ChatRequest, ImagesRequest
 from service.gateway.deps import Gateway, caller_of, gateway_of
 from service.gateway.outcome import failure_of
 from service.gateway.problems import Problem
 from service.gateway.routes import envelope_of
-from service.gateway.schemas import GenerateRequest
 from service.gateway.sse import PING
-from service.gateway.validation import SchemaType, parse
+from service.gateway.validation import SchemaType, parse_body
 
 router = APIRouter()
 
@@ -43,7 +40,7 @@ async def _read(http: Request, schema: type[SchemaType]) -> tuple[SchemaType, st
         raw = await read_request(http, gateway.limits)
         if raw.uploads:
             raise Problem("unused_upload")
-        return await asyncio.to_thread(parse, schema, raw.document), fingerprint(http.url.path, raw)
+        return await parse_body(schema, raw.document), fingerprint(http.url.path, raw)
     finally:
         gateway.bodies.give_back(size)
 
@@ -87,13 +84,13 @@ async def _chat_frames(
         "model": gateway.settings.model_name,
     }
     documents = gateway.relay.documents(request)
-    async with contextlib.aclosing(documents) as items:  # type: ignore[type-var]
-        async for item in items:
-            if item is None:
+    async with contextlib.aclosing(documents) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            if not batch:
                 yield PING
-                continue
-            for chunk in chat_chunks(json.loads(item[1]), usage):
-                yield f"data: {json.dumps(head | chunk, separators=(',', ':'))}\n\n".encode()
+            for _, document in batch:
+                for chunk in chat_chunks(json.loads(document), request.n, usage):
+                    yield f"data: {json.dumps(head | chunk, separators=(',', ':'))}\n\n".encode()
     yield b"data: [DONE]\n\n"
 
 
@@ -102,23 +99,12 @@ async def images_generations(http: Request) -> Response:
     """Pictures from a prompt; `n` pictures are independent of each other."""
     gateway, caller = gateway_of(http), caller_of(http, "generate")
     wanted, digest = await _read(http, ImagesRequest)
-    documents = [generate_from_images(wanted, number) for number in range(wanted.n)]
-    envelope = envelope_of(http, digest)
-    if wanted.n > 1 and envelope.idempotency_key is not None:
-        raise Problem("invalid_value", param="n", reason="must be 1 with an Idempotency-Key")
-    requests = [await _accept(gateway, caller, document, envelope) for document in documents]
-    for request in requests:
-        await gateway.relay.wait(http, request)
-    items = []
-    for request in requests:
-        status = await gateway.queue.status(request.request_id)
-        if failure := failure_of(status):
-            return JSONResponse(failure[1], failure[0])
-        items += image_item(await gateway.answers.document(status))
+    _, request = await gateway.admissions.accept(
+        generate_from_images(wanted), {}, caller, envelope_of(http, digest)
+    )
+    await gateway.relay.wait(http, request)
+    status = await gateway.queue.status(request.request_id)
+    if failure := failure_of(status):
+        return JSONResponse(failure[1], failure[0])
+    items = image_items(await gateway.answers.document(status))
     return JSONResponse({"created": int(time.time()), "data": items})
-
-
-async def _accept(
-    gateway: Gateway, caller: Caller, document: GenerateRequest, envelope: Any
-) -> messages.Request:
-    return (await gateway.admissions.accept(document, {}, caller, envelope))[1]

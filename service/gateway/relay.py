@@ -51,33 +51,32 @@ class Relay:
 
     async def documents(
         self, request: Request, after: str | None = None
-    ) -> AsyncIterator[tuple[StoredEvent, str] | None]:
-        """Events with the JSON that the client gets; None when a keep-alive is due.
+    ) -> AsyncIterator[list[tuple[StoredEvent, str]]]:
+        """Events with the JSON that the client gets, as they come; none when a keep-alive is due.
 
         Ends early when the events can't be read any more: the client resumes, and then is told
         what is wrong as a status.
         """
         started, first = time.monotonic(), after is None
-        follower = self._hub.follow(request.request_id, after, self._ping_s)
+        follower = self._hub.follow_batches(request.request_id, after, self._ping_s)
         try:
-            async with contextlib.aclosing(follower) as events:  # type: ignore[type-var]
-                async for event in events:
-                    if event is None:
-                        yield None
-                        continue
-                    if first and event.type in _FIRST_PARTS:
+            async with contextlib.aclosing(follower) as batches:  # type: ignore[type-var]
+                async for batch in batches:
+                    if first and any(event.type in _FIRST_PARTS for event in batch):
                         TIME_TO_FIRST_EVENT.observe(time.monotonic() - started)
                         first = False
-                    yield event, await self._answers.event(event, request)
+                    yield [(event, await self._answers.event(event, request)) for event in batch]
         except (ConnectionLost, CursorExpired, RequestNotFound):
             logger.warning("a stream was cut short")
 
     async def _frames(self, request: Request, after: str | None) -> AsyncIterator[bytes]:
-        yield RETRY
+        head = RETRY
         documents = self.documents(request, after)
-        async with contextlib.aclosing(documents) as items:  # type: ignore[type-var]
-            async for item in items:
-                yield PING if item is None else frame(item[0].id, item[0].type, item[1])
+        async with contextlib.aclosing(documents) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                frames = [frame(event.id, event.type, data) for event, data in batch]
+                yield head + (b"".join(frames) or PING)
+                head = b""
 
     async def wait(self, http: HttpRequest, request: Request) -> bool:
         """Wait for the end of a request; False if its client left or this process stops before."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -18,7 +17,7 @@ from service.gateway.deps import Gateway, caller_of, gateway_of
 from service.gateway.images import mime_of
 from service.gateway.outcome import failure_of
 from service.gateway.schemas import GenerateRequest, GenerateResponse
-from service.gateway.validation import parse
+from service.gateway.validation import parse_body
 from service.queue import Admission
 
 router = APIRouter()
@@ -40,7 +39,7 @@ async def admit(
     size = gateway.bodies.take(min(declared_length(http) or 2**20, gateway.limits.body_bytes))
     try:
         raw = await read_request(http, gateway.limits)
-        document = await asyncio.to_thread(parse, GenerateRequest, raw.document)
+        document = await parse_body(GenerateRequest, raw.document)
         envelope = envelope_of(http, fingerprint(http.url.path, raw))
         accepted = await gateway.admissions.accept(document, raw.uploads, caller, envelope)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,9 @@ from service.gateway.problems import Problem
 SchemaType = TypeVar("SchemaType", bound=BaseModel)
 
 # pydantic's error types, in our words. Values in braces are bounds of the schema.
+# Milliseconds of parsing, at most.
+_SMALL_BYTES = 64 * 1024
+
 _REASONS: dict[str, str] = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -44,6 +48,7 @@ _MODEL_RULES: dict[str, tuple[str, str]] = {
     "stream_background": ("background", "cannot be combined with stream"),
     "no_output": ("max_images", "must be at least 1 when only images are wanted"),
     "draw_now": ("draw_now", "needs images in output_modalities and max_images of at least 1"),
+    "top_logprobs": ("top_logprobs", "needs logprobs to be true"),
     "min_tokens": ("min_tokens", "must not be above max_tokens"),
 }
 
@@ -58,6 +63,13 @@ def parse(schema: type[SchemaType], document: bytes) -> SchemaType:
         return schema.model_validate_json(document)
     except ValidationError as error:
         raise _problem(error.errors(include_url=False, include_input=False)[0]) from None
+
+
+async def parse_body(schema: type[SchemaType], document: bytes) -> SchemaType:
+    """`parse` in a thread, unless the document is so small that handing it over costs more."""
+    if len(document) <= _SMALL_BYTES:
+        return parse(schema, document)
+    return await asyncio.to_thread(parse, schema, document)
 
 
 def _problem(error: Mapping[str, Any]) -> Problem:

@@ -157,6 +157,8 @@ class Worker:
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
                 continue
             self._begin_all(taken)
+            # Beginning comes before looking for more.
+            await asyncio.sleep(0)
 
     async def _wait_for_room(self) -> bool:
         """Wait until a turn may begin; False if there is still no room after a while."""
