@@ -19,6 +19,7 @@ import redis.exceptions
 from service.broker import RETRIED, Broker
 from service.config import RedisSettings
 from service.embedded_redis import EmbeddedRedis, free_port
+from service.errors import ConnectionLost
 from service.keys import GROUP, PRIORITIES
 from service.messages import decode_task
 from tests.faults import roles
@@ -75,6 +76,8 @@ class System:
         self._supervisor: asyncio.Task[None] | None = None
         self._random = random.Random(0)
         self.restarts = 0
+        self.deaths: list[Hit] = []
+        self._struck: set[int] = set()
 
     async def start(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -132,11 +135,20 @@ class System:
             for role in self.roles:
                 if not role.alive():
                     assert role.process is not None
-                    role.exits[role.process.exitcode] += 1
+                    pid, code = role.pid, role.process.exitcode
+                    role.exits[code] += 1
                     role.process.close()
                     role.start()
                     self.restarts += 1
+                    if code == -signal.SIGKILL and pid not in self._struck:
+                        await self._note_death(pid)
             await asyncio.sleep(0.05)
+
+    async def _note_death(self, pid: int) -> None:
+        """A worker has killed itself, at a hand-over point or in a turn: others were hit too."""
+        when = time.monotonic()
+        with contextlib.suppress(ConnectionLost, *RETRIED):
+            self.deaths.append((when, await self.held_by(pid)))
 
     def up(self, role: Role) -> bool:
         return role.alive() and (self.directory / "up" / str(role.pid)).exists()
@@ -170,6 +182,7 @@ class System:
         role = self.pick(kind)
         held = await self.held_by(role.pid)
         when = time.monotonic()
+        self._struck.add(role.pid)
         role.signal(signal.SIGKILL)
         return when, held
 
@@ -217,6 +230,7 @@ class System:
         role.skew_s = self._random.uniform(-86_400, 86_400)
         held = await self.held_by(role.pid)
         when = time.monotonic()
+        self._struck.add(role.pid)
         role.signal(signal.SIGKILL)
         return when, held
 

@@ -139,7 +139,7 @@ async def test_nothing_is_lost_repeated_or_reordered(tmp_path: Path) -> None:
         await system.stop()
     report = Report(lease_s=LEASE_S, seconds=round(time.monotonic() - started, 1))
     wrong = report.judge(run.stories)
-    report.recover(run.hits, run.stories)
+    report.recover(run.hits + system.deaths, run.stories)
     counts = run.counts + run.noted()
     counts["slow reader"] = sum(story.slow_s > 0 for story in run.stories)
     counts["poison job"] = sum("poison" in story.prompt for story in run.stories)
