@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import MMInterleavedConfig
+from model.perceiver import Layer
 from model.training.data import pixels_of
 from model.training.objectives.facts import FactReadout, fact_targets
 from model.training.objectives.vision import any_scene
@@ -88,8 +89,8 @@ def spread_queries(tokenizer: VisualTokenizer) -> None:
     """Start the perceiver with queries that differ, and with attention that tells places apart."""
     perceiver = tokenizer.perceiver_resampler
     nn.init.normal_(perceiver.queries, std=_QUERY_WIDTH)
-    for layer in perceiver.blip2qformer.encoder.layer:
-        if layer.crossattention is not None:
+    for layer in perceiver.modules():
+        if isinstance(layer, Layer) and layer.crossattention is not None:
             attention = layer.crossattention.attention
             for norm in (attention.q_norm, attention.k_norm):
                 if isinstance(norm, nn.LayerNorm):

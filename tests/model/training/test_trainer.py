@@ -11,8 +11,10 @@ from torch import Tensor
 
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.training.objectives.condense import CondenseObjective, spread_queries
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.pictures import PictureObjective
+from model.training.objectives.vision import VisionObjective
 from model.training.trainer import Objective, ParameterGroup, Trainer, TrainerConfig
 
 
@@ -35,6 +37,20 @@ def _falls(objective: Objective, directory: Path, rate: float, by: float) -> Non
     trainer = Trainer(FixedBatch(objective), config, directory)
     first = trainer.run(stop_at=1)["loss"]
     assert trainer.run()["loss"] < by * first
+
+
+def test_facts_are_learned_from_patches_then_from_tokens(
+    model: MMInterleaved, tmp_path: Path
+) -> None:
+    tokenizer = model.visual_tokenizer
+    vision = VisionObjective(model.config, 2, tokenizer=tokenizer)
+    _falls(vision, tmp_path / "vision", 1e-3, 0.9)
+    encoder = copy.deepcopy(tokenizer.encoder.state_dict())
+    spread_queries(tokenizer)
+    condense = CondenseObjective(model.config, tokenizer, 4, num_pictures=8)
+    _falls(condense, tmp_path / "condense", 2e-3, 0.9)
+    for name, tensor in tokenizer.encoder.state_dict().items():
+        assert torch.equal(tensor, encoder[name]), name
 
 
 def test_language_loss_falls_on_a_fixed_batch(
