@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from service.gateway.chat_schemas import ChatMessage, ChatRequest, ChatText, ImagesRequest
@@ -11,7 +12,9 @@ from service.gateway.schemas import (
     GenerateResponse,
     ImageOptions,
     ImagePart,
+    Outcome,
     OutputImage,
+    OutputText,
     TextPart,
 )
 
@@ -47,6 +50,8 @@ def generate_from_chat(chat: ChatRequest) -> GenerateRequest:
         frequency_penalty=chat.frequency_penalty,
         stop=stop,
         seed=chat.seed,
+        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        n=chat.n,
         stream=chat.stream,
     )
 
@@ -63,8 +68,8 @@ def _parts_of(message: ChatMessage) -> list[TextPart | ImagePart]:
     return parts
 
 
-def generate_from_images(wanted: ImagesRequest, number: int) -> GenerateRequest:
-    """The request for the `number`-th picture.
+def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
+    """The request for pictures that are independent of each other.
 
     Raises:
         Problem: the size can't be drawn.
@@ -76,21 +81,22 @@ def generate_from_images(wanted: ImagesRequest, number: int) -> GenerateRequest:
             reason = "must have sides from 8 to 2048, multiples of 8"
             raise Problem("invalid_value", param="size", reason=reason)
         size = {"width": width, "height": height}
-    seed = None if wanted.seed is None else (wanted.seed + number) % 2**32
     returns = "url" if wanted.response_format == "url" else "b64"
-    options = {"format": wanted.output_format, "seed": seed, "return": returns, **size}
+    options = {"format": wanted.output_format, "seed": wanted.seed, "return": returns, **size}
     return GenerateRequest(
         model=wanted.model,
         content=[TextPart(type="text", text=wanted.prompt)],
         output_modalities=["image"],
         max_images=1,
+        n=wanted.n,
         image=ImageOptions.model_validate(options),
     )
 
 
-def image_item(answer: GenerateResponse) -> list[dict[str, str]]:
-    """The pictures of an answer, as items of `data`."""
-    pictures = [part for part in answer.content if isinstance(part, OutputImage)]
+def image_items(answer: GenerateResponse) -> list[dict[str, str]]:
+    """The pictures of all answers, as items of `data`."""
+    outcomes: Sequence[Outcome] = answer.choices or [answer]
+    pictures = [p for one in outcomes for p in one.content if isinstance(p, OutputImage)]
     return [{"b64_json": p.b64} if p.b64 else {"url": p.url or ""} for p in pictures]
 
 
@@ -107,42 +113,83 @@ def _usage(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
     }
 
 
-def chat_answer(answer: GenerateResponse) -> dict[str, Any]:
-    """A whole answer. Text parts are joined; pictures are in `images`, as data: URLs."""
-    text = "".join(part.text for part in answer.content if not isinstance(part, OutputImage))
-    pictures = [part for part in answer.content if isinstance(part, OutputImage)]
-    message: dict[str, Any] = {"role": "assistant", "content": text}
+def _scores(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Our scores of tokens in OpenAI's form."""
+
+    def item(token: str, logprob: float) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+    return {
+        "content": [
+            item(score["token"], score["logprob"])
+            | {"top_logprobs": [item(*one) for one in score["top"]]}
+            for score in scores
+        ]
+    }
+
+
+def _choice(index: int, outcome: Outcome) -> dict[str, Any]:
+    """One answer. Text parts are joined; pictures are in `images`, as data: URLs."""
+    texts = [part for part in outcome.content if isinstance(part, OutputText)]
+    pictures = [part for part in outcome.content if isinstance(part, OutputImage)]
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(part.text for part in texts),
+    }
     if pictures:
         message["images"] = [_picture(p.mime, p.b64, p.url) for p in pictures]
-    finish = _FINISH.get(answer.status, "stop")
+    choice = {
+        "index": index,
+        "message": message,
+        "finish_reason": _FINISH.get(outcome.status, "stop"),
+    }
+    if any(part.logprobs is not None for part in texts):
+        scores = [score.model_dump() for part in texts for score in part.logprobs or ()]
+        choice["logprobs"] = _scores(scores)
+    return choice
+
+
+def chat_answer(answer: GenerateResponse) -> dict[str, Any]:
+    """A whole answer, or all of them."""
     usage = answer.usage
     return {
         "id": answer.id,
         "object": "chat.completion",
         "created": int(answer.created_at),
         "model": answer.model,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "choices": [_choice(k, outcome) for k, outcome in enumerate(answer.choices or [answer])],
         "usage": _usage(usage.prompt_tokens, usage.output_tokens) if usage else None,
     }
 
 
-def chat_chunks(event: dict[str, Any], with_usage: bool) -> list[dict[str, Any]]:
+def chat_chunks(event: dict[str, Any], num_choices: int, with_usage: bool) -> list[dict[str, Any]]:
     """What an event is in a chat stream: no chunk, or some."""
-    kind = event["type"]
+    kind, index = event["type"], event.get("choice", 0)
     if kind == "response.created":
-        return [_chunk({"role": "assistant", "content": ""})]
+        return [_chunk(k, {"role": "assistant", "content": ""}) for k in range(num_choices)]
     if kind == "text.delta":
-        return [_chunk({"content": event["text"]})]
+        return [_chunk(index, {"content": event["text"]}, scores=event.get("logprobs"))]
     if kind == "image.done":
-        return [_chunk({"images": [_picture(event["mime"], event.get("b64"), event.get("url"))]})]
-    if kind == "usage" and with_usage:
+        picture = _picture(event["mime"], event.get("b64"), event.get("url"))
+        return [_chunk(index, {"images": [picture]})]
+    if kind == "usage" and with_usage and "choice" not in event:
         usage = _usage(event["prompt_tokens"], event["output_tokens"])
         return [{"choices": [], "usage": usage}]
-    finish = _FINISH.get(kind.removeprefix("response."))
     if kind == "response.failed":
         return [{"choices": [], "error": event["error"]}]
-    return [_chunk({}, finish)] if finish else []
+    ends, _, state = kind.partition(".")
+    if ends == ("choice" if num_choices > 1 else "response") and state in _FINISH:
+        return [_chunk(index, {}, _FINISH[state])]
+    return []
 
 
-def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+def _chunk(
+    index: int,
+    delta: dict[str, Any],
+    finish: str | None = None,
+    scores: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": finish}
+    if scores is not None:
+        choice["logprobs"] = _scores(scores)
+    return {"choices": [choice]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from service.gateway.schemas import Schema, Seed, StopText
 
@@ -63,12 +63,20 @@ class ChatRequest(Schema):
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     stop: StopText | list[StopText] | None = None
     seed: Seed | None = None
-    n: int = Field(default=1, ge=1, le=1)
+    n: int = Field(default=1, ge=1, le=16)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=5)
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=256)
     metadata: dict[str, Any] | None = Field(default=None, max_length=16)
     store: bool | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs")
+        return self
 
 
 class ImagesRequest(Schema):

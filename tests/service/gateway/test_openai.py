@@ -73,6 +73,40 @@ async def test_streaming_with_the_official_client(client: Client, api: openai.As
     await api.close()
 
 
+async def test_several_answers(client: Client, api: openai.AsyncOpenAI) -> None:
+    document = {"model": "mm-interleaved", "messages": MESSAGES, "n": 2}
+    answer = await api.chat.completions.create(**document)
+    texts, ends = {0: "", 1: ""}, []
+    async for chunk in await api.chat.completions.create(**document, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            ends += [choice.index] if choice.finish_reason == "stop" else []
+
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert [choice.message.content for choice in answer.choices] == ["once upon "] * 2
+    assert texts == {0: "once upon ", 1: "once upon "} and sorted(ends) == [0, 1]
+    await api.close()
+
+
+async def test_log_probabilities(client: Client, api: openai.AsyncOpenAI) -> None:
+    document = {"model": "mm-interleaved", "messages": MESSAGES, "logprobs": True}
+    answer = await api.chat.completions.create(**document, top_logprobs=2)
+    streamed = [
+        score
+        async for chunk in await api.chat.completions.create(**document, stream=True)
+        for choice in chunk.choices
+        if choice.logprobs
+        for score in choice.logprobs.content or ()
+    ]
+
+    scores = answer.choices[0].logprobs
+    assert scores and scores.content
+    assert [score.token for score in scores.content] == ["once ", "upon "]
+    assert scores.content[0].logprob == -0.5 and bytes(scores.content[0].bytes or ()) == b"once "
+    assert streamed == scores.content
+    await api.close()
+
+
 async def test_images(client: Client, api: openai.AsyncOpenAI) -> None:
     answer = await api.images.generate(
         model="mm-interleaved", prompt="a cat", n=2, response_format="b64_json", size="64x64"
@@ -97,7 +131,8 @@ async def test_models(client: Client, api: openai.AsyncOpenAI) -> None:
     ("path", "document", "param"),
     [
         ("/v1/chat/completions", {"messages": []}, "messages"),
-        ("/v1/chat/completions", {"messages": MESSAGES, "n": 2}, "n"),
+        ("/v1/chat/completions", {"messages": MESSAGES, "n": 9}, "n"),
+        ("/v1/chat/completions", {"messages": MESSAGES, "top_logprobs": 2}, "top_logprobs"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": ""}]}, "messages"),
         ("/v1/images/generations", {"prompt": "x", "size": "100x100"}, "size"),
         ("/v1/images/generations", {"prompt": "x", "n": 9}, "n"),
