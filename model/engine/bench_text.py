@@ -12,22 +12,24 @@ On one machine, in one run, with the same weights, requests of 3 images each:
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
 import json
 import logging
 import os
 import platform
-import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
     from model.engine.bench_text_requests import Workload
-    from model.engine.bench_text_result import Result
+    from model.engine.bench_text_result import Result, Run
     from model.engine.text_options import TextEngineOptions
 
 VARIANTS = ("official", "ours", "stock")
+
+_SETTLE_SECONDS = 1.5  # vLLM's workers spin for a second after their last work.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=3, help="images per request")
     parser.add_argument("--words", type=int, default=32, help="words of text per request")
     parser.add_argument("--repeat", type=int, default=1, help="keep the best of so many runs")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=max(1, len(os.sched_getaffinity(0)) - 1),
+        help="cores that each variant's model computes on",
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--kernel", default="auto", choices=("auto", "torch", "cpp", "triton"))
@@ -59,12 +67,11 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("vllm").setLevel(logging.WARNING)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     checkpoint = args.checkpoint or _random_checkpoint(args.preset, args.cache_dir)
-    workload = Workload.make(checkpoint, max(args.batch), args.images, args.words, args.tokens)
+    workload = Workload.make(checkpoint, args.images, args.words)
+    options = _options(checkpoint, workload, args)
     if args.steps:
-        return _steps(checkpoint, workload, args)
-    results: list[Result] = []
-    for variant in args.variants:
-        results += _measure(variant, checkpoint, workload, args)
+        return _steps(options, workload, args)
+    results = _measure(options, args)
     table(results)
     if args.plot:
         plot(results, args.plot)
@@ -78,7 +85,7 @@ def _machine(args: argparse.Namespace) -> dict[str, Any]:
     """What the numbers were taken on."""
     return {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "threads": args.threads,
         "load_average": os.getloadavg(),
         "dtype": args.dtype,
         "kernel": args.kernel,
@@ -97,32 +104,52 @@ def _random_checkpoint(preset: str, cache_dir: Path) -> Path:
     return directory
 
 
-def _measure(
-    variant: str, checkpoint: Path, workload: Workload, args: argparse.Namespace
-) -> list[Result]:
-    """All batch sizes of one variant."""
-    if variant == "official":
-        from model.engine.bench_text_official import measure_official
+def _measure(options: TextEngineOptions, args: argparse.Namespace) -> list[Result]:
+    """All variants, side by side: each batch on one after the other, and that `repeat` times."""
+    from model.engine.bench_text_lane import Job, Lane
 
-        return measure_official(checkpoint, workload, args.batch, args.dtype)
-    from model.engine.bench_text_served import measure_ours, measure_stock
+    cores = tuple(sorted(os.sched_getaffinity(0))[: args.threads])
+    lanes = [Lane(Job(v, options, args.images, args.words, cores)) for v in args.variants]
+    runs: dict[tuple[str, int], list[Run]] = {}
+    try:
+        for lane in lanes:
+            lane.ready()
+        for repeat in range(args.repeat):
+            for batch in args.batch:
+                first = _number(repeat, batch)
+                for lane in lanes:
+                    time.sleep(_SETTLE_SECONDS)
+                    run = lane.run(first, batch, args.tokens)
+                    runs.setdefault((lane.variant, batch), []).append(run)
+    finally:
+        for lane in lanes:
+            lane.stop()
+    return [_best(runs, variant, batch) for batch in args.batch for variant in args.variants]
 
-    options = _options(checkpoint, workload, args)
-    if variant == "ours":
-        return asyncio.run(measure_ours(options, workload, args.batch, args.repeat))
-    with tempfile.TemporaryDirectory(prefix="mmi-stock-") as directory:
-        return asyncio.run(
-            measure_stock(options, Path(directory), workload, args.batch, args.repeat)
-        )
+
+def _number(repeat: int, batch: int) -> int:
+    """First request of a batch: no two batches share a request, all variants get the same."""
+    return (repeat * 1000 + batch) * 1000
 
 
-def _steps(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> int:
+def _best(runs: Mapping[tuple[str, int], Sequence[Run]], variant: str, batch: int) -> Result:
+    """The fastest of a variant's runs, and how many tokens of all agree with the official ones."""
+    from model.engine.bench_text_result import Result, same_tokens
+
+    own, official = runs[variant, batch], runs.get(("official", batch))
+    best = max((Result.of(variant, run) for run in own), key=lambda r: r.decode_tokens_per_s)
+    if variant == "stock" or official is None:
+        return best
+    shares = [same_tokens(a.token_ids, b.token_ids) for a, b in zip(own, official, strict=True)]
+    return dataclasses.replace(best, same_tokens=sum(shares) / len(shares))
+
+
+def _steps(options: TextEngineOptions, workload: Workload, args: argparse.Namespace) -> int:
     """Time decode steps alone."""
     from model.engine.bench_text_report import step_table
     from model.engine.bench_text_steps import measure_steps
 
     served = [variant for variant in args.variants if variant != "official"]
-    options = _options(checkpoint, workload, args)
     times = measure_steps(served, options, workload, args.batch, args.steps)
     step_table(times)
     if args.json:
@@ -143,5 +170,5 @@ def _options(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> 
         compile=args.compile,
         max_num_seqs=max(args.batch),
         max_num_batched_tokens=512 + max(args.batch),
-        kv_cache_bytes=workload.cache_bytes(max(args.batch), args.dtype),
+        kv_cache_bytes=workload.cache_bytes(max(args.batch), args.tokens, args.dtype),
     )

@@ -26,6 +26,7 @@ def table(results: Sequence[Result]) -> None:
         "TTFT p50/p99 ms",
         "TPOT p50/p99 ms",
         "second turn TTFT",
+        "same tokens",
         "peak MiB",
     ):
         shown.add_column(heading, justify="left" if heading == "variant" else "right")
@@ -42,9 +43,10 @@ def table(results: Sequence[Result]) -> None:
             f"{row.ttft_p50_ms:.0f} / {row.ttft_p99_ms:.0f}",
             f"{row.tpot_p50_ms:.1f} / {row.tpot_p99_ms:.1f}",
             "" if second is None else f"{second:.0f} ms ({second / row.ttft_p50_ms:.0%})",
+            "" if row.same_tokens is None else f"{row.same_tokens:.1%}",
             f"{row.peak_memory_mib:.0f}",
         )
-    Console(width=170).print(shown)
+    Console(width=190).print(shown)
 
 
 def _ratio(row: Result, results: Sequence[Result], variant: str) -> str:

@@ -13,13 +13,35 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Run:
+    """One batch as it was served; times in seconds.
+
+    Attributes:
+        start: when the requests were sent.
+        arrivals: when each token of each request arrived.
+        token_ids: which they were.
+        decode_cpu: processor time spent since the last request got its first token.
+        peak_memory_mib: highest resident memory so far of the processes that serve.
+        second_turn_ttft: time to the first token of a second turn; batches of one only.
+    """
+
+    start: float
+    arrivals: list[list[float]]
+    token_ids: list[list[int]]
+    decode_cpu: float
+    peak_memory_mib: float
+    second_turn_ttft: float | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """Numbers of one variant at one batch size. Times in milliseconds.
 
     `decode_tokens_per_s` counts from the moment at which every request has its first token; it is
     the decoding speed of a full batch. `tokens_per_s` counts everything from the first request on.
     `decode_cpu_ms` is processor time per decoded token, which other load on the machine disturbs
-    much less than it does the clock.
+    much less than it does the clock. `same_tokens` is the share of tokens that equal the official
+    algorithm's, up to each request's first difference.
     """
 
     variant: str
@@ -33,20 +55,12 @@ class Result:
     decode_cpu_ms: float
     peak_memory_mib: float
     second_turn_ttft_ms: float | None = None
+    same_tokens: float | None = None
 
     @classmethod
-    def of(
-        cls,
-        variant: str,
-        start: float,
-        arrivals: Sequence[Sequence[float]],
-        decode_cpu_s: float,
-        **more: Any,
-    ) -> Result:
-        """Summarise when each token of each request arrived, in seconds.
-
-        `decode_cpu_s` is processor time spent since the last request got its first token.
-        """
+    def of(cls, variant: str, run: Run) -> Result:
+        """Summarise a batch."""
+        start, arrivals, second = run.start, run.arrivals, run.second_turn_ttft
         first = np.array([times[0] - start for times in arrivals]) * 1e3
         gaps = np.concatenate([np.diff(times) for times in arrivals]) * 1e3
         everybody, end = max(times[0] for times in arrivals), max(t[-1] for t in arrivals)
@@ -60,9 +74,9 @@ class Result:
             ttft_p99_ms=float(np.percentile(first, 99)),
             tpot_p50_ms=float(np.percentile(gaps, 50)),
             tpot_p99_ms=float(np.percentile(gaps, 99)),
-            decode_cpu_ms=decode_cpu_s * 1e3 / decoded,
-            peak_memory_mib=peak_memory_mib(),
-            **more,
+            decode_cpu_ms=run.decode_cpu * 1e3 / decoded,
+            peak_memory_mib=run.peak_memory_mib,
+            second_turn_ttft_ms=None if second is None else second * 1e3,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,8 +84,20 @@ class Result:
         return dataclasses.asdict(self)
 
 
+def same_tokens(ours: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> float:
+    """Share of tokens before the first difference of each sequence; 1 if nothing differs."""
+    same = sum(
+        next((at for at, (a, b) in enumerate(zip(x, y, strict=True)) if a != b), len(x))
+        for x, y in zip(ours, other, strict=True)
+    )
+    return same / sum(map(len, ours))
+
+
 def peak_memory_mib() -> float:
-    """Highest resident memory of this process and its descendants, summed."""
+    """Highest resident memory of this process and its descendants, summed.
+
+    Pages that they share, libraries above all, count in each of them.
+    """
     fields = (_status(process).get("VmHWM", "0 kB") for process in process_tree())
     return sum(int(field.split()[0]) for field in fields) / 1024
 

@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,9 +21,10 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from model.checkpoint import store
 from model.engine.bench_text_requests import Workload
-from model.engine.bench_text_result import Result, cpu_seconds
+from model.engine.bench_text_result import Run, cpu_seconds, peak_memory_mib
+from model.engine.protocol import Segment
 from model.engine.text import VllmTextEngine
-from model.engine.text_launch import engine_arguments
+from model.engine.text_launch import engine_arguments, stop_vllm
 from model.engine.text_options import TextEngineOptions
 from model.engine.text_prompt import TurnPrompt
 from model.vllm_plugin.config import hugging_face_document
@@ -32,20 +34,19 @@ Submit = Callable[[TurnPrompt, SamplingParams, str], AsyncIterator[RequestOutput
 _OURS_ALONE = ("mm_interleaved",)
 
 
-def parameters(num_tokens: int) -> SamplingParams:
-    """Greedy, and exactly so many tokens."""
+def parameters(num_tokens: int, unwanted: Sequence[int]) -> SamplingParams:
+    """Greedy, and exactly so many tokens, none of them unwanted."""
     return SamplingParams(
         max_tokens=num_tokens,
         temperature=0.0,
         ignore_eos=True,
+        logit_bias=dict.fromkeys(unwanted, -100.0),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
     )
 
 
-async def measure_ours(
-    options: TextEngineOptions, workload: Workload, batches: Sequence[int], repeat: int
-) -> list[Result]:
+async def start_ours(options: TextEngineOptions, workload: Workload) -> ServedVariant:
     """The text engine, without its event layer: the same entrance as stock vLLM's."""
     engine = VllmTextEngine(options)
     await engine.start()
@@ -55,20 +56,12 @@ async def measure_ours(
     ) -> AsyncIterator[RequestOutput]:
         return engine.submit(prompt, params, name, 0)
 
-    try:
-        bench = ServedBench("ours", submit, engine, workload)
-        return await bench.measure(batches, repeat)
-    finally:
-        await engine.stop()
+    return ServedVariant(submit, engine, workload, engine.stop)
 
 
-async def measure_stock(
-    options: TextEngineOptions,
-    directory: Path,
-    workload: Workload,
-    batches: Sequence[int],
-    repeat: int,
-) -> list[Result]:
+async def start_stock(
+    options: TextEngineOptions, directory: Path, workload: Workload
+) -> ServedVariant:
     """Stock vLLM's Llama: the same weights, arguments and prompt lengths, no synchronizer."""
     arguments = stock_arguments(options, workload, directory)
     llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
@@ -81,11 +74,7 @@ async def measure_stock(
         )
         return outputs
 
-    try:
-        bench = ServedBench("stock", submit, VllmTextEngine(options), workload)
-        return await bench.measure(batches, repeat)
-    finally:
-        llm.shutdown()
+    return ServedVariant(submit, VllmTextEngine(options), workload, partial(stop_vllm, llm))
 
 
 def stock_arguments(
@@ -124,50 +113,40 @@ def write_llama(options: TextEngineOptions, directory: Path) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-class ServedBench:
+class ServedVariant:
     """Sends batches and notes when tokens arrive."""
 
     def __init__(
-        self, variant: str, submit: Submit, engine: VllmTextEngine, workload: Workload
+        self,
+        submit: Submit,
+        engine: VllmTextEngine,
+        workload: Workload,
+        stop: Callable[[], Awaitable[None]],
     ) -> None:
-        self.variant, self.submit, self.engine, self.workload = variant, submit, engine, workload
+        self._submit, self._engine, self._stop = submit, engine, stop
+        self._unwanted = workload.unwanted
         self._sent = 0
         self._without_token: set[int] = set()
         self._cpu_at_full_batch = 0.0
 
-    async def measure(self, batches: Sequence[int], repeat: int) -> list[Result]:
-        """All batch sizes, each after a warm-up; the fastest of `repeat` runs."""
-        results = []
-        for batch in batches:
-            await self._batch(await self._prompts(min(batch, 2)), 4)
-            runs = [await self._run(batch) for _ in range(repeat)]
-            results.append(max(runs, key=lambda run: run.decode_tokens_per_s))
-        return results
+    async def stop(self) -> None:
+        """Stop the engine."""
+        await self._stop()
 
-    async def _run(self, batch: int) -> Result:
-        """One batch of new requests; with a single one, a second turn behind it."""
-        prompts = await self._prompts(batch)
+    async def run(self, contexts: Sequence[tuple[Segment, ...]], num_tokens: int) -> Run:
+        """One batch of requests; with a single one, a second turn behind it."""
         start = time.perf_counter()
-        arrivals, ids = await self._batch(prompts, self.workload.num_tokens)
+        prompts = [await self._engine.prompts.build(c, False, ()) for c in contexts]
+        requests = (self._request(prompt, num_tokens) for prompt in prompts)
+        outcomes = await asyncio.gather(*requests)
+        arrivals, ids = [o[0] for o in outcomes], [o[1] for o in outcomes]
         cpu = cpu_seconds() - self._cpu_at_full_batch
         second = None
-        if batch == 1:
+        if len(prompts) == 1:
             begin = time.perf_counter()
             times, _ = await self._request(prompts[0].extended((*ids[0], 5, 6, 7)), 2)
-            second = (times[0] - begin) * 1e3
-        return Result.of(self.variant, start, arrivals, cpu, second_turn_ttft_ms=second)
-
-    async def _prompts(self, batch: int) -> list[TurnPrompt]:
-        """New requests, encoded."""
-        contexts = self.workload.contexts(batch)
-        return [await self.engine.prompts.build(c, False, ()) for c in contexts]
-
-    async def _batch(
-        self, prompts: Sequence[TurnPrompt], num_tokens: int
-    ) -> tuple[list[list[float]], list[list[int]]]:
-        """Requests at the same time: arrivals and ids of each."""
-        outcomes = await asyncio.gather(*(self._request(p, num_tokens) for p in prompts))
-        return [o[0] for o in outcomes], [o[1] for o in outcomes]
+            second = times[0] - begin
+        return Run(start, arrivals, ids, cpu, peak_memory_mib(), second)
 
     async def _request(self, prompt: TurnPrompt, num_tokens: int) -> tuple[list[float], list[int]]:
         """One request: when its tokens arrived, and which they were."""
@@ -176,7 +155,7 @@ class ServedBench:
         self._without_token.add(number)
         times: list[float] = []
         ids: list[int] = []
-        outputs = self.submit(prompt, parameters(num_tokens), f"{self.variant}-{number}")
+        outputs = self._submit(prompt, parameters(num_tokens, self._unwanted), f"bench-{number}")
         async with contextlib.aclosing(outputs) as stream:  # type: ignore[type-var]
             async for output in stream:
                 new = output.outputs[0].token_ids

@@ -108,8 +108,9 @@ def _submit(engine: Any, variant: str, workload: Workload, batch: int, num_steps
     )
     # Requests begin one after another, so the first ones are ahead by as many steps.
     num_tokens = num_steps + _WARM_UP_STEPS + 8 * batch + 8
-    for number, context in enumerate(workload.contexts(batch)):
+    params = parameters(num_tokens, workload.unwanted)
+    for number, context in enumerate(workload.contexts(0, batch)):
         prompt = asyncio.run(builder.build(context, False, ()))
         stock = variant == "stock"
         inputs = stock_input(prompt, workload) if stock else engine_input(prompt, workload.config)
-        engine.add_request(f"step-{number}", inputs, parameters(num_tokens))
+        engine.add_request(f"step-{number}", inputs, params)

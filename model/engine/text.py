@@ -24,7 +24,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from model.checkpoint import store
 from model.engine.protocol import Segment, TextDelta, TextEnd, TextLimits, TextSampling
-from model.engine.text_launch import longest_sequence, start_vllm
+from model.engine.text_launch import longest_sequence, start_vllm, stop_vllm
 from model.engine.text_memory import describe_cache
 from model.engine.text_options import TextEngineOptions
 from model.engine.text_prompt import (
@@ -77,10 +77,7 @@ class VllmTextEngine:
         """Stop vLLM's processes and free their memory."""
         llm, self._llm = self._llm, None
         if llm is not None:
-            # The reader of outputs would take the end of the processes for their death.
-            if llm.output_handler is not None:
-                llm.output_handler.cancel()
-            await asyncio.to_thread(llm.shutdown)
+            await stop_vllm(llm)
         if self._exchange is not None:
             shutil.rmtree(self._exchange, ignore_errors=True)
         self._condition = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 from vllm import AsyncEngineArgs
@@ -60,3 +61,11 @@ def start_vllm(
     return AsyncLLM.from_engine_args(
         engine_arguments(options, config), stat_loggers=[logger_factory(statistics)]
     )
+
+
+async def stop_vllm(llm: AsyncLLM) -> None:
+    """Stop vLLM's processes and free their memory."""
+    # The reader of outputs would take the end of the processes for their death.
+    if llm.output_handler is not None:
+        llm.output_handler.cancel()
+    await asyncio.to_thread(llm.shutdown)
