@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("model.plan", "say how much memory a checkpoint needs"),
     "compile": ("model.export.compile", "compile the image decoder"),
     "train": ("model.training.cli", "train a model"),
-    "eval": ("model.training.evaluate", "evaluate a checkpoint"),
+    "eval": ("service.commands.evaluate", "evaluate a checkpoint"),
 }
 BENCHES: dict[str, tuple[str, str]] = {
     "text": ("model.engine.bench_text", "the text engine"),

@@ -5,20 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from model.training.answers import Answerer, Answering
-from model.training.scores import HELD_OUT, SCORES
+from model.training.answers import Answerer, Answering, OfflineAnswerer
+from model.training.data import collate, tokenise
+from model.training.drawing import DrawingOptions
+from model.training.report import Report, as_table, summarise
+from model.training.scores import SCORES, reader_score
+from model.training.world import examples
 
-_BOOTSTRAPS = 500
-Report = dict[str, dict[str, float]]
+_BATCH = 16
+_TASKS = (*SCORES, "reader", "perplexity")
+_HELD_OUT = "held-out"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,62 +30,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("deploy/checkpoints/tiny"))
     parser.add_argument("--objects", choices=("drawn", "emoji"), default="drawn")
     parser.add_argument("--number", type=int, default=50, help="examples of each task")
-    parser.add_argument("--tasks", nargs="+", choices=tuple(SCORES), default=tuple(SCORES))
+    parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=_TASKS)
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the table to this file")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Evaluate, print a table, write it if asked to."""
-    answering = Answering(num_inference_steps=args.steps, guidance_scale=args.guidance)
-    answerer = Answerer.load(args.checkpoint, answering)
+def answering_of(args: argparse.Namespace) -> Answering:
+    """How to answer, by the arguments."""
+    drawing = DrawingOptions(num_inference_steps=args.steps, guidance_scale=args.guidance)
+    return Answering(drawing, seed=args.seed)
+
+
+def run(args: argparse.Namespace, answerer: Answerer | None = None) -> int:
+    """Evaluate, print a table, write it if asked to; `answerer` stands in for the checkpoint."""
     console = Console()
-    values: dict[str, list[float]] = defaultdict(list)
-    for task in args.tasks:
-        for number in track(range(args.number), description=task, console=console):
-            rng = random.Random(f"{HELD_OUT}/{args.seed}/{task}/{number}")
-            for name, value in SCORES[task](answerer, rng, args.objects):
-                values[name].append(value)
-    report = summarise(values)
+    offline = None
+    if answerer is None:
+        answerer = offline = OfflineAnswerer.load(args.checkpoint, answering_of(args))
+    report = Evaluation(args, answerer, offline, console).run()
     console.print(as_table(report))
     if args.json:
-        document = {
-            "checkpoint": str(args.checkpoint),
-            "objects": args.objects,
-            "number": args.number,
-            "steps": args.steps,
-            "guidance": args.guidance,
-            "seed": args.seed,
-            "torch": torch.__version__,
-            "scores": report,
-        }
-        args.json.write_text(json.dumps(document, indent=2) + "\n")
+        args.json.write_text(json.dumps(_document(args, report, offline), indent=2) + "\n")
     return 0
 
 
-def summarise(values: dict[str, list[float]]) -> Report:
-    """Mean, number and bootstrapped 95 % interval of every score."""
-    generator = np.random.default_rng(0)
-    report: Report = {}
-    for name, numbers in values.items():
-        array = np.array(numbers)
-        means = generator.choice(array, (_BOOTSTRAPS, len(array))).mean(1)
-        low, high = np.quantile(means, (0.025, 0.975))
-        report[name] = {
-            "mean": round(float(array.mean()), 4),
-            "low": round(float(low), 4),
-            "high": round(float(high), 4),
-            "number": len(array),
-        }
-    return report
+@dataclass
+class Evaluation:
+    """One run over tasks and examples."""
+
+    args: argparse.Namespace
+    answerer: Answerer
+    offline: OfflineAnswerer | None
+    console: Console
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def run(self) -> Report:
+        """The summary of all scores."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=self.console) as bar:
+            for task in self.args.tasks:
+                if task == "perplexity" and self.offline is None:
+                    continue
+                line = bar.add_task(task, total=self.args.number)
+                for start in range(0, self.args.number, _BATCH):
+                    stop = min(start + _BATCH, self.args.number)
+                    for name, value in self._rows(task, start, stop):
+                        self.values.setdefault(name, []).append(value)
+                    bar.update(line, completed=stop)
+        return summarise(self.values)
+
+    def _rows(self, task: str, start: int, stop: int) -> Iterator[tuple[str, float]]:
+        """The scores of some examples of a task."""
+        args = self.args
+        lots = [
+            random.Random(f"{_HELD_OUT}/{args.seed}/{task}/{number}")
+            for number in range(start, stop)
+        ]
+        if task == "reader":
+            for rng in lots:
+                yield from reader_score(rng, args.objects)
+        elif task == "perplexity":
+            for rng in lots:
+                yield "story text, nats a token", self._story_loss(rng)
+        else:
+            score = SCORES[task]
+            asked = [score.draw(rng, args.objects) for rng in lots]
+            for example, answer in zip(asked, self.answerer.answer(asked, start), strict=True):
+                yield from score.rate(example, answer, args.objects)
+
+    @torch.no_grad()
+    def _story_loss(self, rng: random.Random) -> float:
+        """Cross-entropy of a held-out story's text (its exponential is the perplexity)."""
+        assert self.offline is not None
+        processor, model = self.offline.processor, self.offline.model
+        sequence = tokenise(examples.story(rng, self.args.objects), processor)
+        batch, labels_BL = collate([sequence], processor, learn_prompt=False)
+        _, hidden_BLD = model.read(batch)
+        return float(model.text_loss(hidden_BLD, batch, labels_BL))
 
 
-def as_table(report: Report) -> Table:
-    """The report for people."""
-    table = Table("score", "mean", "95 % interval", "number")
-    for name, row in report.items():
-        interval = f"{row['low']:.3f} to {row['high']:.3f}"
-        table.add_row(name, f"{row['mean']:.3f}", interval, str(int(row["number"])))
-    return table
+def _document(
+    args: argparse.Namespace, report: Report, offline: OfflineAnswerer | None
+) -> dict[str, object]:
+    """The report with what it depends on."""
+    return {
+        "checkpoint": str(args.checkpoint) if offline else "served",
+        "objects": args.objects,
+        "number": args.number,
+        "steps": args.steps,
+        "guidance": args.guidance,
+        "seed": args.seed,
+        "torch": torch.__version__,
+        "scores": report,
+    }

@@ -1,0 +1,94 @@
+"""`mmi eval`: scores of a checkpoint, by the offline engine or through a running system."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import importlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from PIL import Image
+
+from service.client.stream import Answer, GatewayClient
+
+_EVALUATE = "model.training.evaluate"
+_ANSWERS = "model.training.answers"
+_CONCURRENT = 8
+_PICTURES_OF_AN_ANSWER = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    importlib.import_module(_EVALUATE).add_arguments(parser)
+    parser.add_argument("--served", metavar="URL", help="ask the gateway of a running system")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate here, or through the served system."""
+    evaluate = importlib.import_module(_EVALUATE)
+    if not args.served:
+        return int(evaluate.run(args))
+    answerer = ServedAnswerer(args.served, args.steps, args.guidance, args.seed)
+    return int(evaluate.run(args, answerer))
+
+
+class ServedAnswerer:
+    """Answers examples through the API: greedy text, pictures from fixed seeds."""
+
+    def __init__(self, url: str, steps: int, guidance: float, seed: int) -> None:
+        self.url, self.steps, self.guidance, self.seed = url, steps, guidance, seed
+
+    def answer(self, examples: Sequence[Any], first: int = 0) -> list[Any]:
+        """An answer for each example, several at once."""
+        with ThreadPoolExecutor(_CONCURRENT) as pool:
+            return list(pool.map(self._answer, examples, range(first, first + len(examples))))
+
+    def _answer(self, example: Any, number: int) -> Any:
+        answers = importlib.import_module(_ANSWERS)
+        num_pictures = answers.max_pictures(example)
+        seed = self.seed + _PICTURES_OF_AN_ANSWER * number
+        document = {
+            "content": [_part(part) for part in example.prompt],
+            "temperature": 0.0,
+            "max_tokens": answers.MAX_TOKENS * (num_pictures + 1),
+            "max_images": num_pictures,
+            "seed": seed,
+            "image": {
+                "steps": self.steps,
+                "guidance_scale": self.guidance,
+                "scheduler": "dpmsolver++",
+                "seed": seed,
+            },
+        }
+        client = GatewayClient(self.url, os.environ.get("MMI_API_KEY"))
+        try:
+            answer = Answer()
+            for event in client.stream(document):
+                answer.add(event)
+            parts = tuple(_read(client, answer.ordered))
+        finally:
+            client.close()
+        ended = (answer.end or {}).get("type") == "response.completed"
+        return answers.Answer(parts, ended)
+
+
+def _part(part: Any) -> dict[str, str]:
+    """A part of an example's prompt as the API takes it."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    buffer = io.BytesIO()
+    part.render().save(buffer, "PNG")
+    return {"type": "image", "b64": base64.b64encode(buffer.getvalue()).decode()}
+
+
+def _read(client: GatewayClient, parts: Iterable[dict[str, Any]]) -> Iterable[str | Image.Image]:
+    """The texts and pictures of an answer."""
+    for part in parts:
+        if part["type"] != "image":
+            yield part["text"]
+        elif "sha256" in part:
+            yield Image.open(io.BytesIO(client.image(part))).convert("RGB")
