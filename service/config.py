@@ -32,7 +32,7 @@ class RedisSettings(BaseSettings):
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         validation_alias=AliasChoices("MMI_REDIS_URL", "REDIS_URL"),
-        description="redis:// or rediss://, redis+cluster://, redis+sentinel://h1,h2/service",
+        description="redis:// or (TLS) rediss://; with +cluster or +sentinel: //h1,h2/service",
     )
     redis_max_connections: int = Field(default=64, ge=2)
     redis_timeout_s: float = Field(default=5.0, gt=0)
@@ -126,7 +126,9 @@ class ImageWorkerSettings(WorkerSettings):
 
     health_port: int = Field(default=9102, ge=0, le=65535)
     concurrency: int = Field(default=4, ge=1)
-    image_backend: Literal["torch", "onnxruntime", "tensorrt"] = "torch"
+    image_backend: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
+        default="auto", description="auto takes the fastest that computes right on this machine"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     engines: Path | None = Field(default=None, description="Directory written by mmi compile")

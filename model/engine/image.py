@@ -37,6 +37,11 @@ class BatchedImageEngine:
         self._loop: DenoisingLoop | None = None
 
     @property
+    def started(self) -> bool:
+        """Whether it draws: `loop` and `backend` exist."""
+        return self._loop is not None
+
+    @property
     def statistics(self) -> ImageStatistics:
         """What the engine is doing."""
         return self.loop.statistics

@@ -197,7 +197,8 @@ def main(settings: ImageWorkerSettings) -> int:
     """The process of `mmi image-worker`."""
     end_on_signal()
     configure("image-worker", settings.log_level)
-    from model.engine.image import BatchedImageEngine, ImageEngineOptions
+    from model.engine.image import BatchedImageEngine
+    from model.engine.image_options import ImageEngineOptions
 
     options = ImageEngineOptions(
         checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),

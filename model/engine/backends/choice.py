@@ -6,6 +6,8 @@ import importlib.util
 import logging
 from dataclasses import replace
 
+import torch
+
 from model.engine.backends.base import Backend, BackendUnavailable
 from model.engine.backends.eager import TorchBackend, choose_device, choose_dtype
 from model.engine.image_options import BackendName, ImageEngineOptions
@@ -46,7 +48,7 @@ def fastest(options: ImageEngineOptions) -> BackendName:
     if device != "cpu":
         return "tensorrt" if _has_engines(options) else "torch"
     installed = all(importlib.util.find_spec(module) for module in _EXPORTERS)
-    in_float32 = choose_dtype(options.dtype, device) == "float32"
+    in_float32 = choose_dtype(options.dtype, torch.device(device)) == "float32"
     return "onnxruntime" if installed and in_float32 else "torch"
 
 

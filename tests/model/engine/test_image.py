@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from model.engine.image import BatchedImageEngine, ImageEngineOptions
+from model.engine.image import BatchedImageEngine
+from model.engine.image_options import ImageEngineOptions
 from model.engine.protocol import ImageEnd, ImageProgress, ImageSampling
 from tests.model.engine.pictures import conditioning_image, small_checkpoint, tokens
 

@@ -13,7 +13,8 @@ from model.engine.backends.eager import TorchBackend
 from model.engine.backends.onnxruntime import onnxruntime_backend
 from model.engine.backends.tensorrt import fits, select
 from model.engine.denoising import DenoisingLoop
-from model.engine.image import BatchedImageEngine, ImageEngineOptions
+from model.engine.image import BatchedImageEngine
+from model.engine.image_options import ImageEngineOptions
 from model.engine.protocol import ImageSampling
 from model.export import tensorrt
 from model.export.manifest import CompileKey, Manifest, model_digest
