@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -52,11 +53,10 @@ class Stack:
 
     def __enter__(self) -> Self:
         """Start everything and wait until it takes work."""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.stop)
             self._start()
-        except BaseException:
-            self.stop()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(
