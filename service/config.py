@@ -6,9 +6,9 @@ Built once in a role's main and passed down; nothing else reads the environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -54,6 +54,12 @@ class RedisSettings(BaseSettings):
         default=False, description="Accept a request only once it is on disk (WAITAOF)"
     )
     log_level: str = "INFO"
+
+    @model_validator(mode="after")
+    def _waits_for_one_server(self) -> Self:
+        if self.wait_aof and "+cluster:" in self.redis_url.get_secret_value():
+            raise ValueError("wait_aof is not to be had with Redis Cluster")
+        return self
 
 
 class GatewaySettings(RedisSettings):

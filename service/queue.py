@@ -14,6 +14,7 @@ from typing import cast
 import redis.exceptions
 
 from service.broker import Broker
+from service.durability import wait_until_on_disk
 from service.errors import QueueFull, RequestNotFound, ServiceError
 from service.keys import GROUP
 from service.messages import (
@@ -107,7 +108,7 @@ class Queue:
             REQUESTS.labels("queue_full").inc()
             raise QueueFull(_retry_after_s(float(outcome[2]), float(outcome[3])))
         if self._broker.settings.wait_aof:
-            await self._broker.call("WAITAOF", 1, 0, 0, retry_s=retry_s)
+            await wait_until_on_disk(self._broker)
         REQUESTS.labels("repeated" if known else "accepted").inc()
         return Admission(request.request_id, created=not known)
 
