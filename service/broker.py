@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from service.config import RedisSettings
@@ -49,6 +50,8 @@ def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> 
         read_timeout_s: for connections that wait in a blocking command; None takes the settings'.
     """
     url = urlsplit(settings.redis_url.get_secret_value())
+    scheme, _, kind = url.scheme.partition("+")
+    plain_url = url._replace(scheme=scheme)
     options: dict[str, Any] = {
         "socket_timeout": read_timeout_s or settings.redis_timeout_s,
         "socket_connect_timeout": settings.redis_timeout_s,
@@ -56,22 +59,55 @@ def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> 
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    if url.scheme == "redis+cluster":
-        return RedisCluster.from_url(urlunsplit(url._replace(scheme="redis")), **options)
+    if kind == "cluster":
+        return RedisCluster.from_url(urlunsplit(plain_url), **options)
     options["max_connections"] = settings.redis_max_connections
-    if url.scheme == "redis+sentinel":
-        addresses = [host.rpartition(":") for host in url.netloc.rpartition("@")[2].split(",")]
-        nodes = [(host, int(port)) for host, _, port in addresses]
-        sentinel = Sentinel(nodes, **options)  # type: ignore[no-untyped-call]
-        master: Redis = sentinel.master_for(
-            url.path.strip("/"), username=url.username, password=url.password
-        )
-        return master
+    if kind == "sentinel":
+        return _by_sentinel(plain_url, options)
     # A burst waits for a connection; an ordinary pool would refuse it.
     pool = BlockingConnectionPool.from_url(
-        urlunsplit(url), timeout=settings.redis_timeout_s, **options
+        urlunsplit(plain_url), timeout=settings.redis_timeout_s, **options
     )
     return Redis.from_pool(pool)
+
+
+class _MasterClient(Redis):
+    """A client that closes its connections to the sentinels with its own."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close all connections."""
+        await super().aclose(close_connection_pool)
+        pool = self.connection_pool
+        assert isinstance(pool, SentinelConnectionPool)
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def _by_sentinel(url: SplitResult, options: dict[str, Any]) -> Redis:
+    """A client of whichever server the sentinels call the master.
+
+    The URL names the sentinels and the service: `redis://user:password@h1:26379,h2/service`. The
+    credentials are those of the service; `sentinel_username` and `sentinel_password` in the query
+    are the sentinels' own. All else of the query (as `ssl_ca_certs`) holds for both.
+    """
+    credentials, at, hosts = url.netloc.rpartition("@")
+    # As the client reads the URL of one server: it knows the types of what a query may hold.
+    given: dict[str, Any] = dict(
+        parse_url(urlunsplit(url._replace(netloc=f"{credentials}{at}sentinel", path="")))
+    )
+    secure = given.pop("connection_class", None) is not None
+    del given["host"]
+    own = {name: given.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    if secure:
+        given["ssl"] = True
+    shared = {name: value for name, value in given.items() if name.startswith("ssl")}
+    shared |= {name: value for name, value in options.items() if name.startswith("socket_")}
+    nodes = [(host or port, int(port) if host else 26379) for host, _, port in
+             (name.rpartition(":") for name in hosts.split(","))]  # fmt: skip
+    sentinel = Sentinel(nodes, sentinel_kwargs=shared | own)  # type: ignore[no-untyped-call]
+    service = url.path.strip("/")
+    master: Redis = sentinel.master_for(service, redis_class=_MasterClient, **options | given)
+    return master
 
 
 class Script:
