@@ -11,18 +11,28 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    track,
+)
 
 from model.training.answers import Answerer, Answering, OfflineAnswerer
 from model.training.data import collate, tokenise
 from model.training.drawing import DrawingOptions
 from model.training.report import Report, as_table, summarise
 from model.training.scores import SCORES, reader_score
+from model.training.sheet import contact_sheet
 from model.training.world import examples
 
 _BATCH = 16
 _TASKS = (*SCORES, "reader", "perplexity")
 _HELD_OUT = "held-out"
+_STORIES_OF_A_SHEET = 24
+_STORIES_AT_ONCE = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the table to this file")
+    parser.add_argument(
+        "--sheet", type=Path, help="draw a contact sheet of 24 stories (a PNG) instead of scoring"
+    )
 
 
 def answering_of(args: argparse.Namespace) -> Answering:
@@ -49,11 +62,27 @@ def run(args: argparse.Namespace, answerer: Answerer | None = None) -> int:
     offline = None
     if answerer is None:
         answerer = offline = OfflineAnswerer.load(args.checkpoint, answering_of(args))
+    if args.sheet:
+        _draw_sheet(args, answerer, console)
+        return 0
     report = Evaluation(args, answerer, offline, console).run()
     console.print(as_table(report))
     if args.json:
         args.json.write_text(json.dumps(_document(args, report, offline), indent=2) + "\n")
     return 0
+
+
+def _draw_sheet(args: argparse.Namespace, answerer: Answerer, console: Console) -> None:
+    """Write a contact sheet of held-out stories, none left out."""
+    asked = [
+        examples.story(random.Random(f"{_HELD_OUT}/{args.seed}/sheet/{number}"), args.objects)
+        for number in range(_STORIES_OF_A_SHEET)
+    ]
+    answers = []
+    for start in track(range(0, len(asked), _STORIES_AT_ONCE), "stories", console=console):
+        answers += answerer.answer(asked[start : start + _STORIES_AT_ONCE], start)
+    contact_sheet(asked, answers).save(args.sheet, optimize=True)
+    console.print(f"written: {args.sheet}")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -43,33 +44,48 @@ class Ablation:
         """The scores of every variant, one entry for every seed."""
         results: dict[str, list[Scores]] = {variant.name: [] for variant in VARIANTS}
         for seed in self.recipe.text_seeds:
+            # Text does not depend on what the decoder has: one language model for two variants.
+            texts = {
+                on: self._text_scores(Variant(on, pictures=False), seed) for on in (False, True)
+            }
             for variant in VARIANTS:
-                results[variant.name].append(self._scores(variant, seed))
+                scores = dict(texts[variant.text])
+                if seed in self.recipe.picture_seeds:
+                    scores |= self._picture_scores(variant, seed)
+                results[variant.name].append(scores)
         return results
 
-    def _scores(self, variant: Variant, seed: int) -> Scores:
-        place = self.directory / f"seed{seed}"
-        # Text does not depend on what the decoder has: one language model serves two variants.
-        text_place = place / f"text-{_word(variant.text)}"
-        picture_place = place / f"text-{_word(variant.text)}-pictures-{_word(variant.pictures)}"
-        files = [text_place / "scores.json"]
-        if seed in self.recipe.picture_seeds:
-            files.append(picture_place / "scores.json")
-        if not all(file.is_file() for file in files):
-            self.console.print(f"seed {seed}, synchronizer in: {variant.name}")
-            model = build(self.recipe, variant, seed)
-            self._learn_text(model, text_place, seed)
-            _write(files[0], self._text_scores(model))
-            if len(files) > 1:
-                self._learn_pictures(model, picture_place, seed)
-                _write(files[1], self._picture_scores(model))
-        scores: dict[str, list[float]] = {}
-        for file in files:
-            scores |= json.loads(file.read_text())
+    def _text_scores(self, variant: Variant, seed: int) -> Scores:
+        file = self._text_place(variant, seed) / "scores.json"
+        if not file.is_file():
+            self.console.print(f"seed {seed}, text, synchronizer in: {variant.name}")
+            model = self._learned_text(variant, seed)
+            number = self.recipe.num_questions
+            _write(file, answered_details(model, self.processor, self.bank, self.unseen, number))
+        scores: Scores = json.loads(file.read_text())
         return scores
 
-    def _learn_text(self, model: MMInterleaved, place: Path, seed: int) -> None:
+    def _picture_scores(self, variant: Variant, seed: int) -> Scores:
+        place = self._text_place(variant, seed).with_name(
+            f"text-{_word(variant.text)}-pictures-{_word(variant.pictures)}"
+        )
+        file = place / "scores.json"
+        if not file.is_file():
+            self.console.print(f"seed {seed}, pictures, synchronizer in: {variant.name}")
+            model = self._learned_text(variant, seed)
+            self._learn_pictures(model, place, seed)
+            options = DrawingOptions(self.recipe.num_inference_steps, self.recipe.guidance_scale)
+            _write(file, drawn_stories(model, self.processor, self.unseen.stories, options))
+        scores: Scores = json.loads(file.read_text())
+        return scores
+
+    def _text_place(self, variant: Variant, seed: int) -> Path:
+        return self.directory / f"seed{seed}" / f"text-{_word(variant.text)}"
+
+    def _learned_text(self, variant: Variant, seed: int) -> MMInterleaved:
+        """The variant with its language model trained, or loaded if it was trained before."""
         recipe = self.recipe
+        model = build(recipe, variant, seed)
         model.visual_tokenizer.encoder.requires_grad_(False)
         objective = LanguageObjective(
             model,
@@ -81,7 +97,8 @@ class Ablation:
             bank=self.bank,
         )
         config = TrainerConfig(recipe.text_steps, recipe.text_rate, save_every=500, seed=seed)
-        Trainer(objective, config, place).run()
+        Trainer(objective, config, self._text_place(variant, seed)).run()
+        return model
 
     def _learn_pictures(self, model: MMInterleaved, place: Path, seed: int) -> None:
         recipe = self.recipe
@@ -100,14 +117,6 @@ class Ablation:
         trainer.run()
         trainer.use_average()
 
-    def _text_scores(self, model: MMInterleaved) -> Scores:
-        number = self.recipe.num_questions
-        return collect(answered_details(model, self.processor, self.bank, self.unseen, number))
-
-    def _picture_scores(self, model: MMInterleaved) -> Scores:
-        options = DrawingOptions(self.recipe.num_inference_steps, self.recipe.guidance_scale)
-        return collect(drawn_stories(model, self.processor, self.unseen.stories, options))
-
 
 def run_ablation(config: Path, runs: Path) -> int:
     """Run what is missing; write `ablation.json` and `ablation.md` in the run's directory."""
@@ -124,6 +133,5 @@ def _word(is_on: bool) -> str:
     return "on" if is_on else "off"
 
 
-def _write(path: Path, scores: Scores) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(scores) + "\n")
+def _write(path: Path, rows: Iterable[tuple[str, float]]) -> None:
+    path.write_text(json.dumps(collect(rows)) + "\n")
