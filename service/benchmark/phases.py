@@ -13,7 +13,8 @@ from typing import Any
 import redis
 
 from service.benchmark.echo import EchoEngine
-from service.benchmark.reader import Reading, Reply, ask, read_direct, read_lines, read_stream
+from service.benchmark.reader import Reading, Reply, ask, read_direct, read_names, read_stream
+from service.broker import cancel_all
 
 Figures = dict[str, Any]
 Read = Callable[[], Coroutine[Any, Any, Reading]]
@@ -89,7 +90,7 @@ async def open_streams(port: int, pid: int, count: int) -> Figures:
     async def hold() -> str:
         nonlocal num_open
         last = ""
-        async for last in read_lines(port, 20):
+        async for last in read_names(port, 20):
             if last.startswith("HTTP"):
                 num_open += 1
                 if num_open == count:
@@ -124,8 +125,7 @@ async def overload(port: int, bound: int, requests: int, concurrency: int) -> Fi
             replies.append(await ask(port, 500))
 
     await asyncio.gather(*(asker() for _ in range(concurrency)))
-    for task in holding:
-        task.cancel()
+    await cancel_all(holding)
     refused = [reply for reply in replies if reply.status == 429]
     times = [reply.ms for reply in refused]
     return {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from model.engine.protocol import TextEngine, TextSampling
+from service.messages import TERMINAL_EVENTS
 
 
 @dataclass
@@ -58,49 +60,51 @@ async def read_direct(engine: TextEngine, tokens: int) -> Reading:
     return reading
 
 
-async def read_stream(port: int, tokens: int) -> Reading:
-    """Ask the gateway, over a connection that is open already, and read to the end."""
+@contextlib.asynccontextmanager
+async def _asked(port: int, tokens: int) -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """The answer to a request over a new connection, and when the request was sent, in ns."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    started, reading = time.monotonic_ns(), Reading()
-    writer.write(_request(port, tokens))
-    async for line in reader:
-        if line.startswith(b"data: "):
-            event = json.loads(line[6:])
-            if event["type"] == "text.delta":
-                reading.note(started, event["text"])
-            elif event["type"].startswith("response.co"):
-                break
-    writer.close()
+    try:
+        started_ns = time.monotonic_ns()
+        writer.write(_request(port, tokens))
+        yield reader, started_ns
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def read_stream(port: int, tokens: int) -> Reading:
+    """Ask the gateway, and read to the end."""
+    reading = Reading()
+    async with _asked(port, tokens) as (reader, started_ns):
+        async for line in reader:
+            if line.startswith(b"data: "):
+                event = json.loads(line[6:])
+                if event["type"] == "text.delta":
+                    reading.note(started_ns, event["text"])
+                elif event["type"].startswith("response.co"):
+                    break
     return reading
 
 
-async def read_lines(port: int, tokens: int) -> AsyncIterator[str]:
+async def read_names(port: int, tokens: int) -> AsyncIterator[str]:
     """The status line, then the names of the events, one by one."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(_request(port, tokens))
-    try:
+    async with _asked(port, tokens) as (reader, _):
         yield (await reader.readline()).decode().strip()
         async for line in reader:
             if line.startswith(b"event: "):
                 name = line[7:].decode().strip()
                 yield name
-                if name.startswith("response.") and name not in _OPEN:
+                if name in TERMINAL_EVENTS:
                     return
-    finally:
-        writer.close()
-
-
-_OPEN = ("response.created", "response.queued")
 
 
 async def ask(port: int, tokens: int) -> Reply:
     """Send a request, read the head of the answer, and leave."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    started = time.monotonic_ns()
-    writer.write(_request(port, tokens))
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    ms = (time.monotonic_ns() - started) / 1e6
-    writer.close()
+    async with _asked(port, tokens) as (reader, started_ns):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        ms = (time.monotonic_ns() - started_ns) / 1e6
     status, *lines = head.strip().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
     return Reply(int(status.split()[1]), headers, ms)

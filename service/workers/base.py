@@ -227,9 +227,7 @@ class Worker:
             self._lost.add(delivery)
             outcome = await self._outcomes.after_cancel(delivery, attempt, ours=ours)
         except Exception as error:
-            # The boundary of a job: engines may raise anything, and whatever it is, the request
-            # must be retried or ended and the worker must go on. Nothing is swallowed: outcomes
-            # log it, hand the turn back or fail it, and end a process that fails everything.
+            # The one job boundary: engines raise anything; the turn is handed back or ended.
             self._lost.add(delivery)  # the end of the request must not cut its own telling short
             outcome = await self._outcomes.after_error(delivery, attempt, error)
             if self._outcomes.broken:
