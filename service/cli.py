@@ -27,6 +27,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "text": ("model.engine.bench_text", "the text engine"),
     "image": ("model.engine.bench_image", "the image engine"),
     "gateway": ("service.commands.bench_gateway", "the gateway's own cost"),
+    "quality": ("service.commands.bench_quality", "what each quality of pictures costs"),
 }
 
 
@@ -50,7 +51,7 @@ def build_parser(arguments: list[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = [word for word in arguments if not word.startswith("-")]
     _add(commands, COMMANDS, words[0] if words else None)
-    bench = commands.add_parser("bench", help="measure one part: text, image or gateway")
+    bench = commands.add_parser("bench", help="measure one part of the system")
     kinds = bench.add_subparsers(dest="kind", required=True, metavar="PART")
     _add(kinds, BENCHES, words[1] if len(words) > 1 and words[0] == "bench" else None)
     return parser

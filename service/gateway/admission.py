@@ -17,7 +17,8 @@ from service.gateway.fetch import UrlFetcher
 from service.gateway.images import ImageLibrary
 from service.gateway.limits import Limits
 from service.gateway.problems import Problem
-from service.gateway.schemas import GenerateRequest, ImagePart, TextPart
+from service.gateway.schemas import GenerateRequest, ImageOptions, ImagePart, TextPart
+from service.messages.quality import QUALITIES
 from service.model_card import ModelCards
 from service.owners import Once, OwnerLimits
 from service.queue import Admission, Queue
@@ -208,9 +209,7 @@ class Admissions:
                 logprobs=document.logprobs,
                 logit_bias={int(token): bias for token, bias in document.logit_bias.items()},
             ),
-            image=messages.ImageParameters(
-                **image.model_dump(exclude={"seed", "return_"}), seed=seed, returns=image.return_
-            ),
+            image=_image_parameters(image, seed),
             draw_now=document.draw_now,
             limits=messages.Limits(max_tokens=document.max_tokens, max_images=document.max_images),
             n=document.n,
@@ -222,3 +221,15 @@ class Admissions:
             model=document.model,
             traceparent=envelope.traceparent,
         )
+
+
+def _image_parameters(image: ImageOptions, seed: int) -> messages.ImageParameters:
+    """How pictures are drawn; steps and scheduler are the quality's unless they are given."""
+    quality = QUALITIES[image.quality]
+    return messages.ImageParameters(
+        **image.model_dump(exclude={"quality", "steps", "scheduler", "seed", "return_"}),
+        steps=image.steps or quality.steps,
+        scheduler=image.scheduler or quality.scheduler,
+        seed=seed,
+        returns=image.return_,
+    )

@@ -17,6 +17,7 @@ from service.gateway.schemas import (
     OutputText,
     TextPart,
 )
+from service.messages.quality import QualityName
 
 _FINISH = {"completed": "stop", "incomplete": "length", "cancelled": "stop", "failed": "error"}
 
@@ -68,6 +69,17 @@ def _parts_of(message: ChatMessage) -> list[TextPart | ImagePart]:
     return parts
 
 
+# OpenAI's names, of both of its generations, and ours.
+_QUALITIES: dict[str, QualityName] = {
+    "auto": "balanced",
+    "low": "fast",
+    "medium": "balanced",
+    "standard": "balanced",
+    "high": "high",
+    "hd": "high",
+}
+
+
 def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
     """The request for pictures that are independent of each other.
 
@@ -82,7 +94,13 @@ def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
             raise Problem("invalid_value", param="size", reason=reason)
         size = {"width": width, "height": height}
     returns = "url" if wanted.response_format == "url" else "b64"
-    options = {"format": wanted.output_format, "seed": wanted.seed, "return": returns, **size}
+    options = {
+        "quality": _QUALITIES[wanted.quality],
+        "format": wanted.output_format,
+        "seed": wanted.seed,
+        "return": returns,
+        **size,
+    }
     return GenerateRequest(
         model=wanted.model,
         content=[TextPart(type="text", text=wanted.prompt)],

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from service.messages.quality import QualityName, Scheduler
+
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 UploadName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -58,10 +60,11 @@ class ImageOptions(Schema):
 
     width: Side | None = None
     height: Side | None = None
-    steps: int = Field(default=30, ge=1, le=250)
+    quality: QualityName = Field("balanced", description="Sets `steps` and `scheduler` if missing")
+    steps: int | None = Field(default=None, ge=1, le=250)
     guidance_scale: float = Field(default=7.5, ge=0.0, le=50.0)
     guidance_rescale: float = Field(default=0.0, ge=0.0, le=1.0)
-    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = "dpmsolver++"
+    scheduler: Scheduler | None = None
     seed: Seed | None = None
     format: Literal["png", "jpeg", "webp"] = "png"
     return_: Literal["b64", "url"] = Field("b64", alias="return")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from service.messages.message import Message, Modality, Sha256
+from service.messages.quality import Scheduler
 
 Priority = Literal["interactive", "batch"]
 
@@ -53,7 +54,7 @@ class ImageParameters(Message):
     steps: int = Field(default=30, ge=1)
     guidance_scale: float = Field(default=7.5, ge=0)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = "ddpm"
+    scheduler: Scheduler = "ddpm"
     seed: int = Field(default=0, ge=0)
     format: Literal["png", "jpeg", "webp"] = "png"
     returns: Literal["b64", "url"] = "b64"
