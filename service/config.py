@@ -77,6 +77,9 @@ class GatewaySettings(RedisSettings):
     allowed_hosts: Names = ("localhost", "127.0.0.1", "[::1]")
     cors_origins: Names = ()
     image_url_hosts: Names = Field(default=(), description="Hosts to fetch from; none: URLs off")
+    image_url_authorities: Path | None = Field(
+        default=None, description="PEM file of who signs for those hosts; None: the public ones"
+    )
 
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     deadline_ms: int = Field(default=600_000, ge=1, description="If a request names none")

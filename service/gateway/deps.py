@@ -80,7 +80,7 @@ class Gateway:
                 requests_per_minute=settings.requests_per_minute or 0,
             ),
         )
-        fetcher = UrlFetcher(settings.image_url_hosts, limits)
+        fetcher = UrlFetcher(settings.image_url_hosts, limits, settings.image_url_authorities)
         return cls(
             settings=settings,
             limits=limits,
