@@ -2,10 +2,13 @@
 
 - `official`: the published algorithm, one request after the other;
 - `batch`: the same as whole batches of whoever waits, as with an eager diffusers pipeline;
-- `torch`, `onnxruntime`, `tensorrt`: this engine on each backend.
+- `torch`, `torch-compiled`, `onnxruntime`, `tensorrt`: this engine on each backend.
 
-All get the same requests at the same times: a Poisson process that offers our engine about
-`--concurrency` pictures at once.
+`@15:dpmsolver++` behind a name draws by other steps and another scheduler than `--steps` and
+`--scheduler`.
+
+All get the same requests at the same times: one after the other for one client, else a Poisson
+process that offers the last variant about `--concurrency` pictures at once.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ import asyncio
 import json
 import os
 import platform
-import random
-import statistics
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from PIL import Image
@@ -30,125 +33,22 @@ from rich.table import Table
 from model.checkpoint import store
 from model.engine import bench_image_flops
 from model.engine.bench_image_full_size import full_size_step
-from model.engine.bench_image_official import published_pictures
-from model.engine.image import BatchedImageEngine, ImageEngineOptions
-from model.engine.protocol import ImageEnd, ImageSampling, ImageSegment
-from model.mm_interleaved import IMAGE
+from model.engine.bench_image_load import (
+    Baselines,
+    Load,
+    Result,
+    poisson,
+    serve_engine,
+    summarise,
+)
+from model.engine.image import BatchedImageEngine
+from model.engine.image_options import ImageEngineOptions
+from model.engine.protocol import ImageSegment
 from model.presets import preset
 
 BASELINES = ("official", "batch")
-BACKENDS = ("torch", "onnxruntime", "tensorrt")
+_PARTS = ("prepare_s", "denoise_s", "schedule_s", "decode_s")
 _LARGEST_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Result:
-    """One variant under one load. CPU time is what remains comparable on a busy machine."""
-
-    variant: str
-    concurrency: int
-    images_per_s: float
-    latency_p50_s: float
-    latency_p95_s: float
-    cpu_s_per_image: float
-    parts_s: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Load:
-    """Requests: when they arrive, and what they want."""
-
-    arrivals_s: tuple[float, ...]
-    tokens: torch.Tensor
-    previous: ImageSegment
-    steps: int
-    scheduler: str
-
-    def sampling(self, index: int) -> ImageSampling:
-        """Parameters of one request."""
-        return ImageSampling(
-            num_inference_steps=self.steps,
-            scheduler=self.scheduler,  # type: ignore[arg-type]
-            seed=index,
-        )
-
-
-def poisson(num: int, mean_interval_s: float, seed: int = 0) -> tuple[float, ...]:
-    """Arrival times; the first one at once."""
-    source, now, times = random.Random(seed), 0.0, [0.0]
-    for _ in range(num - 1):
-        now += source.expovariate(1 / mean_interval_s)
-        times.append(now)
-    return tuple(times)
-
-
-class Baselines:
-    """The published algorithm behind a queue."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.config = store.load_config(checkpoint)
-        model = store.load_model(checkpoint, IMAGE)
-        assert model.image_decoder is not None
-        self.decoder = model.image_decoder
-        self.visual_tokenizer = model.visual_tokenizer
-
-    def serve(self, load: Load, features: torch.Tensor, largest_batch: int) -> list[float]:
-        """Latencies when everybody who waits is served as one batch, up to a size."""
-        started, latencies, served = time.perf_counter(), [], 0
-        while served < len(load.arrivals_s):
-            time.sleep(max(0.0, load.arrivals_s[served] - (time.perf_counter() - started)))
-            now = time.perf_counter() - started
-            waiting = [i for i, t in enumerate(load.arrivals_s) if i >= served and t <= now]
-            batch = waiting[:largest_batch]
-            published_pictures(
-                self.decoder,
-                load.tokens[batch],
-                features.expand(len(batch), -1, -1, -1),
-                [load.sampling(i) for i in batch],
-            )
-            done = time.perf_counter() - started
-            latencies += [done - load.arrivals_s[i] for i in batch]
-            served += len(batch)
-        return latencies
-
-
-async def serve_engine(engine: BatchedImageEngine, load: Load) -> list[float]:
-    """Latencies of our engine."""
-    started = time.perf_counter()
-
-    async def one(index: int) -> float:
-        await asyncio.sleep(load.arrivals_s[index] - (time.perf_counter() - started))
-        stream = engine.generate(
-            load.tokens[index], load.previous, load.sampling(index), f"bench-{index}"
-        )
-        async for item in stream:
-            if isinstance(item, ImageEnd):
-                break
-        return time.perf_counter() - started - load.arrivals_s[index]
-
-    return await asyncio.gather(*(one(i) for i in range(len(load.arrivals_s))))
-
-
-def summarise(
-    variant: str,
-    concurrency: int,
-    load: Load,
-    latencies: Sequence[float],
-    cpu_s: float,
-    **parts: float,
-) -> Result:
-    """Throughput over the whole run, and quantiles of latency."""
-    ends = [arrival + latency for arrival, latency in zip(load.arrivals_s, latencies, strict=True)]
-    ranked = sorted(latencies)
-    return Result(
-        variant,
-        concurrency,
-        len(latencies) / max(ends),
-        statistics.median(ranked),
-        ranked[min(len(ranked) - 1, int(0.95 * len(ranked)))],
-        cpu_s / len(latencies),
-        {name: round(value, 3) for name, value in parts.items()},
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-client", type=int, default=2, help="requests per concurrent client")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--scheduler", default="ddpm")
-    parser.add_argument("--variants", nargs="+", default=["official", "batch", "torch"])
+    parser.add_argument(
+        "--variants", nargs="+", default=["official", "batch", "torch", "onnxruntime"]
+    )
     parser.add_argument("--engines", type=Path, help="cache directory of compiled graphs")
     parser.add_argument(
         "--sd21-step", action="store_true", help="one full-size step, random weights"
@@ -194,77 +96,123 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _measure(arguments: argparse.Namespace) -> list[Result]:
-    """All variants under all loads; the first run of an engine sets the pace of the arrivals."""
+    """All variants under all loads, which are paced by our own engine's time for one picture."""
     checkpoint: Path = arguments.checkpoint or Path("deploy/checkpoints/tiny")
     config = store.load_config(checkpoint).image_decoder.perceiver
     largest = max(arguments.concurrency) * arguments.per_client
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(largest, config.num_queries, config.hidden_size, generator=generator)
     previous = ImageSegment(Image.linear_gradient("L").convert("RGB"), "gradient")
-    reference = BatchedImageEngine(ImageEngineOptions(checkpoint, max_batch=_LARGEST_BATCH))
-    await reference.start()
 
-    def load(num: int, interval_s: float) -> Load:
-        arrivals = poisson(num, interval_s)
-        return Load(arrivals, tokens[:num], previous, arguments.steps, arguments.scheduler)
+    def load(variant: Variant, num: int, interval_s: float) -> Load:
+        arrivals, closed = poisson(num, interval_s or 1.0), not interval_s
+        return Load(arrivals, tokens[:num], previous, variant.steps, variant.scheduler, closed)
 
-    await serve_engine(reference, load(1, 1.0))
-    alone_s = (await serve_engine(reference, load(1, 1.0)))[0]
-    loads = {c: load(c * arguments.per_client, alone_s / c) for c in arguments.concurrency}
     results: list[Result] = []
-    for variant in arguments.variants:
-        serve = await _server(variant, checkpoint, reference, arguments.engines)
-        for concurrency, given in loads.items():
-            before_s = time.process_time()
-            latencies, parts = await serve(given)
-            cpu_s = time.process_time() - before_s
-            results.append(summarise(variant, concurrency, given, latencies, cpu_s, **parts))
-    await reference.stop()
+    with tempfile.TemporaryDirectory() as directory:
+        servers = Servers(checkpoint, arguments.engines, Path(directory))
+        variants = [Variant.parse(name, arguments) for name in arguments.variants]
+        pace = await servers.serve(variants[-1], load(variants[-1], 1, 0.0))
+        pace = await servers.serve(variants[-1], load(variants[-1], 1, 0.0))
+        for concurrency in arguments.concurrency:
+            interval_s = 0.0 if concurrency == 1 else pace[0][0] / concurrency
+            for variant in variants:
+                given = load(variant, concurrency * arguments.per_client, interval_s)
+                started, cpu_s = time.perf_counter(), time.process_time()
+                latencies, parts_s = await servers.serve(variant, given)
+                wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
+                results.append(
+                    summarise(variant.name, concurrency, latencies, wall_s, cpu_s, parts_s)
+                )
+        await servers.stop()
     return results
 
 
-Serve = Callable[[Load], Awaitable[tuple[list[float], dict[str, float]]]]
+@dataclass(frozen=True)
+class Variant:
+    """What serves, and how it draws: `SERVER` or `SERVER@STEPS:SCHEDULER`."""
+
+    name: str
+    server: str
+    steps: int
+    scheduler: str
+
+    @classmethod
+    def parse(cls, name: str, arguments: argparse.Namespace) -> Self:
+        """A variant from the command line."""
+        server, _, drawing = name.partition("@")
+        steps, _, scheduler = drawing.partition(":")
+        return cls(
+            name,
+            server,
+            int(steps or arguments.steps),
+            scheduler or arguments.scheduler,
+        )
 
 
-async def _server(
-    variant: str, checkpoint: Path, reference: BatchedImageEngine, engines: Path | None
-) -> Serve:
-    """How to serve a load by a variant."""
-    if variant in BASELINES:
-        baselines = Baselines(checkpoint)
-        largest = 1 if variant == "official" else _LARGEST_BATCH
+class Servers:
+    """The published algorithm and our engines, made when they are first needed."""
 
-        async def published(load: Load) -> tuple[list[float], dict[str, float]]:
-            features = reference.backend.features(load.previous.image)
-            return baselines.serve(load, features, largest), {}
+    def __init__(self, checkpoint: Path, engines: Path | None, directory: Path) -> None:
+        self._checkpoint, self._engines, self._directory = checkpoint, engines, directory
+        self._running: dict[str, BatchedImageEngine] = {}
+        self._baselines: Baselines | None = None
 
-        return published
-    engine = reference
-    if variant != "torch":
-        options = ImageEngineOptions(checkpoint, variant, engines=engines, fallback=False)  # type: ignore[arg-type]
-        engine = BatchedImageEngine(options)
-        await engine.start()
-
-    async def ours(load: Load) -> tuple[list[float], dict[str, float]]:
-        names = ("prepare_s", "denoise_s", "schedule_s", "decode_s")
-        before = {name: getattr(engine.statistics, name) for name in names}
+    async def serve(self, variant: Variant, load: Load) -> tuple[list[float], dict[str, float]]:
+        """Latencies, and seconds in each part of our engine."""
+        if variant.server in BASELINES:
+            if self._baselines is None:
+                self._baselines = Baselines(self._checkpoint, self._directory)
+            engine = await self._engine("torch")
+            features = engine.backend.features(load.previous.image)
+            largest = 1 if variant.server == "official" else _LARGEST_BATCH
+            return self._baselines.serve(load, features, largest), {}
+        engine = await self._engine(variant.server)
+        before = {name: getattr(engine.statistics, name) for name in _PARTS}
         latencies = await serve_engine(engine, load)
-        return latencies, {n: getattr(engine.statistics, n) - before[n] for n in names}
+        return latencies, {n: getattr(engine.statistics, n) - before[n] for n in _PARTS}
 
-    return ours
+    async def _engine(self, backend: str) -> BatchedImageEngine:
+        if backend not in self._running:
+            name, _, compiled = backend.partition("-")
+            options = ImageEngineOptions(
+                self._checkpoint,
+                name,  # type: ignore[arg-type]
+                max_batch=_LARGEST_BATCH,
+                engines=self._engines,
+                compiled=bool(compiled),
+                fallback=False,
+            )
+            engine = BatchedImageEngine(options)
+            await engine.start()
+            self._running[backend] = engine
+        return self._running[backend]
+
+    async def stop(self) -> None:
+        """Stop all engines."""
+        for engine in self._running.values():
+            await engine.stop()
 
 
 def _print(console: Console, results: Sequence[Result]) -> None:
-    table = Table("variant", "concurrent", "images/s", "p50 s", "p95 s", "CPU s/image", "parts")
+    """The table; ratios are to the published algorithm under the same load, above 1 is better."""
+    table = Table("variant", "concurrent", "images/s", "ratio", "p50 s", "p95 s", "p95 ratio")
+    for title in ("CPU s/image", "CPU ratio", "parts"):
+        table.add_column(title)
+    official = {r.concurrency: r for r in results if r.variant == "official"}
     for result in results:
         parts = ", ".join(f"{k.removesuffix('_s')} {v:.2f}" for k, v in result.parts_s.items())
+        base = official.get(result.concurrency, result)
         table.add_row(
             result.variant,
             str(result.concurrency),
             f"{result.images_per_s:.3f}",
+            f"{result.images_per_s / base.images_per_s:.2f}",
             f"{result.latency_p50_s:.2f}",
             f"{result.latency_p95_s:.2f}",
-            f"{result.cpu_s_per_image:.2f}",
+            f"{result.latency_p95_s / base.latency_p95_s:.2f}",
+            f"{result.cpu_s_per_image:.3f}",
+            f"{base.cpu_s_per_image / result.cpu_s_per_image:.2f}",
             parts,
         )
     console.print(table)
