@@ -31,8 +31,7 @@ small {{ display: block; color: var(--dim); font: .78rem/1.4 system-ui, sans-ser
 </style></head><body>
 <h2>Given</h2>
 {given}
-<h2>Answer</h2>
-{answer}
+{answers}
 <small>{foot}</small>
 </body></html>
 """
@@ -48,17 +47,16 @@ def save_answer(
     directory.mkdir(parents=True, exist_ok=True)
     pictures: list[Path] = []
     blocks: list[str] = []
-    for part in answer.ordered:
-        if part["type"] == "text":
-            blocks.append(_text(part["text"]))
-        elif "sha256" in part:
-            data = read_image(part)
-            suffix = "jpg" if part["mime"] == "image/jpeg" else part["mime"].partition("/")[2]
-            path = directory / f"image-{len(pictures) + 1}.{suffix}"
-            path.write_bytes(data)
-            pictures.append(path)
-            note = f"{part['width']} x {part['height']}, seed {part['seed']}"
-            blocks.append(_image(data, part["mime"], note))
+    for number, one in enumerate(answer.alternatives, 1):
+        blocks.append(f"<h2>Answer {number}</h2>" if answer.choices else "<h2>Answer</h2>")
+        for part in one.ordered:
+            if part["type"] == "text":
+                blocks.append(_text(part["text"]))
+            elif "sha256" in part:
+                data = read_image(part)
+                pictures.append(_save(data, part["mime"], directory, len(pictures) + 1))
+                note = f"{part['width']} x {part['height']}, seed {part['seed']}"
+                blocks.append(_image(data, part["mime"], note))
     end = (answer.end or {"type": "unfinished"})["type"].removeprefix("response.")
     bill = ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in answer.usage.items()
                      if k not in ("type", "sequence_number", "request_id"))  # fmt: skip
@@ -67,12 +65,19 @@ def save_answer(
         _PAGE.format(
             title="An interleaved answer",
             given="\n".join(map(_given, given)),
-            answer="\n".join(blocks),
+            answers="\n".join(blocks),
             foot=html.escape(f"{end}. {bill}"),
         ),
         encoding="utf-8",
     )
     return pictures, page
+
+
+def _save(data: bytes, mime: str, directory: Path, number: int) -> Path:
+    suffix = "jpg" if mime == "image/jpeg" else mime.partition("/")[2]
+    path = directory / f"image-{number}.{suffix}"
+    path.write_bytes(data)
+    return path
 
 
 def _given(part: Given) -> str:

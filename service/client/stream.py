@@ -64,18 +64,34 @@ def content_of(parts: list[Given]) -> list[dict[str, str]]:
     return content
 
 
+def split_choice(event: Event) -> tuple[int | None, Event]:
+    """The choice that an event is about, and the event as the only answer to a request has it."""
+    if "choice" not in event:
+        return None, event
+    own = {name: value for name, value in event.items() if name != "choice"}
+    return event["choice"], own | {"type": own["type"].replace("choice.", "response.")}
+
+
 @dataclass
 class Answer:
-    """The answer so far: its parts in order, and how it ended."""
+    """The answer so far: its parts in order, and how it ended.
+
+    Of several answers to one request, each is an answer in `choices`; this one then holds no parts.
+    """
 
     parts: dict[int, dict[str, Any]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     usage: Event = field(default_factory=dict)
     end: Event | None = None
+    choices: dict[int, Answer] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
         """Take in one event."""
         self.events.append(event)
+        choice, event = split_choice(event)
+        if choice is not None:
+            self.choices.setdefault(choice, Answer()).add(event)
+            return
         kind = event["type"]
         if kind == "part.start":
             self.parts[event["index"]] = {"type": event["kind"], "text": ""}
@@ -92,6 +108,11 @@ class Answer:
     def ordered(self) -> list[dict[str, Any]]:
         """The parts in the order of the answer."""
         return [self.parts[index] for index in sorted(self.parts)]
+
+    @property
+    def alternatives(self) -> list[Answer]:
+        """All answers to the request; the answer itself if it is the only one."""
+        return [self.choices[number] for number in sorted(self.choices)] or [self]
 
     @property
     def images(self) -> list[dict[str, Any]]:

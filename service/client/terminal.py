@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from service.client.stream import Event
+from service.client.stream import TERMINAL, Event, split_choice
 
 
 class TerminalView:
@@ -15,9 +17,21 @@ class TerminalView:
         self._console = console
         self._progress: Progress | None = None
         self._in_text = False
+        self._waiting: defaultdict[int, list[Event]] = defaultdict(list)
 
     def show(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event; those of one answer among several wait until that answer is complete."""
+        choice, event = split_choice(event)
+        if choice is None:
+            self._show(event)
+            return
+        self._waiting[choice].append(event)
+        if event["type"] in TERMINAL:
+            self._console.print(f"[bold]answer {choice + 1}[/bold]", highlight=False)
+            for one in self._waiting.pop(choice):
+                self._show(one)
+
+    def _show(self, event: Event) -> None:
         kind = event["type"]
         if kind == "text.delta":
             self._in_text = True

@@ -42,6 +42,7 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of a request."""
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--max-images", type=int, default=2)
+    parser.add_argument("--n", type=int, default=1, help="independent answers")
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--steps", type=int, help="denoising steps of a picture")
@@ -63,6 +64,8 @@ def parameters(args: argparse.Namespace) -> dict[str, Any]:
         "temperature": 0.7 if args.temperature is None else args.temperature,
         "image": image,
     }
+    if args.n != 1:
+        document["n"] = args.n
     if args.seed is not None:
         document["seed"] = image["seed"] = args.seed
     if args.deadline_ms is not None:
@@ -93,6 +96,9 @@ def generate(
 def run(args: argparse.Namespace) -> int:
     """Generate once; 0 if the answer was completed or ended at a limit."""
     console = Console()
+    if args.offline and args.n != 1:
+        console.print("--n needs a service", style="red")
+        return 2
     if args.offline:
         cache_dir = Path(os.environ.get("MMI_CACHE_DIR", ".build"))
         args.checkpoint = find_checkpoint(args.checkpoint, cache_dir)
