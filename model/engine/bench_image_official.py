@@ -7,8 +7,8 @@ The published code builds a diffusers pipeline anew at every call. Each step the
 diffusers' own U-Net blocks on both guidance halves from the first layer on; computes the image
 tokens' keys and values anew; and lets every synchronizer block normalise and project the
 conditioning maps of both halves, and sample them by the pure PyTorch formulation of deformable
-attention (one `grid_sample` a map, all samples kept, then weighted and summed). Pictures are decoded
-by the plain autoencoder. Requests are served one after the other, or as whole batches.
+attention (one `grid_sample` a map, all samples kept, then weighted and summed). Pictures are
+decoded by the plain autoencoder. Requests are served one after the other, or as whole batches.
 """
 
 from __future__ import annotations

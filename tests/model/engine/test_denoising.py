@@ -137,6 +137,21 @@ def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> 
     drain(loop, stays_items)
 
 
+def test_leaving_at_any_step_changes_nobody(backend: TorchBackend) -> None:
+    sampling = ImageSampling(num_inference_steps=5)
+    loop = new_loop(backend)
+    stays, items = make_picture(1, sampling)
+    leaving = [make_picture(10 + step, sampling)[0] for step in range(4)]
+    for picture in (stays, *leaving):
+        loop.submit(picture)
+    for picture in leaving:
+        loop.turn()
+        loop.cancel(picture)
+    drain(loop, items)
+    assert loop.statistics.batch_sizes == {5: 1, 4: 1, 3: 1, 2: 1, 1: 1}
+    assert np.abs(drawn(items) - alone(backend, 1, sampling)).max() <= 1
+
+
 def test_a_passed_deadline_ends_a_picture_before_the_next_step(backend: TorchBackend) -> None:
     loop = new_loop(backend)
     picture, items = make_picture(1, ImageSampling(num_inference_steps=50))
@@ -189,15 +204,16 @@ def test_admission_by_memory(backend: TorchBackend) -> None:
     assert max(loop.statistics.batch_sizes) == 2
 
 
-def test_progress_and_previews(backend: TorchBackend) -> None:
+@pytest.mark.parametrize("num", range(4))
+def test_progress_and_previews(backend: TorchBackend, num: int) -> None:
     loop = new_loop(backend)
-    picture, items = make_picture(1, ImageSampling(num_inference_steps=8, num_previews=3))
+    picture, items = make_picture(1, ImageSampling(num_inference_steps=8, num_previews=num))
     loop.submit(picture)
     drain(loop, items)
     steps = [item.step for item in items if isinstance(item, ImageProgress)]
     assert steps == list(range(1, 9))
     previews = [item for item in items if isinstance(item, ImagePreview)]
-    assert [preview.number for preview in previews] == [1, 2, 3]
+    assert [preview.number for preview in previews] == list(range(1, num + 1))
     assert all(preview.image.size == (32, 32) for preview in previews)
 
 
