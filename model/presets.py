@@ -1,7 +1,8 @@
 """Named configurations: the published sizes, and small ones for small machines.
 
 `13b` is the published checkpoint; `tiny` a whole model for two CPU cores; `bench` has the published
-ratios at about 170 M parameters; `micro` is for experiments.
+ratios at about 170 M parameters; `micro` is for experiments; `smol`
+has a pre-trained language model of 135 M parameters inside.
 """
 
 from __future__ import annotations
@@ -20,17 +21,7 @@ from model.config import (
     SynchronizerConfig,
     VisionConfig,
 )
-
-_SD_SCHEDULER: dict[str, Any] = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "skip_prk_steps": True,
-    "set_alpha_to_one": False,
-    "prediction_type": "epsilon",
-    "steps_offset": 1,
-}
+from model.published import SD_SCHEDULER, published
 
 
 def preset(name: str) -> MMInterleavedConfig:
@@ -43,69 +34,6 @@ def preset(name: str) -> MMInterleavedConfig:
         return PRESETS[name]()
     except KeyError:
         raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}") from None
-
-
-def _published() -> MMInterleavedConfig:
-    """Vicuna-13B, CLIP ViT-L/14, Stable Diffusion 2.1: the sizes of the published checkpoint."""
-    return MMInterleavedConfig(
-        name="13b",
-        llm=LanguageModelConfig(
-            hidden_size=5120,
-            num_hidden_layers=40,
-            num_attention_heads=40,
-            intermediate_size=13824,
-            vocab_size=32000,
-        ),
-        vision=VisionConfig(hidden_size=1024, intermediate_size=4096, num_attention_heads=16),
-        visual_perceiver=PerceiverConfig(
-            num_queries=64,
-            hidden_size=768,
-            encoder_hidden_size=1024,
-            cross_attention_frequency=2,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            qk_normalization=True,
-        ),
-        image_decoder=_sd21_decoder(),
-    )
-
-
-def _sd21_decoder() -> ImageDecoderConfig:
-    """Stable Diffusion 2.1 base at 512 x 512, with the published perceiver."""
-    return ImageDecoderConfig(
-        perceiver=PerceiverConfig(
-            num_queries=77,
-            hidden_size=1024,
-            encoder_hidden_size=5120,
-            cross_attention_frequency=1,
-            num_hidden_layers=1,
-            num_attention_heads=16,
-        ),
-        unet={
-            "sample_size": 64,
-            "in_channels": 4,
-            "out_channels": 4,
-            "block_out_channels": [320, 640, 1280, 1280],
-            "layers_per_block": 2,
-            "cross_attention_dim": 1024,
-            "attention_head_dim": [5, 10, 20, 20],
-            "use_linear_projection": True,
-            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-        },
-        vae={
-            "in_channels": 3,
-            "out_channels": 3,
-            "latent_channels": 4,
-            "block_out_channels": [128, 256, 512, 512],
-            "layers_per_block": 2,
-            "sample_size": 768,
-            "scaling_factor": 0.18215,
-            "down_block_types": ["DownEncoderBlock2D"] * 4,
-            "up_block_types": ["UpDecoderBlock2D"] * 4,
-        },
-        scheduler=_SD_SCHEDULER,
-    )
 
 
 def _tiny() -> MMInterleavedConfig:
@@ -178,7 +106,7 @@ def _tiny_decoder() -> ImageDecoderConfig:
         ),
         unet=_small_unet(96, [64, 128], [2, 4]),
         vae=_small_vae(96),
-        scheduler=_SD_SCHEDULER | {"prediction_type": "v_prediction"},
+        scheduler=SD_SCHEDULER | {"prediction_type": "v_prediction"},
         synchronizer=SynchronizerConfig(
             n_heads=4, n_points=4, attn_dim=64, max_num_image_per_seq=10
         ),
@@ -271,9 +199,60 @@ def _micro() -> MMInterleavedConfig:
     )
 
 
+def _smol() -> MMInterleavedConfig:
+    """SmolLM2-135M-Instruct inside: it sees 96 pixels and draws 128."""
+    tiny, vision_width = _tiny(), 192
+    decoder = tiny.image_decoder
+    return replace(
+        tiny,
+        name="smol",
+        llm=LanguageModelConfig(
+            hidden_size=576,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            intermediate_size=1536,
+            vocab_size=49152,
+            num_key_value_heads=3,
+            rms_norm_eps=1e-5,
+            rope_theta=100000.0,
+            max_position_embeddings=8192,
+            tie_word_embeddings=True,
+        ),
+        vision=replace(
+            tiny.vision,
+            hidden_size=vision_width,
+            intermediate_size=2 * vision_width,
+            num_attention_heads=6,
+        ),
+        visual_perceiver=replace(
+            tiny.visual_perceiver, hidden_size=vision_width, encoder_hidden_size=vision_width
+        ),
+        image_decoder=replace(
+            decoder,
+            image_size=128,
+            perceiver=replace(decoder.perceiver, encoder_hidden_size=576),
+            unet=_small_unet(128, [96, 192], [3, 6]),
+            vae=_small_vae(128),
+        ),
+        # `<|endoftext|>` begins a document, `<|im_end|>` ends an answer; padding is a token that
+        # text never holds. `<|im_start|>` keeps its own meaning.
+        special_tokens=SpecialTokens(
+            bos_token_id=0,
+            eos_token_id=2,
+            pad_token_id=16,
+            soi_token_id=49152,
+            image_token_id=49153,
+        ),
+        txt_vocab_size=49154,
+        cross_attention_frequency=4,
+        text_synchronizer=SynchronizerConfig(n_heads=8, n_points=8, attn_dim=128),
+    )
+
+
 PRESETS: dict[str, Callable[[], MMInterleavedConfig]] = {
-    "13b": _published,
+    "13b": published,
     "bench": _bench,
     "micro": _micro,
+    "smol": _smol,
     "tiny": _tiny,
 }

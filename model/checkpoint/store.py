@@ -5,6 +5,7 @@
     model-00001-of-0000N.safetensors   ... with model.safetensors.index.json
     tokenizer.json                     a `tokenizers` tokenizer
     tokenizer_config.json              its settings for transformers
+    base.json                          only where the language model is a package's (`base_model`)
     manifest.json                      size and sha256 of every other file
 
 Nothing in it is ever unpickled.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 MANIFEST = "manifest.json"
+BASE = "base.json"
 
 _CHUNK_BYTES = 1 << 20
 _HEAD = "text_decoder.head.weight"
@@ -104,7 +106,12 @@ def write_index(directory: Path, where: Mapping[str, str], total_bytes: int) -> 
 def iter_tensors(
     directory: Path | str, prefixes: Collection[str] = (), device: str = "cpu"
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield names and tensors, one at a time; `prefixes` chooses some of them."""
+    """Yield names and tensors, one at a time; `prefixes` chooses some of them.
+
+    Where the language model is a package's, its tensors come last.
+    """
+    from model.checkpoint import base_model
+
     directory = Path(directory)
     by_file: dict[str, list[str]] = {}
     for name, file_name in weight_map(directory).items():
@@ -114,6 +121,10 @@ def iter_tensors(
         with safe_open(directory / file_name, framework="pt", device=device) as file:
             for name in names:
                 yield name, file.get_tensor(name)
+    if base := base_model.base_of(directory):
+        for name, tensor in base_model.tensors(base, load_config(directory)):
+            if not prefixes or name.startswith(tuple(prefixes)):
+                yield name, tensor.to(device)
 
 
 def load_model(
@@ -160,12 +171,19 @@ def serving_dtype(name: str, stored: torch.dtype, wanted: torch.dtype) -> torch.
 
 
 def save_model(
-    model: MMInterleaved, tokenizer: PreTrainedTokenizerFast, directory: Path | str
+    model: MMInterleaved,
+    tokenizer: PreTrainedTokenizerFast,
+    directory: Path | str,
+    is_kept: Callable[[str], bool] = lambda name: True,
 ) -> None:
-    """Write a complete checkpoint directory in one weights file."""
+    """Write a checkpoint directory with one weights file, of the tensors to be kept."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in model.state_dict().items()
+        if is_kept(name)
+    }
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     # safetensors makes files that only their owner can read; workers run as other users.
     (directory / WEIGHTS).chmod(0o644)

@@ -36,6 +36,15 @@ def load_official_tokenizer(
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     else:
         raise CheckpointError(f"{directory} has neither tokenizer.model nor tokenizer.json")
+    return wrap(with_image_tokens(tokenizer, config), config)
+
+
+def with_image_tokens(tokenizer: Tokenizer, config: MMInterleavedConfig) -> Tokenizer:
+    """The same tokenizer with the image tokens behind its vocabulary.
+
+    Raises:
+        CheckpointError: their ids are not the configured ones.
+    """
     tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in (SOI_TOKEN, IMAGE_TOKEN)]
     )
@@ -44,8 +53,8 @@ def load_official_tokenizer(
     for token, index in wanted.items():
         if tokenizer.token_to_id(token) != index:
             found = tokenizer.token_to_id(token)
-            raise CheckpointError(f"{directory}: {token} has id {found}, configured {index}")
-    return wrap(tokenizer, config)
+            raise CheckpointError(f"{token} has id {found}, configured {index}")
+    return tokenizer
 
 
 def wrap(tokenizer: Tokenizer, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:

@@ -6,14 +6,16 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
+from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import store
+from model.checkpoint import base_model, store
+from model.checkpoint.base_model import BASES
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.processor import Processor
 from model.training.ablation.command import run_ablation
-from model.training.export import save_half
-from model.training.initialise import initialise
+from model.training.export import halved
+from model.training.initialise import initialise, initialise_around
 from model.training.phases import run_phase
 from model.training.recipe import STAGES, Recipe
 from model.training.tokenizer import world_tokenizer
@@ -47,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"{args.stage} {number + 1}/{len(phases)}: {phase.phase}")
             model, processor = _start(recipe, before)
             run_phase(model, processor, recipe, phase, place)
-            store.save_model(model, processor.tokenizer, done)
+            _save(model, processor.tokenizer, done)
         before = done
     if before is not None:
         model = store.load_model(before)
-        save_half(model, store.load_tokenizer(before), directory / "checkpoint")
+        _save(halved(model), store.load_tokenizer(before), directory / "checkpoint")
         console.print(f"checkpoint: {directory / 'checkpoint'}")
     return 0
 
@@ -64,5 +66,18 @@ def _start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proc
         return model, Processor(model.config, tokenizer)
     config = preset(recipe.preset)
     model = MMInterleaved(config)
-    initialise(model)
-    return model, Processor(config, world_tokenizer(config))
+    base = BASES.get(config.name)
+    if base is None:
+        initialise(model)
+        return model, Processor(config, world_tokenizer(config))
+    initialise_around(model)
+    base_model.load_base(model, base)
+    return model, Processor(config, base_model.tokenizer(base, config))
+
+
+def _save(model: MMInterleaved, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write a checkpoint; a language model of a package is referred to, not copied."""
+    if base := BASES.get(model.config.name):
+        base_model.save_trained(model, tokenizer, directory, base)
+    else:
+        store.save_model(model, tokenizer, directory)

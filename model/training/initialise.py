@@ -31,4 +31,10 @@ def initialise(model: MMInterleaved) -> None:
     nn.init.normal_(model.soi_token, std=_WIDTH)
 
 
+@torch.no_grad()
+def initialise_around(model: MMInterleaved) -> None:
+    """What is new around a pre-trained language model, whose gates stay closed at first."""
+    nn.init.normal_(model.soi_token, std=_WIDTH)
+
+
 _OUTPUTS = ("o_proj", "down_proj")

@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 
+from model.checkpoint.base_model import BASES, is_base_tensor
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import pixels_of
@@ -109,6 +110,8 @@ def _condense(
 def _language(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
+    if model.config.name in BASES:
+        _freeze_language(model)
     return LanguageObjective(
         model,
         processor,
@@ -119,6 +122,13 @@ def _language(
         phase.vision_rate,
         recipe.seed,
     )
+
+
+def _freeze_language(model: MMInterleaved) -> None:
+    """Leave a pre-trained language model as it is; synchronizers and new tokens go on learning."""
+    for name, parameter in model.named_parameters():
+        if is_base_tensor(name) or name.startswith("text_decoder.head."):
+            parameter.requires_grad_(False)
 
 
 def _pictures(

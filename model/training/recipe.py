@@ -55,7 +55,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training run needs to know."""
+    """Everything that a training run needs to know.
+
+    Attributes:
+        preset: sizes; `smol` has a pre-trained language model, which stays frozen.
+        objects: the set of things in the world's pictures.
+    """
 
     preset: str
     objects: str = "drawn"

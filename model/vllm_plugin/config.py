@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
+from model.checkpoint.base_model import write_weights
 from model.config import MMInterleavedConfig
 
 MODEL_TYPE = "mm_interleaved"
@@ -74,6 +75,7 @@ def write_view(checkpoint: Path, directory: Path, dtype: str) -> Path:
         temporary = directory / f".{source.name}.{os.getpid()}"
         temporary.symlink_to(source.resolve())
         temporary.replace(link)
+    write_weights(checkpoint, directory)
     document = json.dumps(hugging_face_document(config, dtype), indent=2)
     temporary = directory / f".config.{os.getpid()}"
     temporary.write_text(document + "\n")

