@@ -24,20 +24,14 @@ from tests.model.engine.pictures import (
     drain,
     drawn,
     make_picture,
-    small_checkpoint,
 )
 
 pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_checkpoint(tmp_path_factory.mktemp("small") / "model")
-
-
-@pytest.fixture(scope="module")
-def compiled(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    backend = onnxruntime_backend(checkpoint, tmp_path_factory.mktemp("engines"), 4)
+def compiled(checkpoint: Path, engines: Path) -> Backend:
+    backend = onnxruntime_backend(checkpoint, engines, 4)
     backend.start()
     return backend
 

@@ -18,21 +18,14 @@ from tests.model.engine.pictures import (
     drain,
     drawn,
     make_picture,
-    small_checkpoint,
 )
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("engines")
-
-
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory, directory: Path) -> OnnxBackend:
-    checkpoint = small_checkpoint(tmp_path_factory.mktemp("small") / "model")
-    backend = onnxruntime_backend(checkpoint, directory, 4)
+def backend(checkpoint: Path, engines: Path) -> OnnxBackend:
+    backend = onnxruntime_backend(checkpoint, engines, 4)
     assert isinstance(backend, OnnxBackend)
     backend.start()
     return backend
@@ -69,11 +62,11 @@ def test_a_size_that_was_not_compiled_is_drawn_by_torch(backend: OnnxBackend) ->
 
 
 def test_graphs_are_exported_once(
-    backend: OnnxBackend, directory: Path, monkeypatch: pytest.MonkeyPatch
+    backend: OnnxBackend, engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second worker with the same cache finds them."""
     monkeypatch.setattr(torch.onnx, "export", None)
-    again = onnxruntime_backend(backend.torch.checkpoint, directory, 4)
+    again = onnxruntime_backend(backend.torch.checkpoint, engines, 4)
     assert again.manifest == backend.manifest
 
 
