@@ -179,7 +179,9 @@ class EventHub:
         """The next events for a reader; empty when nothing came for `ping_s`."""
         if not follower.behind and not follower.buffer:
             try:
-                await asyncio.wait_for(follower.wake.wait(), ping_s)
+                # Not `wait_for`, which can lose a cancellation that comes together with an event.
+                async with asyncio.timeout(ping_s):
+                    await follower.wake.wait()
             except TimeoutError:
                 # Whatever the reason for the silence, the stream itself has the last word.
                 return await read_events(self._broker, request_id, cursor)

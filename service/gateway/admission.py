@@ -23,6 +23,7 @@ from service.model_card import ModelCards
 from service.owners import Once, OwnerLimits
 from service.queue import Admission, Queue
 
+_SAMPLING = set(messages.Sampling.model_fields)
 _IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -196,19 +197,7 @@ class Admissions:
             owner=owner,
             content=content,
             output_modalities=tuple(dict.fromkeys(document.output_modalities)),
-            sampling=messages.Sampling(
-                min_tokens=document.min_tokens,
-                temperature=document.temperature,
-                top_p=document.top_p,
-                top_k=document.top_k,
-                repetition_penalty=document.repetition_penalty,
-                presence_penalty=document.presence_penalty,
-                frequency_penalty=document.frequency_penalty,
-                stop=tuple(document.stop),
-                seed=document.seed,
-                logprobs=document.logprobs,
-                logit_bias={int(token): bias for token, bias in document.logit_bias.items()},
-            ),
+            sampling=messages.Sampling.model_validate(document.model_dump(include=_SAMPLING)),
             image=_image_parameters(image, seed),
             draw_now=document.draw_now,
             limits=messages.Limits(max_tokens=document.max_tokens, max_images=document.max_images),

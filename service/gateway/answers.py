@@ -7,7 +7,7 @@ from typing import Any
 
 from service.errors import BlobNotFound
 from service.gateway.images import ImageLibrary
-from service.gateway.schemas import Choice, GenerateResponse, OutputImage, OutputText, Usage
+from service.gateway.schemas import Choice, GenerateResponse, OutputImage, OutputText
 from service.messages import ImageResult, Request, RequestStatus, StoredEvent
 
 _WITH_PICTURE = frozenset({"image.preview", "image.done"})
@@ -65,13 +65,12 @@ class Answers:
             if isinstance(result, ImageResult):
                 content.append(await self._image(result, status.request))
             else:
-                scores = result.model_dump()["logprobs"]
-                content.append(OutputText(text=result.text, logprobs=scores))
+                content.append(OutputText(text=result.text, logprobs=result.logprobs))
         return {
             "status": "in_progress" if status.state == "running" else status.state,
             "reason": status.reason,
             "content": content,
-            "usage": Usage(**status.usage.model_dump()),
+            "usage": status.usage,
             "error": status.error.model_dump() if status.error else None,
         }
 

@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+from service.broker import cancel_all
+
 
 class Race:
     """Runs coroutines side by side; leaving the context cancels and awaits all of them."""
@@ -34,6 +36,4 @@ class Race:
         traceback: TracebackType | None,
     ) -> None:
         """Cancel what still runs, and wait until it has ended."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(self._tasks)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from service.messages import Picture, TokenScore, Usage
 from service.messages.quality import QualityName, Scheduler
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -151,43 +152,22 @@ class ErrorDocument(BaseModel):
     error: ErrorBody
 
 
-class TokenScore(BaseModel):
-    """A token's natural log-probability, and the most probable tokens at its position."""
-
-    token: str
-    logprob: float
-    top: list[tuple[str, float]] = []
-
-
 class OutputText(BaseModel):
     """A text part of an answer; with `logprobs`, if the request asked for them."""
 
     type: Literal["text"] = "text"
     text: str
-    logprobs: list[TokenScore] | None = Field(default=None, exclude_if=lambda value: value is None)
+    logprobs: tuple[TokenScore, ...] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
-class OutputImage(BaseModel):
+class OutputImage(Picture):
     """A picture of an answer, in `b64` or at `url`."""
 
     type: Literal["image"] = "image"
-    mime: str
     b64: str | None = None
     url: str | None = None
-    width: int
-    height: int
-    seed: int
-    sha256: str
-
-
-class Usage(BaseModel):
-    """What a request used."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    images: int = 0
-    image_steps: int = 0
 
 
 class Outcome(BaseModel):
@@ -213,4 +193,4 @@ class GenerateResponse(Outcome):
     object: Literal["response"] = "response"
     created_at: float
     model: str
-    choices: list[Choice] | None = Field(default=None, exclude_if=lambda value: value is None)
+    choices: list[Choice] | None = Field(default=None, exclude_if=lambda v: v is None)
