@@ -118,6 +118,49 @@ def test_context_that_does_not_fit_is_an_error(stack: Stack) -> None:
     assert reply.json()["error"]["code"] == "context_length_exceeded"
 
 
+@pytest.mark.slow
+def test_several_answers_with_log_probabilities(client: GatewayClient) -> None:
+    document = request(max_tokens=60, image={"steps": 2, "seed": 1}, logprobs=2)
+    several, alone = ask(client, document | {"n": 2}), ask(client, document)
+
+    numbers = [event["sequence_number"] for event in several.events]
+    assert numbers == list(range(len(numbers)))
+    first, second = several.alternatives
+    assert first.end and second.end and several.end
+    # The first choice is the answer that the request alone would have had.
+    assert first.ordered[0]["text"] == alone.ordered[0]["text"] != second.ordered[0]["text"]
+    names = ("prompt_tokens", "output_tokens", "images", "image_steps")
+    for name in names:
+        assert several.usage[name] == first.usage[name] + second.usage[name]
+    for one in several.alternatives:
+        deltas = [event for event in one.events if event["type"] == "text.delta"]
+        scores = [score for delta in deltas for score in delta["logprobs"]]
+        assert all(len(score["top"]) == 2 and score["logprob"] <= 0 for score in scores)
+        assert len(scores) <= one.usage["output_tokens"]
+
+
+@pytest.mark.slow
+def test_an_answer_that_begins_with_a_picture(client: GatewayClient) -> None:
+    answer = ask(client, request(draw_now=True, max_tokens=20, image={"steps": 2, "seed": 1}))
+
+    assert [part["type"] for part in answer.ordered][:2] == ["image", "text"]
+
+
+@pytest.mark.slow
+def test_what_cannot_fit_is_refused_before_the_stream_opens(
+    client: GatewayClient, stack: Stack
+) -> None:
+    words = {"content": [{"type": "text", "text": "word " * 15_000}], "stream": True}
+    image = content_of([Given(path=PICTURE)])
+    pictures = {"content": [*image * 9, {"type": "text", "text": "?"}], "stream": True}
+    for document, status, code in (
+        (words, 400, "context_length_exceeded"),
+        (pictures, 422, "too_many_images"),
+    ):
+        reply = httpx.post(f"{stack.url}/generate", json=document, timeout=60, trust_env=False)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+
+
 def test_metrics_of_all_roles(stack: Stack, client: GatewayClient) -> None:
     ask(client, request(output_modalities=["text"], max_tokens=4))
     for role in stack.roles.values():
