@@ -89,15 +89,13 @@ async def open_streams(port: int, pid: int, count: int) -> Figures:
 
     async def hold() -> str:
         nonlocal num_open
-        last = ""
-        async for last in read_names(port, 20):
-            if last.startswith("HTTP"):
-                num_open += 1
-                if num_open == count:
-                    opened.set()
-            else:
-                await opened.wait()  # nobody ends before all are open
-        return last
+        names = read_names(port, 20)
+        last = await anext(names)  # the status
+        num_open += 1
+        if num_open == count:
+            opened.set()
+        await opened.wait()  # nobody ends before all are open
+        return [last, *[name async for name in names]][-1]
 
     streams = [asyncio.create_task(hold()) for _ in range(count)]
     while not all(stream.done() for stream in streams):
