@@ -16,11 +16,10 @@ from model.checkpoint.store import serving_dtype
 from model.config import MMInterleavedConfig
 from model.live_bytes import LiveBytes
 from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
+from model.token_bytes import TokenBytes
 
 GIB = 2**30
 
-# Numbers of a token's class in the paged cache, which are padded to an aligned row.
-_TOKEN_CLASS_WIDTH = 8
 # Live numbers of a token inside one layer of the language model: residual, normed and attention
 # output; gate and up, and their product.
 _LIVE_HIDDEN, _LIVE_INNER = 4, 3
@@ -56,21 +55,6 @@ class Component:
     num_bytes: int
     text: bool
     image: bool
-
-
-@dataclass(frozen=True)
-class TokenBytes:
-    """What one token occupies in the text engine's paged cache."""
-
-    keys_values: int
-    features: int
-    token_class: int
-    hidden_state: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.keys_values + self.features + self.token_class + self.hidden_state
 
 
 @dataclass(frozen=True)
@@ -198,12 +182,6 @@ def _text_plan(
     reading: int,
 ) -> TextPlan:
     llm, size = config.llm, assumptions.dtype.itemsize
-    token = TokenBytes(
-        keys_values=2 * llm.num_hidden_layers * llm.kv_heads * llm.head_width * size,
-        features=config.vectors_per_token * config.image_embed_dim * size,
-        token_class=_TOKEN_CLASS_WIDTH * size,
-        hidden_state=llm.hidden_size * size,
-    )
     live = _LIVE_HIDDEN * llm.hidden_size + _LIVE_INNER * llm.intermediate_size
     # Logits in float32, and the sampler's sorted copy of them.
     logits = 2 * 4 * config.txt_vocab_size * assumptions.step_requests
@@ -211,7 +189,7 @@ def _text_plan(
     return TextPlan(
         weights=sum(c.num_bytes for c in components if c.text),
         activations=max(assumptions.step_tokens * live * size + logits, reading),
-        token=token,
+        token=TokenBytes.of(config, assumptions.dtype),
         tokens_per_image=tokens_per_image,
         tokens_per_request=1
         + assumptions.num_text_tokens

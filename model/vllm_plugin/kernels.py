@@ -34,7 +34,7 @@ def choose_sampler(
         if device.type == "cpu" and dtype == torch.float16:
             kind = "torch"
     if kind == "torch":
-        return partial(_sample_torch, geometry=geometry)
+        return partial(sample, geometry=geometry)
     if kind == "triton":
         from model.vllm_plugin.triton_sampling import sample_triton
 
@@ -44,17 +44,6 @@ def choose_sampler(
 
         library = native.build(cache_dir)
         if library is None:
-            return partial(_sample_torch, geometry=geometry)
+            return partial(sample, geometry=geometry)
         return native.NativeSampler(library, geometry)
     raise ValueError(f"there is no image sampler {kind!r} for {device.type}")
-
-
-def _sample_torch(
-    query_TX: torch.Tensor,
-    relative_RX: torch.Tensor,
-    features_NW: torch.Tensor,
-    plan: StepPlan,
-    geometry: Geometry,
-) -> torch.Tensor:
-    """The reference, with its arguments in the common order."""
-    return sample(query_TX, relative_RX, features_NW, plan, geometry)

@@ -19,6 +19,7 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
+from model.token_bytes import CLASS_WIDTH
 from model.visual_tokenizer import VisualTokenizer
 from model.vllm_plugin.cache import TokenCacheLayer
 from model.vllm_plugin.feature_cache import FeatureCache
@@ -31,7 +32,7 @@ from model.vllm_plugin.multimodal import (
     ImageProcessor,
 )
 from model.vllm_plugin.names import CacheNames
-from model.vllm_plugin.plan import CLASS_WIDTH, plan_step, token_classes
+from model.vllm_plugin.plan import plan_step, token_classes
 from model.vllm_plugin.weights import OfficialWeights
 
 

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,45 +29,31 @@ _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-sh
 _COMPILE_SECONDS = 120
 
 
+def _fields(kind: type[Any], names: str) -> list[tuple[str, type[Any]]]:
+    """Fields of one type in a C structure."""
+    return [(name, kind) for name in names.split()]
+
+
 class _Sizes(ctypes.Structure):
     """Mirrors `Sizes` in sample.cpp."""
 
     _fields_ = [
-        (name, ctypes.c_int64)
-        for name in (
-            "tokens",
-            "heads",
-            "points",
-            "levels",
-            "channels",
-            "vectors_per_token",
-            "image_tokens",
-            "base_side",
-            "block_size",
-            "table_width",
-            "image_columns",
-            "query_width",
-        )
-    ] + [("sides", ctypes.c_void_p), ("starts", ctypes.c_void_p)]
+        *_fields(
+            ctypes.c_int64,
+            "tokens heads points levels channels vectors_per_token image_tokens base_side"
+            " block_size table_width image_columns query_width",
+        ),
+        *_fields(ctypes.c_void_p, "sides starts"),
+    ]
 
 
 class _Inputs(ctypes.Structure):
     """Mirrors `Inputs` in sample.cpp."""
 
-    _fields_ = [
-        (name, ctypes.c_void_p)
-        for name in (
-            "query",
-            "relative",
-            "features",
-            "request",
-            "base",
-            "count",
-            "image_start",
-            "block_table",
-            "out",
-        )
-    ]
+    _fields_ = _fields(
+        ctypes.c_void_p,
+        "query relative features request base count image_start block_table out",
+    )
 
 
 class NativeSampler:

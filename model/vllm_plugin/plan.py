@@ -17,7 +17,6 @@ import torch
 from model.vllm_plugin.metadata import StepMetadata
 
 TEXT, IMAGE, BOS = 0, 1, 2
-CLASS_WIDTH = 8  # Only the first number is used; 8 keep the rows aligned.
 
 
 @dataclass

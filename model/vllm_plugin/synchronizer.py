@@ -72,7 +72,9 @@ def _sample_images_shape(
     """What `_sample_images` would return, for tracing."""
     cache = get_forward_context().no_compile_layers[cache_name]
     geometry = cache.geometry
-    return query_TX.new_empty(geometry.num_heads, len(query_TX), geometry.channels + EXTRA)
+    # Not `len`, which would pin the traced graph to one number of tokens.
+    num_tokens = query_TX.shape[0]
+    return query_TX.new_empty(geometry.num_heads, num_tokens, geometry.channels + EXTRA)
 
 
 # The operator lives as long as its library.

@@ -6,8 +6,9 @@ import torch
 
 from model import context
 from model.config import SpecialTokens
+from model.token_bytes import CLASS_WIDTH
 from model.vllm_plugin.metadata import StepMetadata
-from model.vllm_plugin.plan import CLASS_WIDTH, plan_step, token_classes
+from model.vllm_plugin.plan import plan_step, token_classes
 
 SPECIAL = SpecialTokens(1, 2, 0, 8, 9)
 BLOCK, MAX_IMAGES = 4, 5
