@@ -28,6 +28,56 @@ def _axis(place, cell, side):  # type: ignore[no-untyped-def]
     return tl.where(inside, cell, 0.0).to(tl.int64), share, inside
 
 
+@triton.jit
+def _predicted(query_ptr, part_ptr, at_P, real_P, absent):  # type: ignore[no-untyped-def]
+    """Numbers of the query with an image's part added; `absent` for points that do not exist."""
+    return tl.load(query_ptr + at_P, real_P, absent) + tl.load(part_ptr + at_P, real_P, 0.0)
+
+
+@triton.jit
+def _sample_map(  # type: ignore[no-untyped-def]
+    features_ptr,
+    table_ptr,
+    start,
+    level_start,
+    side,
+    x_P,
+    y_P,
+    weight_P,
+    real_P,
+    channels,
+    block_size,
+    vectors_per_token,
+    CHANNELS_PADDED: tl.constexpr,
+):
+    """The weighted sum of a map's bilinear samples, and the mass that fell inside the map."""
+    channel_C = tl.arange(0, CHANNELS_PADDED)
+    mass = 0.0
+    sum_C = tl.zeros([CHANNELS_PADDED], tl.float32)
+    place_x_P = x_P * side - 0.5
+    place_y_P = y_P * side - 0.5
+    for corner in range(4):
+        cell_x_P = tl.floor(place_x_P) + corner % 2
+        cell_y_P = tl.floor(place_y_P) + corner // 2
+        column_P, share_x_P, inside_x_P = _axis(place_x_P, cell_x_P, side)
+        row_P, share_y_P, inside_y_P = _axis(place_y_P, cell_y_P, side)
+        used_P = real_P & inside_x_P & inside_y_P
+        share_P = tl.where(used_P, weight_P * share_x_P * share_y_P, 0.0)
+        mass += tl.sum(share_P, 0)
+        vector_P = level_start + row_P * side + column_P
+        position_P = start + vector_P // vectors_per_token
+        block_P = tl.load(table_ptr + position_P // block_size, used_P, 0)
+        slot_P = block_P * block_size + position_P % block_size
+        row_at_P = slot_P * vectors_per_token + vector_P % vectors_per_token
+        feature_PC = tl.load(
+            features_ptr + row_at_P[:, None] * channels + channel_C[None, :],
+            used_P[:, None] & (channel_C < channels)[None, :],
+            0.0,
+        )
+        sum_C += tl.sum(share_P[:, None] * feature_PC.to(tl.float32), 0)
+    return sum_C, mass
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _sample_kernel(  # type: ignore[no-untyped-def]
     query_ptr,
@@ -63,9 +113,9 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     point_P = tl.arange(0, POINTS_PADDED)
     channel_C = tl.arange(0, CHANNELS_PADDED)
     real_P = point_P < POINTS
-    real_C = channel_C < channels
     query_ptr += token * query_width
     logits_at = HEADS * POINTS * 2 + head * LEVELS * POINTS
+    offset_at_P = (head * POINTS + point_P) * 2
 
     # The highest logit, the ignore token's 0 included.
     highest = 0.0
@@ -73,8 +123,7 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
         part_ptr = relative_ptr + (last - image) * query_width
         for level in range(LEVELS):
             at_P = logits_at + level * POINTS + point_P
-            logit_P = tl.load(query_ptr + at_P, real_P, -float("inf"))
-            logit_P += tl.load(part_ptr + at_P, real_P, 0.0)
+            logit_P = _predicted(query_ptr, part_ptr, at_P, real_P, -float("inf"))
             highest = tl.maximum(highest, tl.max(logit_P, 0))
 
     ignored = tl.exp(0.0 - highest)
@@ -84,45 +133,33 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     for image in range(first, last):
         part_ptr = relative_ptr + (last - image) * query_width
         start = tl.load(image_start_ptr + request * image_columns + image)
-        at_P = (head * POINTS + point_P) * 2
-        x_P = tl.load(query_ptr + at_P, real_P, 0.0) + tl.load(part_ptr + at_P, real_P, 0.0)
-        y_P = tl.load(query_ptr + at_P + 1, real_P, 0.0)
-        y_P += tl.load(part_ptr + at_P + 1, real_P, 0.0)
-        x_P = 0.5 + x_P / base_side
-        y_P = 0.5 + y_P / base_side
+        x_P = 0.5 + _predicted(query_ptr, part_ptr, offset_at_P, real_P, 0.0) / base_side
+        y_P = 0.5 + _predicted(query_ptr, part_ptr, offset_at_P + 1, real_P, 0.0) / base_side
         for level in range(LEVELS):
-            side = tl.load(sides_ptr + level)
-            level_start = tl.load(starts_ptr + level)
             at_P = logits_at + level * POINTS + point_P
-            logit_P = tl.load(query_ptr + at_P, real_P, -float("inf"))
-            logit_P += tl.load(part_ptr + at_P, real_P, 0.0)
+            logit_P = _predicted(query_ptr, part_ptr, at_P, real_P, -float("inf"))
             weight_P = tl.exp(logit_P - highest)
             total += tl.sum(weight_P, 0)
-            place_x_P = x_P * side - 0.5
-            place_y_P = y_P * side - 0.5
-            for corner in range(4):
-                cell_x_P = tl.floor(place_x_P) + corner % 2
-                cell_y_P = tl.floor(place_y_P) + corner // 2
-                column_P, share_x_P, inside_x_P = _axis(place_x_P, cell_x_P, side)
-                row_P, share_y_P, inside_y_P = _axis(place_y_P, cell_y_P, side)
-                used_P = real_P & inside_x_P & inside_y_P
-                share_P = tl.where(used_P, weight_P * share_x_P * share_y_P, 0.0)
-                inside_mass += tl.sum(share_P, 0)
-                vector_P = level_start + row_P * side + column_P
-                position_P = start + vector_P // vectors_per_token
-                table_P = request * table_width + position_P // block_size
-                block_P = tl.load(block_table_ptr + table_P, used_P, 0)
-                slot_P = block_P * block_size + position_P % block_size
-                row_at_P = slot_P * vectors_per_token + vector_P % vectors_per_token
-                feature_PC = tl.load(
-                    features_ptr + row_at_P[:, None] * channels + channel_C[None, :],
-                    used_P[:, None] & real_C[None, :],
-                    0.0,
-                )
-                sum_C += tl.sum(share_P[:, None] * feature_PC.to(tl.float32), 0)
+            map_C, mass = _sample_map(
+                features_ptr,
+                block_table_ptr + request * table_width,
+                start,
+                tl.load(starts_ptr + level),
+                tl.load(sides_ptr + level),
+                x_P,
+                y_P,
+                weight_P,
+                real_P,
+                channels,
+                block_size,
+                vectors_per_token,
+                CHANNELS_PADDED,
+            )
+            sum_C += map_C
+            inside_mass += mass
 
     out_ptr += (head * num_tokens + token) * (channels + 2)
-    tl.store(out_ptr + channel_C, sum_C / total, real_C)
+    tl.store(out_ptr + channel_C, sum_C / total, channel_C < channels)
     tl.store(out_ptr + channels, inside_mass / total)
     tl.store(out_ptr + channels + 1, ignored / total)
 
