@@ -34,7 +34,7 @@ def _predicted(query_ptr, part_ptr, at_P, real_P, absent):  # type: ignore[no-un
     return tl.load(query_ptr + at_P, real_P, absent) + tl.load(part_ptr + at_P, real_P, 0.0)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _sample_map(  # type: ignore[no-untyped-def]
     features_ptr,
     table_ptr,
