@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import main
 from service.benchmark.echo import EchoEngine
 from service.benchmark.reader import Reading, read_direct
+from service.cli import main
 
 
 async def test_all_requests_get_their_tokens_in_the_same_steps() -> None:
