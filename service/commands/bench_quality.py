@@ -113,7 +113,8 @@ class Drawn:
         processor = Processor(store.load_config(checkpoint), store.load_tokenizer(checkpoint))
         asked = [examples.text_to_image(random.Random(f"quality/{i}")) for i in range(number)]
         stories = [_story(example, processor, seed) for seed, example in enumerate(asked)]
-        ways = {"100 steps": _MANY, "100 steps of ddpm": Quality(100, "ddpm"), **QUALITIES}
+        named = {str(name): way for name, way in QUALITIES.items()}
+        ways = {"100 steps": _MANY, "100 steps of ddpm": Quality(100, "ddpm"), **named}
         pictures: dict[str, Sequence[Image.Image]] = {}
         cpu_s: dict[str, float] = {}
         for name, way in ways.items():
