@@ -57,7 +57,9 @@ async def test_calls_outlive_a_restart_of_redis(tmp_path: Path) -> None:
 def cluster_url(tmp_path: Path) -> Iterator[str]:
     """A Redis Cluster of one node: slots are checked as in a large one."""
     port = free_port()
-    command = [find_server(), "--port", str(port), "--cluster-enabled", "yes", "--save", ""]
+    # The default, 10,000 above the port, can lie beyond the last one.
+    bus = ["--cluster-port", str(free_port())]
+    command = [find_server(), "--port", str(port), "--cluster-enabled", "yes", "--save", "", *bus]
     process = subprocess.Popen(
         [*command, "--dir", tmp_path, "--bind", "127.0.0.1", "--logfile", tmp_path / "log"]
     )
