@@ -19,9 +19,10 @@ from model.training.objectives.autoencoder import AutoencoderObjective
 from model.training.objectives.condense import CondenseObjective, spread_queries
 from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
 from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
-from model.training.objectives.vision import VisionObjective, any_scene
+from model.training.objectives.vision import VisionObjective
 from model.training.recipe import Phase, Recipe
 from model.training.trainer import Objective, Trainer, TrainerConfig
+from model.training.world.examples import any_scene
 
 _ENCODER_PICTURES = 500
 _CALIBRATION_PICTURES = 64

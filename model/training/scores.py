@@ -12,9 +12,8 @@ from itertools import pairwise
 import numpy as np
 
 from model.training.answers import Answer
-from model.training.objectives.vision import any_scene
 from model.training.world import examples, language
-from model.training.world.examples import Example
+from model.training.world.examples import Example, any_scene
 from model.training.world.match import box_overlap, match_hero, match_scene, mean_overlap
 from model.training.world.reader import read_scene
 from model.training.world.scene import Scene

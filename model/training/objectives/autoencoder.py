@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from model.config import MMInterleavedConfig
 from model.training.data import pixels_of
-from model.training.objectives.vision import any_scene
 from model.training.trainer import ParameterGroup
+from model.training.world.examples import any_scene
 
 _THING_WEIGHT = 3.0
 _LATENT_NOISE = 0.1

@@ -17,8 +17,8 @@ from model.config import MMInterleavedConfig
 from model.perceiver import Layer
 from model.training.data import pixels_of
 from model.training.objectives.facts import FactReadout, fact_targets
-from model.training.objectives.vision import any_scene
 from model.training.trainer import ParameterGroup
+from model.training.world.examples import any_scene
 from model.visual_tokenizer import VisualTokenizer
 
 _CHUNK = 50

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,21 +20,10 @@ from model.config import MMInterleavedConfig
 from model.training.data import pixels_of
 from model.training.objectives.facts import FactReadout, fact_targets
 from model.training.trainer import ParameterGroup
-from model.training.world.character import Character
-from model.training.world.scene import SLOTS, Scene
+from model.training.world.examples import any_scene
 from model.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 _COARSEST_READ = 2  # How many of the four maps the facts are read from, the coarsest.
-
-
-def any_scene(rng: random.Random, object_set: str) -> Scene:
-    """A scene with things, a hero, or both."""
-    scene = Scene.draw_lots(rng, object_set)
-    if rng.random() < 0.7:
-        slot = rng.choice(tuple(SLOTS))
-        things = tuple(thing for thing in scene.things if thing.slot != slot)
-        scene = replace(scene, things=things, hero=Character.draw_lots(rng), hero_slot=slot)
-    return scene
 
 
 class VisionObjective:

@@ -165,6 +165,16 @@ def story_example(told: Story) -> Example:
     return Example("story", prompt, (*answer, told.ending))
 
 
+def any_scene(rng: random.Random, object_set: str) -> Scene:
+    """A scene with things, a hero, or both."""
+    scene = Scene.draw_lots(rng, object_set)
+    if rng.random() < 0.7:
+        slot = rng.choice(tuple(SLOTS))
+        things = tuple(thing for thing in scene.things if thing.slot != slot)
+        scene = replace(scene, things=things, hero=Character.draw_lots(rng), hero_slot=slot)
+    return scene
+
+
 def scene_perhaps_with_hero(rng: random.Random, object_set: str) -> Scene:
     """A scene of up to three things; where a slot is free, often with a hero."""
     scene = Scene.draw_lots(rng, object_set)

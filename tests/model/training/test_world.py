@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.training.objectives.vision import any_scene
 from model.training.world.emoji import EmojiPictures
-from model.training.world.examples import TASKS, Picture
+from model.training.world.examples import TASKS, Picture, any_scene
 from model.training.world.match import box_overlap, match_hero, match_scene, mean_overlap
 from model.training.world.reader import read_scene
 from model.training.world.scene import LABELS, Scene
