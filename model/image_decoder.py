@@ -124,6 +124,7 @@ class ImageDecoder(nn.Module):
         noise: TrainingNoise | None = None,
         image_loss_mask_B: Tensor | None = None,
         latents_BCHW: Tensor | None = None,
+        emphasis_BHW: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the predicted noise: the training loss.
 
@@ -136,6 +137,7 @@ class ImageDecoder(nn.Module):
             noise: the random numbers; drawn if not given.
             image_loss_mask_B: which images count.
             latents_BCHW: ready latents of the pictures, in place of encoding them.
+            emphasis_BHW: how much each place of the latents counts, of mean 1; all alike without.
         """
         noise = noise or TrainingNoise.draw(len(pixels_B3SS), self.config, pixels_B3SS.device)
         tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
@@ -144,8 +146,10 @@ class ImageDecoder(nn.Module):
         if latents_BCHW is None:
             latents_BCHW = self.decoder.encode(pixels_B3SS, noise.posterior_BCHW)
         prediction, target = self.predict(latents_BCHW, tokens_BTD, maps, visible_BI, noise)
-        error_B = F.mse_loss(prediction.float(), target.float(), reduction="none").mean((1, 2, 3))
-        error_B = error_B * (attention_mask_BL.sum(1) > 2)
+        error_BHW = F.mse_loss(prediction.float(), target.float(), reduction="none").mean(1)
+        if emphasis_BHW is not None:
+            error_BHW = error_BHW * emphasis_BHW
+        error_B = error_BHW.mean((1, 2)) * (attention_mask_BL.sum(1) > 2)
         if image_loss_mask_B is not None:
             error_B = error_B * image_loss_mask_B
         return error_B.mean()

@@ -15,6 +15,7 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import pixels_of
 from model.training.encoder import write_principal_components
+from model.training.objectives.align import AlignObjective
 from model.training.objectives.autoencoder import AutoencoderObjective
 from model.training.objectives.condense import CondenseObjective, spread_queries
 from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
@@ -108,6 +109,11 @@ def _condense(
     return cast(Objective, objective)
 
 
+def _align(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    objective = AlignObjective(model, processor, phase.batch_size, recipe.objects, seed=recipe.seed)
+    return cast(Objective, objective)
+
+
 def _language(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
@@ -142,6 +148,7 @@ def _pictures(
         phase.weights or DECODER_WEIGHTS,
         recipe.objects,
         seed=recipe.seed,
+        foreground_weight=phase.foreground_weight,
     )
 
 
@@ -150,6 +157,7 @@ _BUILDERS: dict[str, _Builder] = {
     "autoencoder": _autoencoder,
     "vision": _vision,
     "condense": _condense,
+    "align": _align,
     "language": _language,
     "pictures": _pictures,
 }

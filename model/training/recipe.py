@@ -4,7 +4,7 @@ preset = "tiny"
 objects = "drawn"
 
 [[pretrain]]
-phase = "language"          # encoder, autoencoder, vision, condense, language, pictures
+phase = "language"          # encoder, autoencoder, vision, condense, align, language, pictures
 steps = 3000
 batch_size = 8
 learning_rate = 2e-3
@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from model.config import ConfigError
 
-PHASES = ("encoder", "autoencoder", "vision", "condense", "language", "pictures")
+PHASES = ("encoder", "autoencoder", "vision", "condense", "align", "language", "pictures")
 STAGES = ("pretrain", "sft")
 
 
@@ -33,6 +33,7 @@ class Phase:
         weights: mixture of the tasks, and of shards as `shards:PATTERN`.
         learn_prompt: whether the user's words are learned as well.
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
+        foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
     """
 
@@ -45,6 +46,7 @@ class Phase:
     weights: Mapping[str, float] = field(default_factory=dict)
     learn_prompt: bool = True
     vision_rate: float = 0.2
+    foreground_weight: float = 1.0
     decoder_only: bool = True
 
     def __post_init__(self) -> None:

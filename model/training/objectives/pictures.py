@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -22,6 +23,8 @@ from model.training.data import Tokenised, collate, pictures_of, pixels_of, toke
 from model.training.features import FeatureBank, features_of
 from model.training.mixture import Mixture, Source
 from model.training.trainer import ParameterGroup
+from model.training.world.examples import Drawable, Picture
+from model.training.world.scene import LABELS
 
 _CHUNK = 24
 _SUB_BATCH = 8
@@ -35,6 +38,7 @@ class Target:
     hidden_KD: Tensor
     previous: tuple[Tensor, ...] | None
     latents_CHW: Tensor
+    foreground_HW: Tensor
 
 
 class PictureObjective:
@@ -52,8 +56,10 @@ class PictureObjective:
         seed: int = 0,
         source: Source | None = None,
         bank: FeatureBank | None = None,
+        foreground_weight: float = 1.0,
     ) -> None:
         self.model, self.processor, self.bank = model.eval(), processor, bank
+        self.foreground_weight = foreground_weight
         self.module: nn.Module = model
         self.batch_size = batch_size
         self.mixture: Source = source or Mixture(weights, object_set, seed)
@@ -102,8 +108,15 @@ class PictureObjective:
             maps,
             visible_N1,
             latents_BCHW=latents_NCHW,
+            emphasis_BHW=self._emphasis(targets),
         )
         return {"loss": loss}
+
+    def _emphasis(self, targets: list[Target]) -> Tensor:
+        """Small things count more than the ground they stand on, [N, h, w] of mean 1."""
+        foreground_NHW = torch.stack([target.foreground_HW.float() for target in targets])
+        emphasis_NHW = 1 + (self.foreground_weight - 1) * foreground_NHW
+        return emphasis_NHW / emphasis_NHW.mean()
 
     def _previous_maps(self, targets: list[Target]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Maps of the images before, zeros where there is none, and which are there."""
@@ -145,7 +158,8 @@ class PictureObjective:
             before = previous_N[index]
             maps = None if before < 0 else tuple(map_[before].half() for map_ in visual.maps)
             hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half()
-            targets.append(Target(hidden_KD, maps, latents_CHW))
+            foreground_HW = _foreground(pictures[index], latents_CHW.shape[-1])
+            targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW))
         return targets
 
 
@@ -157,3 +171,12 @@ def _answer_pictures(sequences: list[Tokenised]) -> list[int]:
         for number in range(len(sequence.example.pictures))
     ]
     return [index for index, flag in enumerate(is_answer) if flag]
+
+
+def _foreground(picture: Drawable, side: int) -> Tensor:
+    """Which places of the latents show a thing or a hero, [side, side]; none if it is unknown."""
+    if not isinstance(picture, Picture):
+        return torch.zeros(side, side, dtype=torch.bool)
+    labels_SS = torch.from_numpy(picture.scene.label_map())
+    first_thing = LABELS.index("hero")
+    return F.adaptive_max_pool2d((labels_SS >= first_thing).half()[None], side)[0].bool()

@@ -6,11 +6,13 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.training.objectives.align import AlignObjective
 from model.training.objectives.condense import CondenseObjective, spread_queries
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.pictures import PictureObjective
@@ -53,6 +55,17 @@ def test_facts_are_learned_from_patches_then_from_tokens(
         assert torch.equal(tensor, encoder[name]), name
 
 
+def test_visual_tokens_approach_the_words_of_what_they_show(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    words = model.mm_decoder.embed_tokens.weight.detach().clone()
+    spread_queries(model.visual_tokenizer)
+    objective = AlignObjective(model, processor, 4, num_pictures=8)
+    assert len(objective._targets_NTD[0]) == model.config.num_img_token
+    _falls(objective, tmp_path, 3e-3, 0.9)
+    assert torch.equal(model.mm_decoder.embed_tokens.weight, words)
+
+
 def test_language_loss_falls_on_a_fixed_batch(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
@@ -63,8 +76,11 @@ def test_language_loss_falls_on_a_fixed_batch(
 def test_picture_loss_falls_on_a_fixed_batch(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
-    objective = PictureObjective(model, processor, 2, chunks=1)
+    objective = PictureObjective(model, processor, 2, chunks=1, foreground_weight=4.0)
     _falls(objective, tmp_path, 1e-3, 0.95)
+    emphasis_NHW = objective._emphasis(objective.pool)
+    assert abs(emphasis_NHW.mean().item() - 1) < 1e-5
+    assert emphasis_NHW.amax().item() == pytest.approx(4 * emphasis_NHW.amin().item())
 
 
 def test_resumed_run_is_bit_exact(

@@ -1,0 +1,77 @@
+"""Visual tokens in the language model's own words.
+
+A small language model needs long to learn what a visual token says. Here every token is drawn to
+the sum of the embeddings of the words that name what it stands for: a quarter of the tokens for
+each place where a thing can stand, the rest for the background. The language model then reads a
+picture about as it reads a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
+from model.training.objectives.facts import facts_of
+from model.training.trainer import ParameterGroup
+from model.training.world.scene import SLOTS, Scene
+
+_ASPECTS = ("what", "colour", "size", "texture", "ears")
+_BACKGROUND = (("place",), ("weather",), ("time",), ("place", "weather", "time"))
+
+
+class AlignObjective:
+    """Distance of the visual tokens from the sums of their words; only the perceiver learns."""
+
+    def __init__(
+        self,
+        model: MMInterleaved,
+        processor: Processor,
+        batch_size: int = 40,
+        object_set: str = "drawn",
+        num_pictures: int = 8000,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.module: nn.Module = model.visual_tokenizer
+        self.scenes = EncodedScenes(model.visual_tokenizer, num_pictures, object_set, seed)
+
+    def groups(self) -> list[ParameterGroup]:
+        """The perceiver and the projections around it."""
+        return [ParameterGroup(perceiver_parameters(self.model.visual_tokenizer))]
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """Mean squared distance, in variances of a word's embedding."""
+        tokens_BTD, chosen_B = self.scenes.draw(step, self.batch_size)
+        variance = self._embeddings_VD.var()
+        return {"loss": F.mse_loss(tokens_BTD, self._targets_NTD[chosen_B]) / variance}
+
+    @cached_property
+    def _embeddings_VD(self) -> Tensor:
+        return self.model.mm_decoder.embed_tokens.weight.detach()
+
+    @cached_property
+    def _targets_NTD(self) -> Tensor:
+        return torch.stack([self._target(scene) for scene in self.scenes.scenes])
+
+    def _target(self, scene: Scene) -> Tensor:
+        """What the tokens of a scene shall be, [T, D]."""
+        facts, number = facts_of(scene), self.model.config.num_img_token
+        sums = []
+        for slot in SLOTS:
+            named = [facts[key] for key in (f"{slot} {a}" for a in _ASPECTS) if key in facts]
+            sums += [self._sum_of([slot, *named])] * (number // (len(SLOTS) + 1))
+        background = [self._sum_of([facts[name] for name in names]) for names in _BACKGROUND]
+        sums += [background[i % len(background)] for i in range(number - len(sums))]
+        return torch.stack(sums)
+
+    def _sum_of(self, words: list[str]) -> Tensor:
+        """The sum of words' embeddings; one of several tokens counts as their mean."""
+        ids = [self.processor.encode_text(f" {word}") for word in words]
+        return torch.stack([self._embeddings_VD[torch.tensor(i)].mean(0) for i in ids]).sum(0)

