@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -85,33 +84,30 @@ def _autoencoder(
         model.config, phase.batch_size, recipe.objects, phase.decoder_only, recipe.seed
     )
     objective.adopt(model.image_decoder.decoder.vae.requires_grad_(True))
-    return cast(Objective, objective)
+    return objective
 
 
 def _vision(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    objective = VisionObjective(
+    return VisionObjective(
         model.config, phase.batch_size, recipe.objects, recipe.seed, model.visual_tokenizer
     )
-    return cast(Objective, objective)
 
 
 def _condense(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
     spread_queries(model.visual_tokenizer)
-    objective = CondenseObjective(
+    return CondenseObjective(
         model.config,
         model.visual_tokenizer,
         phase.batch_size,
         recipe.objects,
         seed=recipe.seed,
     )
-    return cast(Objective, objective)
 
 
 def _align(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    objective = AlignObjective(model, processor, phase.batch_size, recipe.objects, seed=recipe.seed)
-    return cast(Objective, objective)
+    return AlignObjective(model, processor, phase.batch_size, recipe.objects, seed=recipe.seed)
 
 
 def _language(

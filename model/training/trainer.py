@@ -53,7 +53,10 @@ class ParameterGroup:
 class Objective(Protocol):
     """What a stage learns."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """Holds whatever is trained."""
+        ...
 
     def groups(self) -> list[ParameterGroup]:
         """The parameters to train."""
