@@ -264,21 +264,32 @@ class MMInterleaved(nn.Module):
         return F.cross_entropy(logits_MV, labels_BL[is_learned_BL])
 
 
-def freeze_pretrained(model: MMInterleaved) -> None:
-    """Freeze what the published training froze: language model, ViT, autoencoder, tables."""
+PRETRAINED = ("language", "vision")
+
+
+def freeze_pretrained(model: MMInterleaved, parts: Collection[str] = PRETRAINED) -> None:
+    """Freeze what the published training froze: language model, ViT, autoencoder, tables.
+
+    Args:
+        model: the model.
+        parts: which of language model and ViT are left as they are; the rest always is.
+    """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not _is_frozen(name))
+        parameter.requires_grad_(_part_of(name) not in {*parts, "fixed"})
 
 
-def _is_frozen(name: str) -> bool:
-    """Whether the published training left the parameter of that name as it was."""
+def _part_of(name: str) -> str:
+    """The pre-trained part that a parameter belongs to; empty for what is always learned."""
+    vit = "visual_tokenizer.encoder.vision_model."
+    if name.endswith(("pos_embed", ".mmfs.ignore_token")):
+        return "fixed"
+    if name.startswith("image_decoder.decoder.vae."):
+        return "fixed"
     if name.startswith("mm_decoder."):
-        return "llama_cross_attn" not in name
-    if name.startswith("visual_tokenizer.encoder.vision_model."):
-        return not name.removeprefix("visual_tokenizer.encoder.vision_model.").startswith("adapter")
-    return name.startswith(("text_decoder.head.", "image_decoder.decoder.vae.")) or name.endswith(
-        ("pos_embed", ".mmfs.ignore_token")
-    )
+        return "" if "llama_cross_attn" in name else "language"
+    if name.startswith(vit):
+        return "" if name.removeprefix(vit).startswith("adapter") else "vision"
+    return "language" if name.startswith("text_decoder.head.") else ""
 
 
 def _image_decoder(config: MMInterleavedConfig) -> ImageDecoder:

@@ -17,6 +17,7 @@ from model.training.encoder import write_principal_components
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.autoencoder import AutoencoderObjective
 from model.training.objectives.condense import CondenseObjective, spread_queries
+from model.training.objectives.joint import JOINT_WEIGHTS, JointObjective
 from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
 from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
 from model.training.objectives.vision import VisionObjective
@@ -102,12 +103,15 @@ def _condense(
         model.visual_tokenizer,
         phase.batch_size,
         recipe.objects,
-        seed=recipe.seed,
+        phase.num_pictures,
+        recipe.seed,
     )
 
 
 def _align(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    return AlignObjective(model, processor, phase.batch_size, recipe.objects, seed=recipe.seed)
+    return AlignObjective(
+        model, processor, phase.batch_size, recipe.objects, phase.num_pictures, recipe.seed
+    )
 
 
 def _language(
@@ -148,6 +152,19 @@ def _pictures(
     )
 
 
+def _joint(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    return JointObjective(
+        model,
+        processor,
+        phase.batch_size,
+        phase.weights or JOINT_WEIGHTS,
+        recipe.objects,
+        phase.frozen,
+        phase.learn_prompt,
+        recipe.seed,
+    )
+
+
 _Builder = Callable[[MMInterleaved, Processor, Recipe, Phase], Objective]
 _BUILDERS: dict[str, _Builder] = {
     "autoencoder": _autoencoder,
@@ -156,4 +173,5 @@ _BUILDERS: dict[str, _Builder] = {
     "align": _align,
     "language": _language,
     "pictures": _pictures,
+    "joint": _joint,
 }

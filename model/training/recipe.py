@@ -4,7 +4,8 @@ preset = "tiny"
 objects = "drawn"
 
 [[pretrain]]
-phase = "language"          # encoder, autoencoder, vision, condense, align, language, pictures
+phase = "language"          # encoder, autoencoder, vision, condense, align, language, pictures,
+                            # joint
 steps = 3000
 batch_size = 8
 learning_rate = 2e-3
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from model.config import ConfigError
+from model.mm_interleaved import PRETRAINED
 
-PHASES = ("encoder", "autoencoder", "vision", "condense", "align", "language", "pictures")
+PHASES = ("encoder", "autoencoder", "vision", "condense", "align", "language", "pictures", "joint")
 STAGES = ("pretrain", "sft")
 
 
@@ -33,6 +35,8 @@ class Phase:
         weights: mixture of the tasks, and of shards as `shards:PATTERN`.
         learn_prompt: whether the user's words are learned as well.
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
+        num_pictures: how many encoded pictures `condense` and `align` choose from.
+        frozen: pre-trained parts that `joint` leaves as they are: "language", "vision".
         foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
     """
@@ -46,13 +50,17 @@ class Phase:
     weights: Mapping[str, float] = field(default_factory=dict)
     learn_prompt: bool = True
     vision_rate: float = 0.2
+    num_pictures: int = 8000
+    frozen: tuple[str, ...] = ()
     foreground_weight: float = 1.0
     decoder_only: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse phases that do not exist."""
+        """Refuse phases and parts that do not exist."""
         if self.phase not in PHASES:
             raise ConfigError(f"unknown phase {self.phase!r}; known: {', '.join(PHASES)}")
+        if unknown := set(self.frozen) - set(PRETRAINED):
+            raise ConfigError(f"unknown frozen parts {sorted(unknown)}; known: {PRETRAINED}")
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,11 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Some parameters and the factor of their learning rate."""
+    """Some parameters, the factor of their rate, and their weight decay if not the run's."""
 
     parameters: tuple[nn.Parameter, ...]
     rate_factor: float = 1.0
+    weight_decay: float | None = None
 
 
 class Objective(Protocol):
@@ -77,7 +78,7 @@ class Trainer:
         self.parameters = [p for group in groups for p in group.parameters]
         self._factors = [group.rate_factor for group in groups]
         optimizer = torch.optim.AdamW(
-            [{"params": list(group.parameters)} for group in groups],
+            [self._options(group) for group in groups],
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -88,6 +89,10 @@ class Trainer:
         directory.mkdir(parents=True, exist_ok=True)
         if (directory / _STATE).is_file():
             self._load()
+
+    def _options(self, group: ParameterGroup) -> dict[str, Any]:
+        decay = self.config.weight_decay if group.weight_decay is None else group.weight_decay
+        return {"params": list(group.parameters), "weight_decay": decay}
 
     def run(self, stop_at: int | None = None) -> dict[str, float]:
         """Train to the end (or to step `stop_at`) and return the last logged losses."""

@@ -14,6 +14,7 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.condense import CondenseObjective, spread_queries
+from model.training.objectives.joint import JointObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.pictures import PictureObjective
 from model.training.objectives.vision import VisionObjective
@@ -81,6 +82,32 @@ def test_picture_loss_falls_on_a_fixed_batch(
     emphasis_NHW = objective._emphasis(objective.pool)
     assert abs(emphasis_NHW.mean().item() - 1) < 1e-5
     assert emphasis_NHW.amax().item() == pytest.approx(4 * emphasis_NHW.amin().item())
+
+
+def test_published_loss_falls_on_a_fixed_batch(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    vae = copy.deepcopy(model.image_decoder.decoder.vae.state_dict())
+    language = model.mm_decoder.embed_tokens.weight.detach().clone()
+    objective = JointObjective(model, processor, 2, frozen=("language",))
+    _falls(objective, tmp_path, 1e-3, 0.9)
+    for name, tensor in model.image_decoder.decoder.vae.state_dict().items():
+        assert torch.equal(tensor, vae[name]), name
+    assert torch.equal(model.mm_decoder.embed_tokens.weight, language)
+
+
+def test_offsets_and_unet_learn_slower_and_gates_do_not_decay(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    groups = JointObjective(model, processor).groups()
+    rule = {id(p): (g.rate_factor, g.weight_decay) for g in groups for p in g.parameters}
+    of = {name: rule[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert len(of) == sum(len(group.parameters) for group in groups)
+    assert of["mm_decoder.layers.0.llama_cross_attn.gate"] == (1.0, 0.0)
+    assert {rule for name, rule in of.items() if "sampling_offsets" in name} == {(0.1, 0.0)}
+    unet = {rule for name, rule in of.items() if "decoder.unet." in name}
+    assert unet == {(0.1, None)}
+    assert of["soi_token"] == (1.0, None)
 
 
 def test_resumed_run_is_bit_exact(
