@@ -115,8 +115,8 @@ async def _measure(arguments: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as directory:
         servers = Servers(checkpoint, arguments.engines, Path(directory))
         variants = [Variant.parse(name, arguments) for name in arguments.variants]
-        pace = await servers.serve(variants[-1], load(variants[-1], 1, 0.0))
-        pace = await servers.serve(variants[-1], load(variants[-1], 1, 0.0))
+        for variant in (*variants, variants[-1]):  # All start warm; the last one's time is kept.
+            pace = await servers.serve(variant, load(variant, 1, 0.0))
         for concurrency in arguments.concurrency:
             interval_s = 0.0 if concurrency == 1 else pace[0][0] / concurrency
             for variant in variants:
