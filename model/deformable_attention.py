@@ -69,10 +69,13 @@ def sample_by_grid(
     grid_SNLP2 = (2 * places_BLHSP2.float() - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
     weights_SNLP = weights_BLHSP.float().permute(3, 0, 2, 1, 4).flatten(1, 2)
     out_NdL = maps_NdV.new_zeros(1)
-    for level, (start, shape) in enumerate(zip(_starts(shapes), shapes, strict=True)):
-        map_Ndhw = maps_NdV[:, :, start : start + math.prod(shape)].unflatten(2, shape)
-        samples_NdLP = F.grid_sample(map_Ndhw, grid_SNLP2[level], align_corners=False)
-        out_NdL = out_NdL + (samples_NdLP * weights_SNLP[level, :, None]).sum(-1)
+    # Split at once: the gradient of a slice is as large as the whole, and there are many maps.
+    levels = maps_NdV.split([math.prod(shape) for shape in shapes], 2)
+    for level_NdV, shape, grid_NLP2, weights_NLP in zip(
+        levels, shapes, grid_SNLP2.unbind(0), weights_SNLP.unbind(0), strict=True
+    ):
+        samples_NdLP = F.grid_sample(level_NdV.unflatten(2, shape), grid_NLP2, align_corners=False)
+        out_NdL = out_NdL + (samples_NdLP * weights_NLP[:, None]).sum(-1)
     out_BLD = out_NdL.view(B, H * d, L).transpose(1, 2)
     return out_BLD.to(values_BVHd.dtype)
 

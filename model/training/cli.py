@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return run_ablation(args.config, args.runs)
     console = Console()
     recipe = Recipe.load(args.config)
+    recipe.check_objects()
     directory = args.runs / args.config.stem / args.stage
     before = args.start
     if before is None and args.stage == "sft":
@@ -65,6 +67,7 @@ def _start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proc
         model = store.load_model(checkpoint)
         return model, Processor(model.config, tokenizer)
     config = preset(recipe.preset)
+    torch.manual_seed(recipe.seed)
     model = MMInterleaved(config)
     base = BASES.get(config.name)
     if base is None:

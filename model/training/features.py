@@ -5,7 +5,7 @@ Legend: N pictures, V patches, C vision width, s side of a map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -20,10 +20,13 @@ _Encoded = tuple[Tensor, tuple[Tensor, ...]]
 
 
 class FeatureBank:
-    """Patches and maps of pictures, in float16; the perceiver behind them may go on learning."""
+    """Patches and maps of pictures, in float16; the perceiver behind them may go on learning.
 
-    def __init__(self, tokenizer: VisualTokenizer) -> None:
-        self.encoder = tokenizer
+    With `sides` it keeps the maps of those sides only; the language model reads no others.
+    """
+
+    def __init__(self, tokenizer: VisualTokenizer, sides: Collection[int] | None = None) -> None:
+        self.encoder, self.sides = tokenizer, sides
         self._known: dict[Drawable, _Encoded] = {}
 
     def features(self, tokenizer: VisualTokenizer, pictures: Sequence[Drawable]) -> VisualFeatures:
@@ -32,9 +35,10 @@ class FeatureBank:
             return tokenizer(torch.zeros(0))  # type: ignore[no-any-return]
         self._learn(list(dict.fromkeys(p for p in pictures if p not in self._known)))
         entries = [self._known[picture] for picture in pictures]
-        encoded_NLC = torch.stack([patches for patches, _ in entries]).float()
+        encoded_NLC = torch.stack([patches.float() for patches, _ in entries])
         levels = zip(*(maps for _, maps in entries), strict=True)
-        return tokenizer.condense(encoded_NLC, tuple(torch.stack(m).float() for m in levels))
+        maps = tuple(torch.stack([map_.float() for map_ in level]) for level in levels)
+        return tokenizer.condense(encoded_NLC, maps)
 
     @torch.no_grad()
     def _learn(self, pictures: Sequence[Drawable]) -> None:
@@ -43,7 +47,8 @@ class FeatureBank:
             batch = pictures[start : start + _BATCH]
             pixels_N3SS = torch.stack([pixels_of(picture.render(size)) for picture in batch])
             encoded_NLC, maps = self.encoder.encode(pixels_N3SS)
-            halves = encoded_NLC.half(), tuple(map_NCss.half() for map_NCss in maps)
+            kept = [m for m in maps if self.sides is None or m.shape[-1] in self.sides]
+            halves = encoded_NLC.half(), tuple(map_NCss.half() for map_NCss in kept)
             for index, picture in enumerate(batch):
                 patches_LC = halves[0][index].clone()
                 self._known[picture] = patches_LC, tuple(m[index].clone() for m in halves[1])

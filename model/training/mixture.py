@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from model.training.shards import ShardReader
+from model.training.stock import Stock
 from model.training.world.examples import TASKS, Example
 
 SHARDS = "shards:"
@@ -23,15 +24,22 @@ class Source(Protocol):
 class Mixture:
     """Examples of world tasks (by name) and of shards (`shards:PATTERN`).
 
-    World examples are functions of seed and step. Shards are read in order: a mixture that is
+    World examples are functions of seed and step; with a stock their pictures come from it, else
+    every picture is new. Shards are read in order: a mixture that is
     asked for a later step first skips what the earlier steps read.
     """
 
-    def __init__(self, weights: Mapping[str, float], object_set: str, seed: int = 0) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        object_set: str,
+        seed: int = 0,
+        stock: Stock | None = None,
+    ) -> None:
         unknown = [n for n in weights if n not in TASKS and not n.startswith(SHARDS)]
         if unknown or not weights:
             raise ValueError(f"unknown sources {unknown}; known: {', '.join(TASKS)}, {SHARDS}...")
-        self.weights, self.object_set, self.seed = weights, object_set, seed
+        self.weights, self.object_set, self.seed, self.stock = weights, object_set, seed, stock
         self._readers: dict[str, Iterator[Example]] = {
             name: iter(ShardReader(name.removeprefix(SHARDS), seed))
             for name in weights
@@ -49,12 +57,14 @@ class Mixture:
                     next(self._readers[name])
         self._next_step = step + 1
         rng = random.Random(f"{self.seed}/{step}/examples")
-        return [
-            next(self._readers[name])
-            if name in self._readers
-            else TASKS[name](rng, self.object_set)
-            for name in self._names(step, number)
-        ]
+        return [self._example(name, rng) for name in self._names(step, number)]
+
+    def _example(self, name: str, rng: random.Random) -> Example:
+        if name in self._readers:
+            return next(self._readers[name])
+        if self.stock is not None:
+            return self.stock.example(name, rng)
+        return TASKS[name](rng, self.object_set)
 
     def _names(self, step: int, number: int) -> list[str]:
         """The sources of a step's examples."""

@@ -14,14 +14,18 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import pixels_of
 from model.training.encoder import write_principal_components
+from model.training.features import FeatureBank
+from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.autoencoder import AutoencoderObjective
 from model.training.objectives.condense import CondenseObjective, spread_queries
+from model.training.objectives.conditions import ConditionObjective
 from model.training.objectives.joint import JOINT_WEIGHTS, JointObjective
 from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
 from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
 from model.training.objectives.vision import VisionObjective
 from model.training.recipe import Phase, Recipe
+from model.training.stock import Stock
 from model.training.trainer import Objective, Trainer, TrainerConfig
 from model.training.world.examples import any_scene
 
@@ -43,6 +47,7 @@ def run_phase(
         warmup_steps=phase.warmup_steps,
         ema_decay=phase.ema_decay,
         seed=recipe.seed,
+        half=recipe.half,
     )
     trainer = Trainer(objective, config, directory)
     trainer.run()
@@ -119,15 +124,22 @@ def _language(
 ) -> Objective:
     if model.config.name in BASES:
         _freeze_language(model)
+    weights = phase.weights or PRETRAIN_WEIGHTS
+    stock = bank = None
+    if "vision" in phase.frozen:
+        stock = Stock.of_pictures(f"{recipe.seed}", recipe.objects, phase.num_pictures)
+        bank = FeatureBank(model.visual_tokenizer, model.config.spatial_shapes)
     return LanguageObjective(
         model,
         processor,
         phase.batch_size,
-        phase.weights or PRETRAIN_WEIGHTS,
+        weights,
         recipe.objects,
         phase.learn_prompt,
         phase.vision_rate,
         recipe.seed,
+        Mixture(weights, recipe.objects, recipe.seed, stock),
+        bank,
     )
 
 
@@ -136,6 +148,20 @@ def _freeze_language(model: MMInterleaved) -> None:
     for name, parameter in model.named_parameters():
         if is_base_tensor(name) or name.startswith("text_decoder.head."):
             parameter.requires_grad_(False)
+
+
+def _conditions(
+    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
+) -> Objective:
+    return ConditionObjective(
+        model,
+        processor,
+        phase.batch_size,
+        phase.weights or DECODER_WEIGHTS,
+        recipe.objects,
+        phase.num_pictures,
+        recipe.seed,
+    )
 
 
 def _pictures(
@@ -147,7 +173,8 @@ def _pictures(
         phase.batch_size,
         phase.weights or DECODER_WEIGHTS,
         recipe.objects,
-        seed=recipe.seed,
+        phase.num_pictures,
+        recipe.seed,
         foreground_weight=phase.foreground_weight,
     )
 
@@ -170,6 +197,7 @@ _BUILDERS: dict[str, _Builder] = {
     "autoencoder": _autoencoder,
     "vision": _vision,
     "condense": _condense,
+    "conditions": _conditions,
     "align": _align,
     "language": _language,
     "pictures": _pictures,

@@ -4,8 +4,7 @@ preset = "tiny"
 objects = "drawn"
 
 [[pretrain]]
-phase = "language"          # encoder, autoencoder, vision, condense, align, language, pictures,
-                            # joint
+phase = "language"          # one of PHASES
 steps = 3000
 batch_size = 8
 learning_rate = 2e-3
@@ -22,8 +21,20 @@ from typing import Any, Self
 
 from model.config import ConfigError
 from model.mm_interleaved import PRETRAINED
+from model.training.world.emoji import FONT_PATH
+from model.training.world.objects import object_sets
 
-PHASES = ("encoder", "autoencoder", "vision", "condense", "align", "language", "pictures", "joint")
+PHASES = (
+    "encoder",
+    "autoencoder",
+    "vision",
+    "condense",
+    "align",
+    "language",
+    "conditions",
+    "pictures",
+    "joint",
+)
 STAGES = ("pretrain", "sft")
 
 
@@ -35,8 +46,9 @@ class Phase:
         weights: mixture of the tasks, and of shards as `shards:PATTERN`.
         learn_prompt: whether the user's words are learned as well.
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
-        num_pictures: how many encoded pictures `condense` and `align` choose from.
-        frozen: pre-trained parts that `joint` leaves as they are: "language", "vision".
+        num_pictures: how many pictures to choose from, where they are encoded once.
+        frozen: parts that `joint` leaves as they are, "language", "vision"; and in `language`,
+            "vision" for an encoder that stays and sees each of `num_pictures` pictures once.
         foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
     """
@@ -69,14 +81,33 @@ class Recipe:
 
     Attributes:
         preset: sizes; `smol` has a pre-trained language model, which stays frozen.
-        objects: the set of things in the world's pictures.
+        objects: the set of things in the world's pictures, or several joined by "+".
+        seed: of everything that is random.
+        half: multiply in bfloat16, which pays where the hardware can (AVX512-BF16, AMX, GPUs).
     """
 
     preset: str
     objects: str = "drawn"
     seed: int = 0
+    half: bool = False
     pretrain: tuple[Phase, ...] = ()
     sft: tuple[Phase, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse sets of objects that are unknown."""
+        try:
+            object_sets(self.objects)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def check_objects(self) -> None:
+        """Make sure that the pictures of the objects can be had here.
+
+        Raises:
+            ConfigError: this machine lacks the font that they come from.
+        """
+        if lacking := [each.name for each in object_sets(self.objects) if not each.available()]:
+            raise ConfigError(f"pictures of {', '.join(lacking)} need a font: {FONT_PATH}")
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -10,6 +10,7 @@ from model.checkpoint.seeded import tokenizer_from_texts
 from model.config import MMInterleavedConfig
 from model.processor import IMAGE_TOKEN, SOI_TOKEN
 from model.training.world.examples import TASKS
+from model.training.world.objects import OBJECT_SETS
 
 _EXAMPLES_PER_TASK = 1500
 _SEED = 11
@@ -30,9 +31,8 @@ def world_texts() -> list[str]:
     """Every text of some examples of each task and set of objects."""
     rng = random.Random(_SEED)
     texts: list[str] = []
-    for object_set in ("drawn",):
-        for draw in TASKS.values():
-            for _ in range(_EXAMPLES_PER_TASK):
-                example = draw(rng, object_set)
-                texts += [p for p in (*example.prompt, *example.answer) if isinstance(p, str)]
+    for draw in TASKS.values():
+        for _ in range(_EXAMPLES_PER_TASK):
+            example = draw(rng, "+".join(OBJECT_SETS))
+            texts += [p for p in (*example.prompt, *example.answer) if isinstance(p, str)]
     return texts

@@ -27,7 +27,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long and how fast to learn."""
+    """How long and how fast to learn; `half` multiplies in bfloat16, weights stay float32."""
 
     steps: int
     learning_rate: float
@@ -40,6 +40,7 @@ class TrainerConfig:
     save_every: int = 100
     log_every: int = 10
     seed: int = 0
+    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Trainer:
     def __init__(self, objective: Objective, config: TrainerConfig, directory: Path) -> None:
         self.objective, self.config, self.directory = objective, config, directory
         self.accelerator = Accelerator()
+        # Adam's moments of rarely used weights become denormal, on which processors crawl.
+        torch.set_flush_denormal(True)
         groups = objective.groups()
         self.parameters = [p for group in groups for p in group.parameters]
         self._factors = [group.rate_factor for group in groups]
@@ -132,7 +135,9 @@ class Trainer:
         rate = self.rate(self.step)
         for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = rate * factor
-        losses = self.objective.losses(self.step)
+        device = self.accelerator.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.config.half):
+            losses = self.objective.losses(self.step)
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["loss"])
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_norm)

@@ -14,16 +14,18 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.ablation.build import build
 from model.training.ablation.evaluate import answered_details, drawn_stories
-from model.training.ablation.pool import MixedSource, Pool, StorySource
 from model.training.ablation.recipe import VARIANTS, AblationRecipe, Variant
 from model.training.ablation.report import Scores, as_markdown, collect, summarise
 from model.training.drawing import DrawingOptions
 from model.training.features import FeatureBank
+from model.training.mixture import Mixture
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.pictures import PictureObjective
+from model.training.stock import Stock, StorySource
 from model.training.trainer import Trainer, TrainerConfig
 
-_STORIES_PER_CHUNK = 24
+_OBJECTS = "drawn"
+_WEIGHTS = {"detail_question": 0.7, "caption": 0.24, "story": 0.06}
 
 
 class Ablation:
@@ -36,9 +38,9 @@ class Ablation:
         if len(self.processor.image_ids) != 1 + first.config.num_img_token:
             raise ConfigError("the tokenizer does not fit the preset")
         self.bank = FeatureBank(first.visual_tokenizer.eval())
-        self.seen = Pool.draw_lots("seen", recipe.num_scenes, recipe.num_stories)
+        self.seen = Stock.draw_lots("seen", _OBJECTS, recipe.num_scenes, recipe.num_stories)
         number = recipe.num_questions // 4
-        self.unseen = Pool.draw_lots("unseen", number, recipe.num_held_out_stories)
+        self.unseen = Stock.draw_lots("unseen", _OBJECTS, number, recipe.num_held_out_stories)
 
     def run(self) -> dict[str, list[Scores]]:
         """The scores of every variant, one entry for every seed."""
@@ -93,7 +95,7 @@ class Ablation:
             recipe.text_batch_size,
             learn_prompt=False,
             vision_rate=0.5,
-            source=MixedSource(self.seen, seed),
+            source=Mixture(_WEIGHTS, _OBJECTS, seed, self.seen),
             bank=self.bank,
         )
         config = TrainerConfig(recipe.text_steps, recipe.text_rate, save_every=500, seed=seed)
@@ -106,8 +108,6 @@ class Ablation:
             model,
             self.processor,
             recipe.picture_batch_size,
-            chunks=-(-recipe.num_stories // _STORIES_PER_CHUNK),
-            steps_per_chunk=10,
             seed=seed,
             source=StorySource(self.seen),
             bank=self.bank,

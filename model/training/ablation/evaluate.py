@@ -11,10 +11,10 @@ from PIL import Image
 
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.ablation.pool import Pool
 from model.training.data import collate, pictures_of, pixels_of, tokenise
 from model.training.drawing import Artist, DrawingOptions, Unfinished
 from model.training.features import FeatureBank
+from model.training.stock import Stock
 from model.training.world.examples import Example, Part
 from model.training.world.language import ORDINALS
 from model.training.world.match import match_hero
@@ -26,14 +26,14 @@ Rows = list[tuple[str, float]]
 
 @torch.no_grad()
 def answered_details(
-    model: MMInterleaved, processor: Processor, bank: FeatureBank, pool: Pool, number: int
+    model: MMInterleaved, processor: Processor, bank: FeatureBank, stock: Stock, number: int
 ) -> Rows:
     """Whether greedy decoding gives the exact answer, by the position of the picture in question.
 
     It does if, with the true answer before it, every token is the likeliest.
     """
     rng = random.Random("ablation/held-out questions")
-    sequences = [tokenise(pool.question(rng), processor) for _ in range(number)]
+    sequences = [tokenise(stock.example("detail_question", rng), processor) for _ in range(number)]
     rows: Rows = []
     for start in range(0, number, _BATCH):
         part = sequences[start : start + _BATCH]

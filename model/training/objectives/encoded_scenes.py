@@ -37,8 +37,8 @@ class EncodedScenes:
         for start in range(0, len(self.scenes), _CHUNK):
             chunk = self.scenes[start : start + _CHUNK]
             pixels_N3SS = torch.stack([pixels_of(scene.render()) for scene in chunk])
-            encoded.append(self.tokenizer.encode(pixels_N3SS)[0].half())
-        return torch.cat(encoded)
+            encoded.append(self.tokenizer.encode(pixels_N3SS)[0].float())
+        return torch.cat(encoded).half()
 
     def draw(self, step: int, number: int) -> tuple[Tensor, Tensor]:
         """The tokens [B, T, D] that the perceiver makes of a step's scenes, and their indices."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from model import context
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import Tokenised, collate, tokenise
@@ -21,6 +23,7 @@ PRETRAIN_WEIGHTS = {
     "text_to_image": 0.05,
     "segmentation_to_image": 0.05,
 }
+_LONGEST_TO_SHORTEST = 1.4
 
 
 class LanguageObjective:
@@ -44,6 +47,10 @@ class LanguageObjective:
         self.batch_size = batch_size
         self.mixture: Source = source or Mixture(weights, object_set, seed)
         self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
+        if bank is not None:
+            model.visual_tokenizer.encoder.requires_grad_(False)
+        if not vision_rate:
+            model.visual_tokenizer.requires_grad_(False)
 
     def groups(self) -> list[ParameterGroup]:
         """The language model and heads; the visual tokenizer at a lower rate, or frozen."""
@@ -57,16 +64,29 @@ class LanguageObjective:
         return groups
 
     def draw(self, step: int) -> list[Tokenised]:
-        """The sequences of a step: similar lengths would bias the order, so it is plain random."""
+        """The sequences of a step."""
         examples = self.mixture.draw(step, self.batch_size)
         return [tokenise(example, self.processor) for example in examples]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Mean cross-entropy of the tokens to learn."""
-        sequences = self.draw(step)
+        sums, counts = zip(*map(self._loss, _of_similar_length(self.draw(step))), strict=True)
+        return {"loss": torch.stack(sums).sum() / sum(counts)}
+
+    def _loss(self, sequences: Sequence[Tokenised]) -> tuple[Tensor, int]:
+        """The sum over the tokens to learn of some sequences, and how many these are."""
         batch, labels_BL = collate(sequences, self.processor, self.learn_prompt, self.bank is None)
-        if not self.vision_rate:
-            self.model.visual_tokenizer.requires_grad_(False)
         _, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
-        loss = self.model.text_loss(hidden_BLD, batch, labels_BL)
-        return {"loss": loss}
+        number = int((labels_BL != context.IGNORED).sum())
+        return self.model.text_loss(hidden_BLD, batch, labels_BL) * number, number
+
+
+def _of_similar_length(sequences: Sequence[Tokenised]) -> Iterator[list[Tokenised]]:
+    """A step in parts, so that a question is not padded to the length of a story."""
+    part: list[Tokenised] = []
+    for sequence in sorted(sequences, key=lambda each: len(each.ids)):
+        if part and len(sequence.ids) > _LONGEST_TO_SHORTEST * len(part[0].ids):
+            yield part
+            part = []
+        part.append(sequence)
+    yield part

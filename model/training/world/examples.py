@@ -81,7 +81,11 @@ LABEL_COLOURS = _label_colours()
 
 def text_to_image(rng: random.Random, object_set: str = "drawn") -> Example:
     """A description, answered by a picture."""
-    scene = Scene.draw_lots(rng, object_set, max_things=2)
+    return text_to_image_of(rng, Scene.draw_lots(rng, object_set, max_things=2))
+
+
+def text_to_image_of(rng: random.Random, scene: Scene) -> Example:
+    """A given scene's description, answered by its picture."""
     verb = rng.choice(("Draw", "Paint", "Show me"))
     return Example("text_to_image", (f"{verb} {language.describe(scene)}.",), (Picture(scene),))
 
@@ -135,7 +139,11 @@ def _question(rng: random.Random, scene: Scene) -> tuple[str, str]:
 
 def grounding(rng: random.Random, object_set: str = "drawn") -> Example:
     """A referring expression, answered by a box in hundredths of the picture."""
-    scene = Scene.draw_lots(rng, object_set)
+    return grounding_in(rng, Scene.draw_lots(rng, object_set))
+
+
+def grounding_in(rng: random.Random, scene: Scene) -> Example:
+    """An expression that refers to a thing of a given scene, answered by its box."""
     thing = rng.choice(scene.things)
     numbers = " ".join(str(round(99 * edge)) for edge in scene.box(thing.slot))
     question = f"Give the box of the {thing.colour or ''} {thing.kind}.".replace("  ", " ")
@@ -144,7 +152,11 @@ def grounding(rng: random.Random, object_set: str = "drawn") -> Example:
 
 def segmentation_to_image(rng: random.Random, object_set: str = "drawn") -> Example:
     """A label map and the words that it lacks, answered by the picture."""
-    scene = Scene.draw_lots(rng, object_set, max_things=2)
+    return segmentation_to_image_of(rng, Scene.draw_lots(rng, object_set, max_things=2))
+
+
+def segmentation_to_image_of(rng: random.Random, scene: Scene) -> Example:
+    """A given scene's label map and the words that it lacks, answered by its picture."""
     words = f"Paint this map: {language.describe(scene)}."
     return Example(
         "segmentation_to_image", (Picture(scene, as_label_map=True), words), (Picture(scene),)

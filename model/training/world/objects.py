@@ -17,6 +17,10 @@ class ObjectSet(Protocol):
     kinds: tuple[str, ...]
     colours: tuple[str | None, ...]
 
+    def available(self) -> bool:
+        """Whether its pictures can be had on this machine."""
+        ...
+
     def sprite(self, kind: str, colour: str | None, pixels: int) -> Image.Image:
         """The picture of one thing, RGBA, `pixels` square."""
         ...
@@ -29,3 +33,15 @@ KIND_TO_SET: dict[str, ObjectSet] = {
 }
 
 ALL_KINDS = tuple(KIND_TO_SET)
+
+
+def object_sets(names: str) -> tuple[ObjectSet, ...]:
+    """The sets of a name, or of several names joined by "+".
+
+    Raises:
+        ValueError: there is no set of that name.
+    """
+    if unknown := set(names.split("+")) - OBJECT_SETS.keys():
+        known = ", ".join(OBJECT_SETS)
+        raise ValueError(f"unknown sets of objects {sorted(unknown)}; known: {known}")
+    return tuple(OBJECT_SETS[name] for name in names.split("+"))

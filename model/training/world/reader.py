@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from PIL import Image
 
 from model.training.world.background import Background, all_backgrounds, background_image
 from model.training.world.character import EARS, TEXTURES, Character, character_sprite
-from model.training.world.objects import OBJECT_SETS
+from model.training.world.objects import object_sets
 from model.training.world.palette import CHARACTER_COLOURS
 from model.training.world.scene import BASE_SIZE, BASELINE, HERO_PIXELS, SIZES, SLOTS, Scene, Thing
 
@@ -78,11 +79,10 @@ def _read_slot(pixels: Array, empty: Array, slot: str, object_set: str) -> Thing
 @lru_cache(maxsize=4)
 def _candidates(object_set: str) -> Candidates:
     """All things of a set in all colours and sizes, all heroes, and nothing."""
-    chosen = OBJECT_SETS[object_set]
     items: list[Thing | Character | None] = [None]
     sprites = [Image.new("RGBA", (1, 1))]
-    for kind in chosen.kinds:
-        for colour in chosen.colours:
+    for chosen in object_sets(object_set):
+        for kind, colour in product(chosen.kinds, chosen.colours):
             for size, side in SIZES.items():
                 items.append(Thing(kind, colour, size, "left"))
                 sprites.append(chosen.sprite(kind, colour, side))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from model.training.world.background import HORIZON, Background, background_image
 from model.training.world.character import Character, character_sprite
-from model.training.world.objects import ALL_KINDS, KIND_TO_SET, OBJECT_SETS
+from model.training.world.objects import ALL_KINDS, KIND_TO_SET, object_sets
 
 SIZES = {"small": 22, "big": 32}  # Pixels in a picture of 96.
 SLOTS = {"left": 18, "middle": 48, "right": 78}  # Centre of a thing, in pixels of 96.
@@ -35,8 +35,8 @@ class Thing:
 
     @classmethod
     def draw_lots(cls, rng: random.Random, object_set: str, slot: str) -> Self:
-        """A random thing of a set in the given slot."""
-        chosen = OBJECT_SETS[object_set]
+        """A random thing of a set, or of any of several sets, in the given slot."""
+        chosen = rng.choice(object_sets(object_set))
         return cls(
             rng.choice(chosen.kinds), rng.choice(chosen.colours), rng.choice(tuple(SIZES)), slot
         )

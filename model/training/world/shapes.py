@@ -94,6 +94,11 @@ class DrawnShapes:
     kinds = tuple(_SHAPES)
     colours: tuple[str | None, ...] = tuple(COLOURS)
 
+    @staticmethod
+    def available() -> bool:
+        """Always: they are drawn here."""
+        return True
+
     @lru_cache(maxsize=256)  # noqa: B019 - one instance lives as long as the process
     def sprite(self, kind: str, colour: str | None, pixels: int) -> Image.Image:
         """The picture of one thing, RGBA, `pixels` square."""

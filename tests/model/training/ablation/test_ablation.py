@@ -9,9 +9,11 @@ import pytest
 
 from model.config import ConfigError
 from model.training.ablation.build import build
-from model.training.ablation.pool import MixedSource, Pool, StorySource
 from model.training.ablation.recipe import VARIANTS, AblationRecipe, Variant
 from model.training.ablation.report import as_markdown, summarise
+from model.training.mixture import Mixture
+from model.training.stock import Stock, StorySource
+from model.training.world.examples import TASKS
 
 ROOT = Path(__file__).parents[4]
 RECIPE = ROOT / "deploy" / "train" / "ablation.toml"
@@ -28,16 +30,19 @@ def test_what_two_variants_share_starts_out_equal() -> None:
     assert all(tensor.equal(whole[name]) for name, tensor in bare.state_dict().items())
 
 
-def test_pools_are_functions_of_their_name() -> None:
-    pool = Pool.draw_lots("seen", 6, 2)
-    assert pool == Pool.draw_lots("seen", 6, 2)
-    assert not set(pool.scenes) & set(Pool.draw_lots("unseen", 6, 2).scenes)
-    assert pool.question(random.Random(1)) == pool.question(random.Random(1))
-    source = MixedSource(pool, seed=0)
+def test_stocks_are_functions_of_their_name() -> None:
+    stock = Stock.draw_lots("seen", "drawn", 6, 2)
+    assert stock == Stock.draw_lots("seen", "drawn", 6, 2)
+    assert not set(stock.scenes) & set(Stock.draw_lots("unseen", "drawn", 6, 2).scenes)
+    for task in TASKS:
+        example = stock.example(task, random.Random(1))
+        assert example == stock.example(task, random.Random(1))
+        assert example.task == task
+        assert task == "story" or set(example.scenes) <= set(stock.scenes)
+    source = Mixture({"story": 1.0, "caption": 1.0}, "drawn", stock=stock)
     assert source.draw(3, 8) == source.draw(3, 8)
-    assert len({example.task for step in range(20) for example in source.draw(step, 8)}) == 3
-    assert StorySource(pool).draw(0, 3) == list(pool.stories)
-    assert StorySource(pool).draw(1, 3) == []
+    assert StorySource(stock).draw(0, 3) == list(stock.stories)
+    assert StorySource(stock).draw(1, 3) == []
 
 
 def test_intervals_hold_the_mean_and_grow_with_the_spread_of_seeds() -> None:

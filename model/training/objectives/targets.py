@@ -1,0 +1,130 @@
+"""Pictures to learn on a frozen language model: whatever does not change is computed once.
+
+Contexts, feature maps and latents of an example never change while the language model, the visual
+tokenizer and the autoencoder are frozen. They are computed when an example enters the pool, and
+each is then used several times.
+
+Legend: N pictures, K context length, C latent channels, D width, h, w latent grid.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from model import context
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.data import Tokenised, collate, pictures_of, pixels_of, tokenise
+from model.training.features import FeatureBank, features_of
+from model.training.mixture import Source
+from model.training.world.examples import Drawable, Picture
+from model.training.world.scene import LABELS, Scene
+
+_CHUNK = 24
+_SUB_BATCH = 8
+_STEPS_PER_CHUNK = 10
+_FIRST_CHUNKS = 2
+
+
+@dataclass(frozen=True)
+class Target:
+    """A picture to learn, with what the decoder reads. Halves in float16."""
+
+    hidden_KD: Tensor
+    previous: tuple[Tensor, ...] | None
+    latents_CHW: Tensor
+    foreground_HW: Tensor
+    scene: Scene | None
+
+
+class TargetPool:
+    """Targets of the answers of a source's examples; it grows with the steps."""
+
+    def __init__(
+        self,
+        model: MMInterleaved,
+        processor: Processor,
+        source: Source,
+        num_pictures: int,
+        seed: int = 0,
+        bank: FeatureBank | None = None,
+    ) -> None:
+        self.model, self.processor, self.source, self.bank = model, processor, source, bank
+        self.num_pictures, self.seed = num_pictures, seed
+        self.targets: list[Target] = []
+        self._num_chunks = 0
+
+    def draw(self, step: int, number: int) -> list[Target]:
+        """The targets of a step, a function of its number alone."""
+        wanted = _FIRST_CHUNKS + step // _STEPS_PER_CHUNK
+        while self._num_chunks < wanted and len(self.targets) < self.num_pictures:
+            if not self._grow():
+                break
+        return random.Random(f"targets/{self.seed}/{step}").choices(self.targets, k=number)
+
+    def _grow(self) -> bool:
+        """Add the targets of one chunk of examples; false if the source has no more."""
+        examples = self.source.draw(self._num_chunks, _CHUNK)
+        sequences = [tokenise(example, self.processor) for example in examples]
+        for start in range(0, len(sequences), _SUB_BATCH):
+            self.targets += self._targets(sequences[start : start + _SUB_BATCH])
+        self._num_chunks += 1
+        return bool(examples)
+
+    @torch.no_grad()
+    def _targets(self, sequences: list[Tokenised]) -> list[Target]:
+        """The pictures of the answers of some sequences."""
+        special = self.model.config.special_tokens
+        indices = _answer_pictures(sequences)
+        if not indices:
+            return []
+        batch, _ = collate(sequences, self.processor, True, self.bank is None)
+        visual, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
+        contexts_NKD, mask_NK = context.image_contexts(hidden_BLD, batch.text_ids_BL, special)
+        previous_N = context.previous_images(batch.text_ids_BL, special).tolist()
+        size = self.model.config.image_decoder.image_size
+        pictures = pictures_of(sequences)
+        pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
+        latents_MCHW = self.model.image_decoder.decoder.encode(pixels, torch.zeros(())).half()
+        targets: list[Target] = []
+        for latents_CHW, index in zip(latents_MCHW, indices, strict=True):
+            before, picture = previous_N[index], pictures[index]
+            maps = None if before < 0 else tuple(map_[before].half() for map_ in visual.maps)
+            hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half()
+            foreground_HW = _foreground(picture, latents_CHW.shape[-1])
+            scene = picture.scene if isinstance(picture, Picture) else None
+            targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW, scene))
+        return targets
+
+
+def contexts_of(targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+    """The contexts of some targets, padded: [N, K, D], and their extent [N, K]."""
+    hidden_NKD = pad_sequence([target.hidden_KD.float() for target in targets], True)
+    lengths_N1 = torch.tensor([[len(target.hidden_KD)] for target in targets])
+    return hidden_NKD, (torch.arange(hidden_NKD.shape[1]) < lengths_N1).long()
+
+
+def _answer_pictures(sequences: list[Tokenised]) -> list[int]:
+    """Which of a batch's pictures belong to answers, by their index in the batch."""
+    is_answer = [
+        number >= sum(not isinstance(part, str) for part in sequence.example.prompt)
+        for sequence in sequences
+        for number in range(len(sequence.example.pictures))
+    ]
+    return [index for index, flag in enumerate(is_answer) if flag]
+
+
+def _foreground(picture: Drawable, side: int) -> Tensor:
+    """Which places of the latents show a thing or a hero, [side, side]; none if it is unknown."""
+    if not isinstance(picture, Picture):
+        return torch.zeros(side, side, dtype=torch.bool)
+    labels_SS = torch.from_numpy(picture.scene.label_map())
+    first_thing = LABELS.index("hero")
+    return F.adaptive_max_pool2d((labels_SS >= first_thing).half()[None], side)[0].bool()
