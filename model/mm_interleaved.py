@@ -59,6 +59,17 @@ class Batch:
     attention_mask_BL: Tensor | None = None
     bos_columns_N: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        mask_BL, columns_N = self.attention_mask_BL, self.bos_columns_N
+        return Batch(
+            self.text_ids_BL.to(device),
+            self.pixels_N3SS.to(device),
+            self.num_images_B.to(device),
+            None if mask_BL is None else mask_BL.to(device),
+            None if columns_N is None else columns_N.to(device),
+        )
+
 
 @dataclass(frozen=True)
 class Output:

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 import torch
 
+from model.export.manifest import TensorSpec
 from model.export.wrappers import Graph
 
 OPSET = 20
@@ -54,6 +55,20 @@ def export(graph: Graph, path: Path) -> Path:
         raise ValueError(f"{graph.key} has operators of {sorted(custom)}")
     logger.info("exported %s: %d nodes", graph.key, len(model.graph.node))
     return path
+
+
+def output_specs(path: Path) -> tuple[TensorSpec, ...]:
+    """What a graph of static shapes returns, by its file: evaluating it could take minutes."""
+    outputs = onnx.load(path, load_external_data=False).graph.output
+    types = [output.type.tensor_type for output in outputs]
+    return tuple(
+        TensorSpec(
+            output.name,
+            tuple(dimension.dim_value for dimension in kind.shape.dim),
+            onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name,
+        )
+        for output, kind in zip(outputs, types, strict=True)
+    )
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def run_phase(
     trainer = Trainer(objective, config, directory)
     trainer.run()
     trainer.use_average()
-    model.requires_grad_(True)
+    model.requires_grad_(True).cpu()
     if phase.phase == "autoencoder":
         calibrate_latents(model, recipe)
 

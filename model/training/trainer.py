@@ -70,13 +70,18 @@ class Objective(Protocol):
 
 
 class Trainer:
-    """Runs an objective, from the last state in `directory` if there is one."""
+    """Runs an objective, from the last state in `directory` if there is one.
+
+    On the device that accelerate chooses; with several processes (`accelerate launch`) each has
+    its own batches, and gradients are averaged.
+    """
 
     def __init__(self, objective: Objective, config: TrainerConfig, directory: Path) -> None:
         self.objective, self.config, self.directory = objective, config, directory
         self.accelerator = Accelerator()
         # Adam's moments of rarely used weights become denormal, on which processors crawl.
         torch.set_flush_denormal(True)
+        objective.module.to(self.accelerator.device)
         groups = objective.groups()
         self.parameters = [p for group in groups for p in group.parameters]
         self._factors = [group.rate_factor for group in groups]
@@ -135,17 +140,27 @@ class Trainer:
         rate = self.rate(self.step)
         for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = rate * factor
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         device = self.accelerator.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.config.half):
-            losses = self.objective.losses(self.step)
+            losses = self.objective.losses(self.step * processes + rank)
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["loss"])
+        if processes > 1:
+            self._average_gradients()
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_norm)
         self.optimizer.step()
         self.step += 1
         self._update_average()
         values = {name: float(value.detach()) for name, value in losses.items()}
         return values | {"rate": rate, "norm": float(norm)}
+
+    @torch.no_grad()
+    def _average_gradients(self) -> None:
+        """The mean of all processes' gradients; a part that one did not use counts as zero."""
+        for parameter in self.parameters:
+            mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self.accelerator.reduce(mine, "mean")
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -156,6 +171,8 @@ class Trainer:
             mean.lerp_(parameter, 1 - decay)
 
     def _log(self, metrics: Mapping[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
         path = self.directory / "log.csv"
         is_new = not path.is_file()
         with path.open("a", newline="") as file:
@@ -195,8 +212,9 @@ class Trainer:
         for index, parameter in enumerate(self.parameters):
             parameter.copy_(tensors[f"parameter.{index}"])
             prefix = f"optimizer.{index}."
+            device = parameter.device
             entry: dict[str, Any] = {
-                name.removeprefix(prefix): tensor
+                name.removeprefix(prefix): tensor if name.endswith("step") else tensor.to(device)
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }

@@ -49,12 +49,12 @@ class AlignObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Mean squared distance, in variances of a word's embedding."""
         tokens_BTD, chosen_B = self.scenes.draw(step, self.batch_size)
-        variance = self._embeddings_VD.var()
-        return {"loss": F.mse_loss(tokens_BTD, self._targets_NTD[chosen_B]) / variance}
+        targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
+        return {"loss": F.mse_loss(tokens_BTD, targets_BTD) / self._embeddings_VD.var()}
 
     @cached_property
     def _embeddings_VD(self) -> Tensor:
-        return self.model.mm_decoder.embed_tokens.weight.detach()
+        return self.model.mm_decoder.embed_tokens.weight.detach().cpu()
 
     @cached_property
     def _targets_NTD(self) -> Tensor:

@@ -53,9 +53,9 @@ class AutoencoderObjective:
         rng = random.Random(f"autoencoder/{self.seed}/{step}")
         scenes = [any_scene(rng, self.object_set) for _ in range(self.batch_size)]
         pixels = [pixels_of(scene.render(self.size)) for scene in scenes]
-        wanted_N3SS = torch.stack(pixels) * 2 - 1
+        wanted_N3SS = torch.stack(pixels).to(self.vae.device) * 2 - 1
         things = [torch.from_numpy(scene.label_map(self.size)) for scene in scenes]
-        is_thing_N1SS = (torch.stack(things) >= _FIRST_THING_LABEL).unsqueeze(1)
+        is_thing_N1SS = (torch.stack(things).to(self.vae.device) >= _FIRST_THING_LABEL).unsqueeze(1)
         with torch.set_grad_enabled(not self.decoder_only):
             mean_NCHW = self.vae.encode(wanted_N3SS).latent_dist.mean
         noisy_NCHW = mean_NCHW + _LATENT_NOISE * torch.randn_like(mean_NCHW)

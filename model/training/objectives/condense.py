@@ -48,7 +48,7 @@ class CondenseObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Cross-entropy of the facts."""
         tokens_BTD, chosen_B = self.scenes.draw(step, self.batch_size)
-        loss, accuracy = self.facts(tokens_BTD, self._targets_NF[chosen_B])
+        loss, accuracy = self.facts(tokens_BTD, self._targets_NF[chosen_B].to(tokens_BTD.device))
         return {"loss": loss, "accuracy": accuracy}
 
 

@@ -55,8 +55,10 @@ class ConditionObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The mean over the facts, and how many are right."""
         known = [(t, t.scene) for t in self.pool.draw(step, self.batch_size) if t.scene is not None]
-        hidden_NKD, mask_NK = contexts_of([target for target, _ in known])
+        device = self.model.soi_token.device
+        hidden_NKD, mask_NK = contexts_of([target for target, _ in known], device)
         context_NKD = self.model.project_context(hidden_NKD)
         tokens_NTD = self.model.image_tokens(context_NKD, mask_NK)
-        loss, accuracy = self.facts(tokens_NTD, fact_targets([scene for _, scene in known]))
+        truth_NF = fact_targets([scene for _, scene in known]).to(device)
+        loss, accuracy = self.facts(tokens_NTD, truth_NF)
         return {"loss": loss, "accuracy": accuracy}

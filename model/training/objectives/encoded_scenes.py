@@ -6,21 +6,18 @@ It makes a step of the perceiver about ten times cheaper than one through the en
 from __future__ import annotations
 
 import random
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from model.training.data import pixels_of
+from model.training.features import FeatureBank
 from model.training.world.examples import any_scene
 from model.training.world.scene import Scene
 from model.visual_tokenizer import VisualTokenizer
 
-_CHUNK = 50
-
 
 class EncodedScenes:
-    """Scenes of the world and their patches [N, 1 + V, C] in float16."""
+    """Scenes of the world and, once they were drawn, their patches."""
 
     def __init__(
         self, tokenizer: VisualTokenizer, number: int, object_set: str = "drawn", seed: int = 0
@@ -28,24 +25,14 @@ class EncodedScenes:
         rng = random.Random(f"encoded/{seed}")
         self.tokenizer, self.seed = tokenizer, seed
         self.scenes: list[Scene] = [any_scene(rng, object_set) for _ in range(number)]
-
-    @cached_property
-    @torch.no_grad()
-    def encoded_NLC(self) -> Tensor:
-        """The patches of all scenes."""
-        encoded = []
-        for start in range(0, len(self.scenes), _CHUNK):
-            chunk = self.scenes[start : start + _CHUNK]
-            pixels_N3SS = torch.stack([pixels_of(scene.render()) for scene in chunk])
-            encoded.append(self.tokenizer.encode(pixels_N3SS)[0].float())
-        return torch.cat(encoded).half()
+        self.bank = FeatureBank(tokenizer, sides=())
 
     def draw(self, step: int, number: int) -> tuple[Tensor, Tensor]:
         """The tokens [B, T, D] that the perceiver makes of a step's scenes, and their indices."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         chosen_B = torch.randint(len(self.scenes), (number,), generator=generator)
-        encoded_BLC = self.encoded_NLC[chosen_B].float()
-        return self.tokenizer.condense(encoded_BLC, ()).tokens_NTD, chosen_B
+        scenes = [self.scenes[index] for index in chosen_B.tolist()]
+        return self.bank.features(self.tokenizer, scenes).tokens_NTD, chosen_B
 
 
 def perceiver_parameters(tokenizer: VisualTokenizer) -> tuple[torch.nn.Parameter, ...]:

@@ -50,8 +50,11 @@ class JointObjective:
         """The weighted sum, and both terms."""
         examples = self.mixture.draw(step, self.batch_size)
         sequences = [tokenise(example, self.processor) for example in examples]
+        device = self.model.soi_token.device
         batch, labels_BL = collate(sequences, self.processor, self.learn_prompt)
         size = self.model.config.image_decoder.image_size
         targets = [pixels_of(picture.render(size)) for picture in pictures_of(sequences)]
-        losses = self.model.training_loss(batch, torch.stack(targets), labels_BL)
+        losses = self.model.training_loss(
+            batch.to(device), torch.stack(targets).to(device), labels_BL.to(device)
+        )
         return {"loss": losses.total, "text": losses.text, "image": losses.image}

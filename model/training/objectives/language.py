@@ -75,7 +75,9 @@ class LanguageObjective:
 
     def _loss(self, sequences: Sequence[Tokenised]) -> tuple[Tensor, int]:
         """The sum over the tokens to learn of some sequences, and how many these are."""
+        device = self.model.soi_token.device
         batch, labels_BL = collate(sequences, self.processor, self.learn_prompt, self.bank is None)
+        batch, labels_BL = batch.to(device), labels_BL.to(device)
         _, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
         number = int((labels_BL != context.IGNORED).sum())
         return self.model.text_loss(hidden_BLD, batch, labels_BL) * number, number

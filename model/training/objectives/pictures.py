@@ -67,17 +67,18 @@ class PictureObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The decoder's loss on a step's targets."""
         targets = self.pool.draw(step, self.batch_size)
-        hidden_NKD, mask_NK = contexts_of(targets)
-        latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets])
+        device = self.model.soi_token.device
+        hidden_NKD, mask_NK = contexts_of(targets, device)
+        latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
         maps, visible_N1 = self._previous_maps(targets)
         loss = self.model.image_decoder(
             latents_NCHW,
             self.model.project_context(hidden_NKD),
             mask_NK,
-            maps,
-            visible_N1,
+            tuple(map_N1Dss.to(device) for map_N1Dss in maps),
+            visible_N1.to(device),
             latents_BCHW=latents_NCHW,
-            emphasis_BHW=self.emphasis(targets),
+            emphasis_BHW=self.emphasis(targets).to(device),
         )
         return {"loss": loss}
 

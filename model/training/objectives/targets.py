@@ -85,30 +85,34 @@ class TargetPool:
         indices = _answer_pictures(sequences)
         if not indices:
             return []
+        device = self.model.soi_token.device
         batch, _ = collate(sequences, self.processor, True, self.bank is None)
+        batch = batch.to(device)
         visual, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
         contexts_NKD, mask_NK = context.image_contexts(hidden_BLD, batch.text_ids_BL, special)
         previous_N = context.previous_images(batch.text_ids_BL, special).tolist()
         size = self.model.config.image_decoder.image_size
         pictures = pictures_of(sequences)
         pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
-        latents_MCHW = self.model.image_decoder.decoder.encode(pixels, torch.zeros(())).half()
+        encode = self.model.image_decoder.decoder.encode
+        latents_MCHW = encode(pixels.to(device), torch.zeros((), device=device)).half().cpu()
         targets: list[Target] = []
         for latents_CHW, index in zip(latents_MCHW, indices, strict=True):
             before, picture = previous_N[index], pictures[index]
-            maps = None if before < 0 else tuple(map_[before].half() for map_ in visual.maps)
-            hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half()
+            maps = None if before < 0 else tuple(m[before].half().cpu() for m in visual.maps)
+            hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half().cpu()
             foreground_HW = _foreground(picture, latents_CHW.shape[-1])
             scene = picture.scene if isinstance(picture, Picture) else None
             targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW, scene))
         return targets
 
 
-def contexts_of(targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+def contexts_of(targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
     """The contexts of some targets, padded: [N, K, D], and their extent [N, K]."""
     hidden_NKD = pad_sequence([target.hidden_KD.float() for target in targets], True)
     lengths_N1 = torch.tensor([[len(target.hidden_KD)] for target in targets])
-    return hidden_NKD, (torch.arange(hidden_NKD.shape[1]) < lengths_N1).long()
+    mask_NK = torch.arange(hidden_NKD.shape[1]) < lengths_N1
+    return hidden_NKD.to(device), mask_NK.long().to(device)
 
 
 def _answer_pictures(sequences: list[Tokenised]) -> list[int]:

@@ -54,9 +54,10 @@ class VisionObjective:
         """Cross-entropy of the facts, distance of the colours."""
         rng = random.Random(f"vision/{self.seed}/{step}")
         scenes = [any_scene(rng, self.object_set) for _ in range(self.batch_size)]
-        pixels_N3SS = torch.stack([pixels_of(scene.render()) for scene in scenes])
+        device = self.tokenizer.pos_embed.device
+        pixels_N3SS = torch.stack([pixels_of(scene.render()) for scene in scenes]).to(device)
         visual = self.tokenizer(pixels_N3SS)
-        facts, accuracy = self._facts(visual, fact_targets(scenes))
+        facts, accuracy = self._facts(visual, fact_targets(scenes).to(device))
         colour = self._colour_distance(visual.maps, pixels_N3SS)
         return {"loss": facts + colour, "facts": facts, "colour": colour, "accuracy": accuracy}
 
@@ -73,7 +74,7 @@ class VisionObjective:
         return torch.stack(losses).sum(), torch.stack(accuracies).mean()
 
     def _colour_distance(self, maps: tuple[Tensor, ...], pixels_N3SS: Tensor) -> Tensor:
-        total = torch.zeros(())
+        total = pixels_N3SS.new_zeros(())
         for readout, map_NDss in zip(self.colours, maps, strict=True):
             wanted_N3ss = F.interpolate(pixels_N3SS, map_NDss.shape[-2:], mode="area")
             read_Nss3 = readout(F.layer_norm(map_NDss.permute(0, 2, 3, 1), map_NDss.shape[1:2]))

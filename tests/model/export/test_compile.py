@@ -19,14 +19,15 @@ from model.export.compile import (
     compile_key,
     load_sampler,
 )
-from model.export.manifest import Manifest, Precision
-from model.export.onnx import export, read_operators, refusals
+from model.export.manifest import Manifest, Precision, TensorSpec
+from model.export.onnx import export, output_specs, read_operators, refusals
 from model.export.parity import (
     ABSOLUTE_FLOAT32,
     RELATIVE_HALF,
     Parity,
     ParityError,
     compare,
+    evaluate,
     onnxruntime_runner,
 )
 from model.export.wrappers import Graph, sampler_graphs
@@ -63,6 +64,8 @@ def test_parity_and_operators(exported: list[tuple[Graph, Path]]) -> None:
         print(parity)  # noqa: T201
         parity.check()
         assert list(refusals(path, operators)) == []
+        named = zip(graph.output_names, evaluate(graph), strict=True)
+        assert output_specs(path) == tuple(TensorSpec.of(name, tensor) for name, tensor in named)
     kinds = {node.op_type for node in onnx.load(exported[1][1]).graph.node}
     assert "GridSample" in kinds
 
