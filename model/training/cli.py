@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Train; every finished phase leaves a checkpoint, and is not repeated."""
     if args.stage == "ablation":
         return run_ablation(args.config, args.runs)
-    console = Console()
+    processes = Accelerator()
+    console = Console(quiet=not processes.is_main_process)
     recipe = Recipe.load(args.config)
     recipe.check_objects()
     directory = args.runs / args.config.stem / args.stage
@@ -49,18 +51,20 @@ def run(args: argparse.Namespace) -> int:
         done = place / "checkpoint"
         if not (done / store.MANIFEST).is_file():
             console.print(f"{args.stage} {number + 1}/{len(phases)}: {phase.phase}")
-            model, processor = _start(recipe, before)
+            model, processor = start(recipe, before)
             run_phase(model, processor, recipe, phase, place)
-            _save(model, processor.tokenizer, done)
+            if processes.is_main_process:
+                _save(model, processor.tokenizer, done)
+            processes.wait_for_everyone()
         before = done
-    if before is not None:
+    if before is not None and processes.is_main_process:
         model = store.load_model(before)
         _save(halved(model), store.load_tokenizer(before), directory / "checkpoint")
         console.print(f"checkpoint: {directory / 'checkpoint'}")
     return 0
 
 
-def _start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Processor]:
+def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Processor]:
     """The model to go on with: a checkpoint's, or a fresh one of the recipe's preset."""
     if checkpoint is not None:
         tokenizer = store.load_tokenizer(checkpoint)

@@ -108,7 +108,8 @@ class Trainer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         metrics: dict[str, float] = {}
         started = time.monotonic()
-        with Progress(*columns, TimeRemainingColumn()) as bar:
+        silent = not self.accelerator.is_main_process
+        with Progress(*columns, TimeRemainingColumn(), disable=silent) as bar:
             task = bar.add_task("training", total=self.config.steps, completed=self.step)
             while self.step < last:
                 metrics = self._step()

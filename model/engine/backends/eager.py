@@ -194,13 +194,16 @@ def choose_device(device: str) -> str:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:
-    """bfloat16 where the hardware multiplies it fast, else float32."""
+    """bfloat16 where the hardware multiplies it fast, else float32.
+
+    A CPU needs tile units (AMX) for that: with AVX512-BF16 alone a step took 1.25 times as long as
+    in float32 (docs/performance.md).
+    """
     if dtype != "auto":
         return dtype
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
 
 
 def picture_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:

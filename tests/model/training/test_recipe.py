@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from model.checkpoint import store
 from model.config import ConfigError
+from model.training.cli import start
+from model.training.objectives.language import LanguageObjective
 from model.training.recipe import PHASES, Recipe
 from service.cli import main
 
@@ -48,6 +55,31 @@ def test_all_phases_make_a_checkpoint_that_can_be_scored(tmp_path: Path) -> None
         "caption recall",
         "story text, nats a token",
     }
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """Each with its own batches; gradients are averaged, and one of them writes."""
+    path = tmp_path / "short.toml"
+    phase = _PHASE.format(stage="pretrain", phase="language").replace("steps = 2", "steps = 1")
+    path.write_text('preset = "micro"\n' + phase)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["-m", "service", "train", "pretrain", "--config", str(path)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--runs", str(tmp_path)], env=environment, check=True, timeout=300)
+    place = tmp_path / "short" / "pretrain" / "0-language"
+    assert len((place / "log.csv").read_text().splitlines()) == 2  # A header and one row.
+    store.verify(str(place / "checkpoint"))
+
+    # Adam's first moment after one step is a multiple of the mean gradient of the two batches.
+    model, processor = start(Recipe.load(path), None)
+    objective = LanguageObjective(model, processor, batch_size=2)
+    words = objective.groups()[0].parameters[0]
+    for batch in (0, 1):
+        objective.losses(batch)["loss"].backward()
+    assert words.grad is not None
+    moment = load_file(place / "step0000001.safetensors")["optimizer.0.exp_avg"]
+    torch.testing.assert_close(moment / moment.norm(), words.grad / words.grad.norm())
 
 
 @pytest.mark.parametrize("recipe", ["tiny", "smol"])
