@@ -48,8 +48,20 @@ def collate(
     processor: Processor,
     learn_prompt: bool,
     with_pixels: bool = True,
+    only_after_image: bool = False,
 ) -> tuple[Batch, Tensor]:
-    """A right-padded batch, with or without its pictures' pixels, and its labels [B, L - 1]."""
+    """A right-padded batch and what is to be learned of it.
+
+    Args:
+        sequences: its rows.
+        processor: whose tokens and sizes to use.
+        learn_prompt: whether the user's words are learned as well.
+        with_pixels: whether the batch holds the pictures' pixels.
+        only_after_image: leave out the text before the first picture.
+
+    Returns:
+        The batch, and its labels [B, L - 1].
+    """
     special, size = processor.special, processor.config.vision.image_size
     length = max(len(sequence.ids) for sequence in sequences)
     ids_BL = torch.full((len(sequences), length), special.pad_token_id)
@@ -62,7 +74,7 @@ def collate(
     pixels_N3SS = torch.stack(pixels) if pixels else torch.zeros(0, 3, size, size)
     counts = torch.tensor([len(sequence.example.pictures) for sequence in sequences])
     lengths = 0 if learn_prompt else [sequence.prompt_length for sequence in sequences]
-    rules = context.LabelRules(prompt_lengths=lengths)
+    rules = context.LabelRules(lengths, only_after_image)
     labels_BL = context.training_labels(ids_BL, mask_BL, special, rules)
     return Batch(ids_BL, pixels_N3SS, counts, mask_BL), labels_BL
 

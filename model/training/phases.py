@@ -140,6 +140,7 @@ def _language(
         recipe.seed,
         Mixture(weights, recipe.objects, recipe.seed, stock),
         bank,
+        phase.only_after_image,
     )
 
 
@@ -189,6 +190,7 @@ def _joint(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Ph
         phase.frozen,
         phase.learn_prompt,
         recipe.seed,
+        only_after_image=phase.only_after_image,
     )
 
 

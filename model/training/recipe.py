@@ -45,6 +45,7 @@ class Phase:
     Attributes:
         weights: mixture of the tasks, and of shards as `shards:PATTERN`.
         learn_prompt: whether the user's words are learned as well.
+        only_after_image: leave out the text before the first picture.
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
         num_pictures: how many pictures to choose from, where they are encoded once.
         frozen: parts that `joint` leaves as they are, "language", "vision"; and in `language`,
@@ -61,6 +62,7 @@ class Phase:
     ema_decay: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     learn_prompt: bool = True
+    only_after_image: bool = False
     vision_rate: float = 0.2
     num_pictures: int = 8000
     frozen: tuple[str, ...] = ()

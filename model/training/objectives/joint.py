@@ -31,10 +31,11 @@ class JointObjective:
         learn_prompt: bool = True,
         seed: int = 0,
         source: Source | None = None,
+        only_after_image: bool = False,
     ) -> None:
         self.model, self.processor, self.batch_size = model, processor, batch_size
         self.mixture: Source = source or Mixture(weights, object_set, seed)
-        self.learn_prompt = learn_prompt
+        self.learn_prompt, self.only_after_image = learn_prompt, only_after_image
         freeze_pretrained(model, frozen)
 
     @property
@@ -51,7 +52,12 @@ class JointObjective:
         examples = self.mixture.draw(step, self.batch_size)
         sequences = [tokenise(example, self.processor) for example in examples]
         device = self.model.soi_token.device
-        batch, labels_BL = collate(sequences, self.processor, self.learn_prompt)
+        batch, labels_BL = collate(
+            sequences,
+            self.processor,
+            self.learn_prompt,
+            only_after_image=self.only_after_image,
+        )
         size = self.model.config.image_decoder.image_size
         targets = [pixels_of(picture.render(size)) for picture in pictures_of(sequences)]
         losses = self.model.training_loss(

@@ -41,12 +41,14 @@ class LanguageObjective:
         seed: int = 0,
         source: Source | None = None,
         bank: FeatureBank | None = None,
+        only_after_image: bool = False,
     ) -> None:
         self.module: nn.Module = model
         self.model, self.processor, self.bank = model, processor, bank
         self.batch_size = batch_size
         self.mixture: Source = source or Mixture(weights, object_set, seed)
         self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
+        self.only_after_image = only_after_image
         if bank is not None:
             model.visual_tokenizer.encoder.requires_grad_(False)
         if not vision_rate:
@@ -71,15 +73,23 @@ class LanguageObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Mean cross-entropy of the tokens to learn."""
         sums, counts = zip(*map(self._loss, _of_similar_length(self.draw(step))), strict=True)
-        return {"loss": torch.stack(sums).sum() / sum(counts)}
+        return {"loss": torch.stack(sums).sum() / max(1, sum(counts))}
 
     def _loss(self, sequences: Sequence[Tokenised]) -> tuple[Tensor, int]:
         """The sum over the tokens to learn of some sequences, and how many these are."""
         device = self.model.soi_token.device
-        batch, labels_BL = collate(sequences, self.processor, self.learn_prompt, self.bank is None)
+        batch, labels_BL = collate(
+            sequences,
+            self.processor,
+            self.learn_prompt,
+            self.bank is None,
+            self.only_after_image,
+        )
         batch, labels_BL = batch.to(device), labels_BL.to(device)
         _, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
         number = int((labels_BL != context.IGNORED).sum())
+        if not number:  # The mean of nothing is not a number.
+            return hidden_BLD.sum() * 0, 0
         return self.model.text_loss(hidden_BLD, batch, labels_BL) * number, number
 
 

@@ -94,6 +94,18 @@ def test_only_answers_are_learned_in_instruction_tuning(task: str, processor: Pr
     assert int(learned.sum()) == sum(index != special.image_token_id for index in answer)
 
 
+def test_text_before_the_first_picture_can_be_left_out(processor: Processor) -> None:
+    sequence = tokenise(TASKS["story"](random.Random(4), "drawn"), processor)
+    first = sequence.ids.index(processor.special.soi_token_id)
+    whole, rest = (
+        collate([sequence], processor, learn_prompt=True, only_after_image=only)[1][0] != -100
+        for only in (False, True)
+    )
+    assert whole[: first - 1].any()
+    assert not rest[: first - 1].any()
+    assert whole[first:].equal(rest[first:])
+
+
 def test_shipped_recipe_is_valid() -> None:
     recipe = Recipe.load(RECIPE)
     assert [phase.phase for phase in recipe.pretrain][0] == "encoder"

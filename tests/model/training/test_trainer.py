@@ -94,6 +94,14 @@ def test_a_frozen_encoder_sees_the_pictures_of_a_stock_once(
         assert torch.equal(tensor, encoder[name]), name
 
 
+def test_a_batch_without_anything_to_learn_is_no_accident(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    weights = {"text_to_image": 1.0}
+    objective = LanguageObjective(model, processor, 1, weights, only_after_image=True)
+    assert objective.losses(0)["loss"].isfinite()
+
+
 def test_image_tokens_learn_to_name_what_is_to_be_drawn(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
