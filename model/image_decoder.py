@@ -125,6 +125,7 @@ class ImageDecoder(nn.Module):
         image_loss_mask_B: Tensor | None = None,
         latents_BCHW: Tensor | None = None,
         emphasis_BHW: Tensor | None = None,
+        tokens_BTD: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the predicted noise: the training loss.
 
@@ -138,9 +139,11 @@ class ImageDecoder(nn.Module):
             image_loss_mask_B: which images count.
             latents_BCHW: ready latents of the pictures, in place of encoding them.
             emphasis_BHW: how much each place of the latents counts, of mean 1; all alike without.
+            tokens_BTD: ready image tokens, in place of those of the context.
         """
         noise = noise or TrainingNoise.draw(len(pixels_B3SS), self.config, pixels_B3SS.device)
-        tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
+        if tokens_BTD is None:
+            tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
         dropped_B11 = noise.uncond_B11 < self.config.uncond_prob
         tokens_BTD = torch.where(dropped_B11, self.neg_prompt_embeds, tokens_BTD)
         if latents_BCHW is None:

@@ -19,12 +19,11 @@ from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.autoencoder import AutoencoderObjective
 from model.training.objectives.condense import CondenseObjective, spread_queries
-from model.training.objectives.conditions import ConditionObjective
 from model.training.objectives.joint import JOINT_WEIGHTS, JointObjective
 from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
 from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
 from model.training.objectives.vision import VisionObjective
-from model.training.recipe import Phase, Recipe
+from model.training.recipe import IMAGE_TOKENS, Phase, Recipe
 from model.training.stock import Stock
 from model.training.trainer import Objective, Trainer, TrainerConfig
 from model.training.world.examples import any_scene
@@ -141,6 +140,7 @@ def _language(
         Mixture(weights, recipe.objects, recipe.seed, stock),
         bank,
         phase.only_after_image,
+        phase.image_token_weight,
     )
 
 
@@ -149,20 +149,6 @@ def _freeze_language(model: MMInterleaved) -> None:
     for name, parameter in model.named_parameters():
         if is_base_tensor(name) or name.startswith("text_decoder.head."):
             parameter.requires_grad_(False)
-
-
-def _conditions(
-    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
-) -> Objective:
-    return ConditionObjective(
-        model,
-        processor,
-        phase.batch_size,
-        phase.weights or DECODER_WEIGHTS,
-        recipe.objects,
-        phase.num_pictures,
-        recipe.seed,
-    )
 
 
 def _pictures(
@@ -177,6 +163,7 @@ def _pictures(
         phase.num_pictures,
         recipe.seed,
         foreground_weight=phase.foreground_weight,
+        learn_tokens=IMAGE_TOKENS not in phase.frozen,
     )
 
 
@@ -199,7 +186,6 @@ _BUILDERS: dict[str, _Builder] = {
     "autoencoder": _autoencoder,
     "vision": _vision,
     "condense": _condense,
-    "conditions": _conditions,
     "align": _align,
     "language": _language,
     "pictures": _pictures,

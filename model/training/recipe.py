@@ -31,11 +31,11 @@ PHASES = (
     "condense",
     "align",
     "language",
-    "conditions",
     "pictures",
     "joint",
 )
 STAGES = ("pretrain", "sft")
+IMAGE_TOKENS = "image tokens"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Phase:
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
         num_pictures: how many pictures to choose from, where they are encoded once.
         frozen: parts that `joint` leaves as they are, "language", "vision"; and in `language`,
-            "vision" for an encoder that stays and sees each of `num_pictures` pictures once.
+            "vision" for an encoder that stays and sees each of `num_pictures` pictures once; and in
+            `pictures`, "image tokens" for those that `language` learned.
+        image_token_weight: of the image tokens' distance from their codes, in `language`.
         foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
     """
@@ -66,6 +68,7 @@ class Phase:
     vision_rate: float = 0.2
     num_pictures: int = 8000
     frozen: tuple[str, ...] = ()
+    image_token_weight: float = 0.0
     foreground_weight: float = 1.0
     decoder_only: bool = True
 
@@ -73,8 +76,9 @@ class Phase:
         """Refuse phases and parts that do not exist."""
         if self.phase not in PHASES:
             raise ConfigError(f"unknown phase {self.phase!r}; known: {', '.join(PHASES)}")
-        if unknown := set(self.frozen) - set(PRETRAINED):
-            raise ConfigError(f"unknown frozen parts {sorted(unknown)}; known: {PRETRAINED}")
+        if unknown := set(self.frozen) - {*PRETRAINED, IMAGE_TOKENS}:
+            known = (*PRETRAINED, IMAGE_TOKENS)
+            raise ConfigError(f"unknown frozen parts {sorted(unknown)}; known: {known}")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,9 @@ from torch import Tensor, nn
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
-from model.training.objectives.facts import facts_of
+from model.training.objectives.facts import values_by_place
 from model.training.trainer import ParameterGroup
-from model.training.world.scene import SLOTS, Scene
-
-_ASPECTS = ("what", "colour", "size", "texture", "ears")
-_BACKGROUND = (("place",), ("weather",), ("time",), ("place", "weather", "time"))
+from model.training.world.scene import Scene
 
 
 class AlignObjective:
@@ -62,13 +59,12 @@ class AlignObjective:
 
     def _target(self, scene: Scene) -> Tensor:
         """What the tokens of a scene shall be, [T, D]."""
-        facts, number = facts_of(scene), self.model.config.num_img_token
-        sums = []
-        for slot in SLOTS:
-            named = [facts[key] for key in (f"{slot} {a}" for a in _ASPECTS) if key in facts]
-            sums += [self._sum_of([slot, *named])] * (number // (len(SLOTS) + 1))
-        background = [self._sum_of([facts[name] for name in names]) for names in _BACKGROUND]
-        sums += [background[i % len(background)] for i in range(number - len(sums))]
+        number = self.model.config.num_img_token
+        *slots, background = values_by_place(scene)
+        sums = [self._sum_of(words) for words in slots for _ in range(number // (len(slots) + 1))]
+        # One after the other for each word of the background, and for all of them.
+        ways = [self._sum_of(words) for words in (*([word] for word in background), background)]
+        sums += [ways[i % len(ways)] for i in range(number - len(sums))]
         return torch.stack(sums)
 
     def _sum_of(self, words: list[str]) -> Tensor:

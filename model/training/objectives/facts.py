@@ -48,6 +48,16 @@ def facts_of(scene: Scene) -> dict[str, str]:
     return facts
 
 
+def values_by_place(scene: Scene) -> list[list[str]]:
+    """What is true of each slot, the slot's name first, and last of the background, as words."""
+    facts = facts_of(scene)
+    slots = [
+        [slot, *(facts[f"{slot} {name}"] for name in _SLOT_FACTS if f"{slot} {name}" in facts)]
+        for slot in SLOTS
+    ]
+    return [*slots, [facts[name] for name in ("place", "weather", "time")]]
+
+
 def fact_targets(scenes: Sequence[Scene]) -> Tensor:
     """The index of the true value of every fact, [N, F]; -100 where it has no meaning."""
     return torch.tensor([_row(facts_of(scene)) for scene in scenes])

@@ -1,18 +1,29 @@
-"""The language model with its synchronizers: next tokens of all six tasks."""
+"""The language model with its synchronizers: next tokens of all six tasks.
+
+It can learn the image tokens as well (`image_token_weight`), before there is a decoder to learn
+them from: each is drawn to the code of what it stands for (`objectives.codes`). The U-Net learns
+slowly from tokens that say little, and they learn slowly through the U-Net. And what a later word
+says of an earlier one ("a red boat on the left") must come together in the hidden states, which
+nothing in predicting the next token asks for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import context
-from model.mm_interleaved import MMInterleaved
+from model.mm_interleaved import Batch, MMInterleaved
 from model.processor import Processor
-from model.training.data import Tokenised, collate, tokenise
+from model.training.data import Tokenised, collate, pictures_of, tokenise
 from model.training.features import FeatureBank, features_of
 from model.training.mixture import Mixture, Source
+from model.training.objectives.codes import codes_of
+from model.training.objectives.targets import answer_pictures, scene_of
 from model.training.trainer import ParameterGroup
 
 PRETRAIN_WEIGHTS = {
@@ -42,13 +53,14 @@ class LanguageObjective:
         source: Source | None = None,
         bank: FeatureBank | None = None,
         only_after_image: bool = False,
+        image_token_weight: float = 0.0,
     ) -> None:
         self.module: nn.Module = model
         self.model, self.processor, self.bank = model, processor, bank
         self.batch_size = batch_size
         self.mixture: Source = source or Mixture(weights, object_set, seed)
         self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
-        self.only_after_image = only_after_image
+        self.only_after_image, self.image_token_weight = only_after_image, image_token_weight
         if bank is not None:
             model.visual_tokenizer.encoder.requires_grad_(False)
         if not vision_rate:
@@ -59,6 +71,9 @@ class LanguageObjective:
         model = self.model
         language = [*model.mm_decoder.parameters(), *model.text_decoder.parameters()]
         language.append(model.soi_token)
+        if self.image_token_weight:
+            language += model.context_feat_proj.parameters()
+            language += model.image_decoder.perceiver_resampler.parameters()
         groups = [ParameterGroup(tuple(p for p in language if p.requires_grad))]
         if self.vision_rate:
             vision = tuple(p for p in model.visual_tokenizer.parameters() if p.requires_grad)
@@ -71,12 +86,18 @@ class LanguageObjective:
         return [tokenise(example, self.processor) for example in examples]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """Mean cross-entropy of the tokens to learn."""
-        sums, counts = zip(*map(self._loss, _of_similar_length(self.draw(step))), strict=True)
-        return {"loss": torch.stack(sums).sum() / max(1, sum(counts))}
+        """Mean cross-entropy of the tokens to learn, and the distance of image tokens if asked."""
+        parts = [self._part(sequences) for sequences in _of_similar_length(self.draw(step))]
+        number = max(1, sum(part.num_tokens for part in parts))
+        text = torch.stack([part.text for part in parts]).sum() / number
+        if not self.image_token_weight:
+            return {"loss": text}
+        number = max(1, sum(part.num_pictures for part in parts))
+        codes = torch.stack([part.codes for part in parts]).sum() / number
+        return {"loss": text + self.image_token_weight * codes, "text": text, "codes": codes}
 
-    def _loss(self, sequences: Sequence[Tokenised]) -> tuple[Tensor, int]:
-        """The sum over the tokens to learn of some sequences, and how many these are."""
+    def _part(self, sequences: Sequence[Tokenised]) -> _Part:
+        """The terms of some sequences."""
         device = self.model.soi_token.device
         batch, labels_BL = collate(
             sequences,
@@ -87,10 +108,37 @@ class LanguageObjective:
         )
         batch, labels_BL = batch.to(device), labels_BL.to(device)
         _, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
-        number = int((labels_BL != context.IGNORED).sum())
-        if not number:  # The mean of nothing is not a number.
-            return hidden_BLD.sum() * 0, 0
-        return self.model.text_loss(hidden_BLD, batch, labels_BL) * number, number
+        nothing = hidden_BLD.sum() * 0  # The mean of nothing is not a number.
+        num_tokens = int((labels_BL != context.IGNORED).sum())
+        text = self.model.text_loss(hidden_BLD, batch, labels_BL) * num_tokens
+        indices = answer_pictures(sequences) if self.image_token_weight else []
+        return _Part(
+            text if num_tokens else nothing,
+            num_tokens,
+            self._codes_loss(hidden_BLD, batch, sequences, indices) if indices else nothing,
+            len(indices),
+        )
+
+    def _codes_loss(
+        self, hidden_BLD: Tensor, batch: Batch, sequences: Sequence[Tokenised], indices: list[int]
+    ) -> Tensor:
+        """The sum over pictures of their image tokens' distance from what they shall say."""
+        context_NKD, mask_NK = self.model.image_contexts(hidden_BLD, batch)
+        tokens_MTD = self.model.image_tokens(context_NKD[indices], mask_NK[indices])
+        pictures = pictures_of(sequences)
+        codes_MTD = codes_of([scene_of(pictures[i]) for i in indices], self.model.config)
+        error = F.mse_loss(tokens_MTD.float(), codes_MTD.to(tokens_MTD.device))
+        return error * len(indices)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Sums over the tokens and the pictures of some sequences, and how many these are."""
+
+    text: Tensor
+    num_tokens: int
+    codes: Tensor
+    num_pictures: int
 
 
 def _of_similar_length(sequences: Sequence[Tokenised]) -> Iterator[list[Tokenised]]:

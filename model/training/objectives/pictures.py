@@ -14,7 +14,8 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.features import FeatureBank
 from model.training.mixture import Mixture, Source
-from model.training.objectives.targets import Target, TargetPool, contexts_of
+from model.training.objectives.codes import codes_of
+from model.training.objectives.targets import Target, TargetPool, contexts_of, scene_of
 from model.training.trainer import ParameterGroup
 
 DECODER_WEIGHTS = {"story": 0.6, "text_to_image": 0.4}
@@ -35,8 +36,9 @@ class PictureObjective:
         source: Source | None = None,
         bank: FeatureBank | None = None,
         foreground_weight: float = 1.0,
+        learn_tokens: bool = True,
     ) -> None:
-        self.model = model.eval()
+        self.model, self.learn_tokens = model.eval(), learn_tokens
         self.foreground_weight = foreground_weight
         self.module: nn.Module = model
         self.batch_size = batch_size
@@ -52,33 +54,46 @@ class PictureObjective:
     def _trained(self) -> list[nn.Module | nn.Parameter]:
         decoder = self.model.image_decoder
         parts: list[nn.Module | nn.Parameter | None] = [
-            decoder.perceiver_resampler,
             decoder.decoder.unet,
             decoder.decoder.mmfs_module,
             decoder.neg_prompt_embeds,
-            self.model.context_feat_proj,
         ]
+        if self.learn_tokens:
+            parts += [decoder.perceiver_resampler, self.model.context_feat_proj]
         return [part for part in parts if part is not None]
 
     def groups(self) -> list[ParameterGroup]:
-        """Everything between the hidden states and the autoencoder."""
+        """Everything between the hidden states, or the image tokens, and the autoencoder."""
         return [ParameterGroup(tuple(p for p in self.model.parameters() if p.requires_grad))]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """The decoder's loss on a step's targets."""
+        """The decoder's loss on a step's targets.
+
+        While the image tokens are not learned, each picture is drawn from something between its
+        own tokens and what they are to become (`objectives.codes`): so the decoder learns to use
+        what better tokens will say.
+        """
         targets = self.pool.draw(step, self.batch_size)
         device = self.model.soi_token.device
         hidden_NKD, mask_NK = contexts_of(targets, device)
         latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
         maps, visible_N1 = self._previous_maps(targets)
+        context_NKD = self.model.project_context(hidden_NKD)
+        tokens_NTD = None
+        if not self.learn_tokens:
+            codes_NTD = codes_of([scene_of(t.picture) for t in targets], self.model.config)
+            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
+            share_N11 = torch.rand(len(targets), 1, 1, device=device)
+            tokens_NTD = torch.lerp(tokens_NTD, codes_NTD.to(device), share_N11)
         loss = self.model.image_decoder(
             latents_NCHW,
-            self.model.project_context(hidden_NKD),
+            context_NKD,
             mask_NK,
             tuple(map_N1Dss.to(device) for map_N1Dss in maps),
             visible_N1.to(device),
             latents_BCHW=latents_NCHW,
             emphasis_BHW=self.emphasis(targets).to(device),
+            tokens_BTD=tokens_NTD,
         )
         return {"loss": loss}
 

@@ -41,7 +41,7 @@ class Target:
     previous: tuple[Tensor, ...] | None
     latents_CHW: Tensor
     foreground_HW: Tensor
-    scene: Scene | None
+    picture: Drawable
 
 
 class TargetPool:
@@ -82,7 +82,7 @@ class TargetPool:
     def _targets(self, sequences: list[Tokenised]) -> list[Target]:
         """The pictures of the answers of some sequences."""
         special = self.model.config.special_tokens
-        indices = _answer_pictures(sequences)
+        indices = answer_pictures(sequences)
         if not indices:
             return []
         device = self.model.soi_token.device
@@ -102,8 +102,7 @@ class TargetPool:
             maps = None if before < 0 else tuple(m[before].half().cpu() for m in visual.maps)
             hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half().cpu()
             foreground_HW = _foreground(picture, latents_CHW.shape[-1])
-            scene = picture.scene if isinstance(picture, Picture) else None
-            targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW, scene))
+            targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW, picture))
         return targets
 
 
@@ -115,7 +114,18 @@ def contexts_of(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
     return hidden_NKD.to(device), mask_NK.long().to(device)
 
 
-def _answer_pictures(sequences: list[Tokenised]) -> list[int]:
+def scene_of(picture: Drawable) -> Scene:
+    """What a picture of the world shows.
+
+    Raises:
+        ValueError: it is another picture.
+    """
+    if not isinstance(picture, Picture):
+        raise ValueError("only of pictures of the world is it known what they show")
+    return picture.scene
+
+
+def answer_pictures(sequences: Sequence[Tokenised]) -> list[int]:
     """Which of a batch's pictures belong to answers, by their index in the batch."""
     is_answer = [
         number >= sum(not isinstance(part, str) for part in sequence.example.prompt)

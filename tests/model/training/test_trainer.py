@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from model.config import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.features import FeatureBank
 from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
+from model.training.objectives.codes import codes_of
 from model.training.objectives.condense import CondenseObjective, spread_queries
-from model.training.objectives.conditions import ConditionObjective
 from model.training.objectives.joint import JointObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.pictures import PictureObjective
 from model.training.objectives.vision import VisionObjective
 from model.training.stock import Stock
 from model.training.trainer import Objective, ParameterGroup, Trainer, TrainerConfig
+from model.training.world.background import Background
+from model.training.world.examples import any_scene
 
 
 class FixedBatch:
@@ -102,11 +107,40 @@ def test_a_batch_without_anything_to_learn_is_no_accident(
     assert objective.losses(0)["loss"].isfinite()
 
 
-def test_image_tokens_learn_to_name_what_is_to_be_drawn(
+def test_image_tokens_approach_the_codes_of_what_is_to_be_drawn(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
-    objective = ConditionObjective(model, processor, 4, num_pictures=8)
-    _falls(objective, tmp_path, 2e-3, 0.9)
+    weights = {"text_to_image": 1.0, "caption": 1.0}
+    objective = LanguageObjective(model, processor, 4, weights, image_token_weight=1.0)
+    unet = copy.deepcopy(model.image_decoder.decoder.unet.state_dict())
+    fixed = FixedBatch(objective)
+    trainer = Trainer(fixed, TrainerConfig(steps=12, learning_rate=3e-3, warmup_steps=1), tmp_path)
+    first = trainer.run(stop_at=1)
+    last = trainer.run()
+    assert last["codes"] < 0.9 * first["codes"]
+    assert last["text"] < 0.9 * first["text"]
+    for name, tensor in model.image_decoder.decoder.unet.state_dict().items():
+        assert torch.equal(tensor, unet[name]), name
+
+
+def test_codes_differ_where_pictures_do(config: MMInterleavedConfig) -> None:
+    scene = any_scene(random.Random(3), "drawn")
+    moved = replace(scene, background=Background("beach", "rainy", "night"))
+    codes_2TD = codes_of([scene, moved], config)
+    number = codes_2TD.shape[1]
+    is_same_T = (codes_2TD[0] == codes_2TD[1]).all(-1)
+    assert is_same_T.tolist() == [index < number // 4 * 3 for index in range(number)]
+    assert codes_2TD.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_a_decoder_can_learn_while_its_image_tokens_stay(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    objective = PictureObjective(model, processor, 2, num_pictures=8, learn_tokens=False)
+    perceiver = copy.deepcopy(model.image_decoder.perceiver_resampler.state_dict())
+    _falls(objective, tmp_path, 1e-3, 0.98)
+    for name, tensor in model.image_decoder.perceiver_resampler.state_dict().items():
+        assert torch.equal(tensor, perceiver[name]), name
 
 
 def test_half_precision_learns_as_well(
