@@ -33,7 +33,8 @@ def codes_of(scenes: Sequence[Scene], config: MMInterleavedConfig) -> Tensor:
 
 def _sum_of(values: Sequence[str], width: int) -> Tensor:
     codes = torch.stack([_code(value, width) for value in values])
-    return codes.sum(0) / len(values) ** 0.5
+    total: Tensor = codes.sum(0) / len(values) ** 0.5
+    return total
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -27,6 +28,10 @@ async def test_numbers_of_an_engine(tmp_path: Path) -> None:
     sampling = ImageSampling(num_inference_steps=3)
     async for _ in engine.generate(tokens(1), conditioning_image(1), sampling, "request"):
         pass
+    # The last event leaves a moment before its picture does.
+    async with asyncio.timeout(10):
+        while engine.statistics.num_running:
+            await asyncio.sleep(0.01)
     lines = generate_latest(registry).decode().splitlines()
     await engine.stop()
 
