@@ -112,9 +112,9 @@ class FeatureSynchronizer(nn.Module):
         Returns:
             [B, L, d_out]
         """
-        if visible_BLI.shape[-1] == 0:  # No image at all is one image that nobody sees.
-            values_BIVHd = values_BIVHd.new_zeros(len(query_BLD), 1, *values_BIVHd.shape[2:])
-            visible_BLI = visible_BLI.new_zeros(*visible_BLI.shape[:-1], 1)
+        if visible_BLI.shape[-1] == 0:  # All of the softmax is the ignore token's.
+            nothing_D: Tensor = self.output_proj(self.ignore_token.flatten())
+            return nothing_D.expand(*query_BLD.shape[:2], -1)
         visible_BLI = self._rows(visible_BLI, query_BLD.shape[1])
         offsets_BILHP2, logits_BILHSP = self._predict(query_BLD, visible_BLI)
         weights_BILHSP, ignored_BLH = self._normalise(logits_BILHSP, visible_BLI)

@@ -42,7 +42,7 @@ def _tiny() -> MMInterleavedConfig:
         name="tiny",
         llm=LanguageModelConfig(
             hidden_size=256,
-            num_hidden_layers=4,
+            num_hidden_layers=6,
             num_attention_heads=4,
             intermediate_size=512,
             vocab_size=2048,
@@ -73,7 +73,7 @@ def _tiny() -> MMInterleavedConfig:
         txt_vocab_size=2050,
         seq_len=1024,
         num_img_token=16,
-        cross_attention_frequency=2,
+        cross_attention_frequency=3,
         spatial_shapes=(16, 8, 4),
         base_spatial_shape=8,
         text_synchronizer=SynchronizerConfig(n_heads=8, n_points=8, ratio=0.5),
@@ -192,10 +192,11 @@ def _micro() -> MMInterleavedConfig:
     return replace(
         tiny,
         name="micro",
-        llm=replace(tiny.llm, hidden_size=width, intermediate_size=256),
+        llm=replace(tiny.llm, hidden_size=width, num_hidden_layers=4, intermediate_size=256),
         visual_perceiver=replace(tiny.visual_perceiver, num_queries=2),
         image_decoder=replace(decoder, perceiver=perceiver),
         num_img_token=2,
+        cross_attention_frequency=2,
     )
 
 

@@ -22,15 +22,25 @@ _ANY_PICTURE = Image.new("RGB", (1, 1))
 
 @dataclass(frozen=True)
 class Tokenised:
-    """One tokenised example."""
+    """One tokenised example; `asks` if it ends where its last picture begins."""
 
     ids: tuple[int, ...]
     prompt_length: int
     example: Example
+    asks: bool = False
+
+    @property
+    def pictures(self) -> tuple[Drawable, ...]:
+        """The pictures whose placeholders are among the ids."""
+        return self.example.pictures[:-1] if self.asks else self.example.pictures
 
 
-def tokenise(example: Example, processor: Processor) -> Tokenised:
-    """The prompt as the server builds it, then the answer and the end-of-text token."""
+def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> Tokenised:
+    """The prompt as the server builds it, then the answer and the end-of-text token.
+
+    With `may_ask` an answer whose last part is a picture ends in the request for it, which spares
+    reading a picture that nothing but the end follows.
+    """
     segments = [
         TextSegment(part) if isinstance(part, str) else ImageSegment(_ANY_PICTURE, "")
         for part in example.prompt
@@ -39,8 +49,11 @@ def tokenise(example: Example, processor: Processor) -> Tokenised:
     answer: list[int] = []
     for part in example.answer:
         answer += processor.encode_text(part) if isinstance(part, str) else processor.image_ids
-    end = processor.special.eos_token_id
-    return Tokenised((*prompt, *answer, end), len(prompt), example)
+    special = processor.special
+    if may_ask and not isinstance(example.answer[-1], str):
+        last = len(answer) - answer[::-1].index(special.soi_token_id)
+        return Tokenised((*prompt, *answer[:last]), len(prompt), example, asks=True)
+    return Tokenised((*prompt, *answer, special.eos_token_id), len(prompt), example)
 
 
 def collate(
@@ -72,7 +85,7 @@ def collate(
     pictures = pictures_of(sequences) if with_pixels else []
     pixels = [pixels_of(picture.render(size)) for picture in pictures]
     pixels_N3SS = torch.stack(pixels) if pixels else torch.zeros(0, 3, size, size)
-    counts = torch.tensor([len(sequence.example.pictures) for sequence in sequences])
+    counts = torch.tensor([len(sequence.pictures) for sequence in sequences])
     lengths = 0 if learn_prompt else [sequence.prompt_length for sequence in sequences]
     rules = context.LabelRules(lengths, only_after_image)
     labels_BL = context.training_labels(ids_BL, mask_BL, special, rules)
@@ -80,8 +93,8 @@ def collate(
 
 
 def pictures_of(sequences: Sequence[Tokenised]) -> list[Drawable]:
-    """The pictures of some sequences, in reading order."""
-    return [picture for sequence in sequences for picture in sequence.example.pictures]
+    """The pictures that some sequences hold, in reading order."""
+    return [picture for sequence in sequences for picture in sequence.pictures]
 
 
 def pixels_of(image: object) -> Tensor:

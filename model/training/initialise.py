@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from model.mm_interleaved import MMInterleaved
+from model.perceiver import Layer
 
+_OUTPUTS = ("o_proj", "down_proj")
 _OPEN_GATE = 0.5
 _WIDTH = 0.02
+_SHARPNESS = 2.5
 
 
 @torch.no_grad()
@@ -28,13 +31,21 @@ def initialise(model: MMInterleaved) -> None:
             nn.init.normal_(module.weight, std=scale)
         elif name.endswith("llama_cross_attn"):
             module.gate.fill_(_OPEN_GATE)
-    nn.init.normal_(model.soi_token, std=_WIDTH)
+    initialise_around(model)
 
 
 @torch.no_grad()
 def initialise_around(model: MMInterleaved) -> None:
-    """What is new around a pre-trained language model, whose gates stay closed at first."""
+    """What is new around a pre-trained language model, whose gates stay closed at first.
+
+    The image tokens start with attention that tells the words of a context apart. Where all of them
+    read the same mean of the context, they say the same, and hardly ever learn to say more.
+    """
     nn.init.normal_(model.soi_token, std=_WIDTH)
-
-
-_OUTPUTS = ("o_proj", "down_proj")
+    perceiver = model.image_decoder.perceiver_resampler
+    nn.init.normal_(perceiver.queries)
+    for layer in perceiver.modules():
+        if isinstance(layer, Layer) and layer.crossattention is not None:
+            attention = layer.crossattention.attention
+            attention.query.weight.mul_(_SHARPNESS)
+            attention.key.weight.mul_(_SHARPNESS)

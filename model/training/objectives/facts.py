@@ -28,7 +28,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     **{f"{slot} {name}": values for slot in SLOTS for name, values in _SLOT_FACTS.items()},
 }
 _NUM_VALUES = [len(values) for values in FACTS.values()]
-_UNKNOWN = -100
+UNKNOWN = -100
 
 
 def facts_of(scene: Scene) -> dict[str, str]:
@@ -65,7 +65,7 @@ def fact_targets(scenes: Sequence[Scene]) -> Tensor:
 
 def _row(truth: Mapping[str, str]) -> list[int]:
     return [
-        values.index(truth[name]) if name in truth else _UNKNOWN for name, values in FACTS.items()
+        values.index(truth[name]) if name in truth else UNKNOWN for name, values in FACTS.items()
     ]
 
 
@@ -82,9 +82,9 @@ class FactReadout(nn.Module):
         parts = self.linear(normalised_NLD.flatten(1)).split(_NUM_VALUES, 1)
         columns = targets_NF.unbind(1)
         losses = [
-            F.cross_entropy(part_NV, target_N, reduction="sum", ignore_index=_UNKNOWN)
+            F.cross_entropy(part_NV, target_N, reduction="sum", ignore_index=UNKNOWN)
             for part_NV, target_N in zip(parts, columns, strict=True)
         ]
         guesses_NF = torch.stack([part_NV.argmax(1) for part_NV in parts], 1)
-        num_known = (targets_NF != _UNKNOWN).sum()
+        num_known = (targets_NF != UNKNOWN).sum()
         return torch.stack(losses).sum() / num_known, (guesses_NF == targets_NF).sum() / num_known

@@ -13,16 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import context
 from model.mm_interleaved import Batch, MMInterleaved
 from model.processor import Processor
-from model.training.data import Tokenised, collate, pictures_of, tokenise
+from model.training.data import Tokenised, collate, tokenise
 from model.training.features import FeatureBank, features_of
 from model.training.mixture import Mixture, Source
-from model.training.objectives.codes import codes_of
+from model.training.objectives.codes import code_loss
 from model.training.objectives.targets import answer_pictures, scene_of
 from model.training.trainer import ParameterGroup
 
@@ -81,9 +80,9 @@ class LanguageObjective:
         return groups
 
     def draw(self, step: int) -> list[Tokenised]:
-        """The sequences of a step."""
+        """The sequences of a step; one of eight tells what follows a last picture, the end."""
         examples = self.mixture.draw(step, self.batch_size)
-        return [tokenise(example, self.processor) for example in examples]
+        return [tokenise(e, self.processor, index % 8 > 0) for index, e in enumerate(examples)]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Mean cross-entropy of the tokens to learn, and the distance of image tokens if asked."""
@@ -125,10 +124,9 @@ class LanguageObjective:
         """The sum over pictures of their image tokens' distance from what they shall say."""
         context_NKD, mask_NK = self.model.image_contexts(hidden_BLD, batch)
         tokens_MTD = self.model.image_tokens(context_NKD[indices], mask_NK[indices])
-        pictures = pictures_of(sequences)
-        codes_MTD = codes_of([scene_of(pictures[i]) for i in indices], self.model.config)
-        error = F.mse_loss(tokens_MTD.float(), codes_MTD.to(tokens_MTD.device))
-        return error * len(indices)
+        pictures = [picture for sequence in sequences for picture in sequence.example.pictures]
+        scenes = [scene_of(pictures[index]) for index in indices]
+        return code_loss(tokens_MTD, scenes, self.model.config) * len(indices)
 
 
 @dataclass(frozen=True)

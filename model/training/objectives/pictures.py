@@ -69,9 +69,9 @@ class PictureObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The decoder's loss on a step's targets.
 
-        While the image tokens are not learned, each picture is drawn from something between its
-        own tokens and what they are to become (`objectives.codes`): so the decoder learns to use
-        what better tokens will say.
+        While the image tokens are not learned, each picture is drawn from something between what
+        they are to become (`objectives.codes`) and the middle of that and its own tokens: so the
+        decoder learns to use what better tokens will say.
         """
         targets = self.pool.draw(step, self.batch_size)
         device = self.model.soi_token.device
@@ -83,7 +83,7 @@ class PictureObjective:
         if not self.learn_tokens:
             codes_NTD = codes_of([scene_of(t.picture) for t in targets], self.model.config)
             tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
-            share_N11 = torch.rand(len(targets), 1, 1, device=device)
+            share_N11 = 1 - torch.rand(len(targets), 1, 1, device=device) / 2
             tokens_NTD = torch.lerp(tokens_NTD, codes_NTD.to(device), share_N11)
         loss = self.model.image_decoder(
             latents_NCHW,

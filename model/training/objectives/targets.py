@@ -126,7 +126,7 @@ def scene_of(picture: Drawable) -> Scene:
 
 
 def answer_pictures(sequences: Sequence[Tokenised]) -> list[int]:
-    """Which of a batch's pictures belong to answers, by their index in the batch."""
+    """Which of a batch's pictures, asked ones included, belong to answers, by their index."""
     is_answer = [
         number >= sum(not isinstance(part, str) for part in sequence.example.prompt)
         for sequence in sequences

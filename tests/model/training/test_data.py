@@ -94,6 +94,23 @@ def test_only_answers_are_learned_in_instruction_tuning(task: str, processor: Pr
     assert int(learned.sum()) == sum(index != special.image_token_id for index in answer)
 
 
+def test_a_last_picture_that_nothing_follows_may_be_asked_for_only(processor: Processor) -> None:
+    example = TASKS["segmentation_to_image"](random.Random(4), "drawn")
+    whole, asking = (tokenise(example, processor, may_ask) for may_ask in (False, True))
+    num_placeholders = len(processor.image_ids) - 1
+    assert asking.ids == whole.ids[: -num_placeholders - 1]
+    assert asking.ids[-1] == processor.special.soi_token_id
+    assert asking.pictures == whole.pictures[:1]
+    batch, _ = collate([asking, whole], processor, learn_prompt=True)
+    assert batch.num_images_B.tolist() == [1, 2]
+    assert len(batch.pixels_N3SS) == 3
+
+
+def test_an_answer_that_ends_in_words_asks_for_nothing(processor: Processor) -> None:
+    example = TASKS["story"](random.Random(4), "drawn")
+    assert tokenise(example, processor, may_ask=True) == tokenise(example, processor)
+
+
 def test_text_before_the_first_picture_can_be_left_out(processor: Processor) -> None:
     sequence = tokenise(TASKS["story"](random.Random(4), "drawn"), processor)
     first = sequence.ids.index(processor.special.soi_token_id)

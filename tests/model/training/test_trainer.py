@@ -15,10 +15,11 @@ from torch import Tensor
 from model.config import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.training.data import tokenise
 from model.training.features import FeatureBank
 from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
-from model.training.objectives.codes import codes_of
+from model.training.objectives.codes import code_loss, codes_of
 from model.training.objectives.condense import CondenseObjective, spread_queries
 from model.training.objectives.joint import JointObjective
 from model.training.objectives.language import LanguageObjective
@@ -27,7 +28,7 @@ from model.training.objectives.vision import VisionObjective
 from model.training.stock import Stock
 from model.training.trainer import Objective, ParameterGroup, Trainer, TrainerConfig
 from model.training.world.background import Background
-from model.training.world.examples import any_scene
+from model.training.world.examples import TASKS, any_scene
 
 
 class FixedBatch:
@@ -121,6 +122,40 @@ def test_image_tokens_approach_the_codes_of_what_is_to_be_drawn(
     assert last["text"] < 0.9 * first["text"]
     for name, tensor in model.image_decoder.decoder.unet.state_dict().items():
         assert torch.equal(tensor, unet[name]), name
+
+
+def test_image_tokens_are_the_same_whether_a_picture_is_read_or_asked_for(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    example = TASKS["segmentation_to_image"](random.Random(4), "drawn")
+    objective = LanguageObjective(model, processor, 1, image_token_weight=1.0)
+    read, asked = (
+        objective._part([tokenise(example, processor, may_ask)]) for may_ask in (False, True)
+    )
+    assert read.num_pictures == asked.num_pictures == 1
+    assert asked.codes.item() == pytest.approx(read.codes.item(), abs=1e-5)
+
+
+def test_no_fact_is_missed_in_the_codes_themselves(config: MMInterleavedConfig) -> None:
+    scenes = [any_scene(random.Random(seed), "drawn+emoji") for seed in range(8)]
+    codes_8TD = codes_of(scenes, config)
+    right = code_loss(codes_8TD, scenes, config).item()
+    assert right < 0.1
+    assert code_loss(codes_8TD.roll(1, 0), scenes, config).item() > 20 * right
+
+
+def test_image_tokens_start_by_telling_the_words_of_a_context_apart(
+    config: MMInterleavedConfig, model: MMInterleaved
+) -> None:
+    torch.manual_seed(0)
+    context_1KD = torch.randn(1, 12, config.image_decoder.perceiver.encoder_hidden_size)
+    spreads = []
+    for each in (MMInterleaved(config), model):
+        perceiver = each.image_decoder.perceiver_resampler
+        queries_1QD = perceiver.blip2qformer.layernorm(perceiver.queries)
+        attention = perceiver.blip2qformer.encoder.layer[0].crossattention.attention
+        spreads.append(attention(queries_1QD, context_1KD, None).std(1).mean())
+    assert spreads[1] > 3 * spreads[0]
 
 
 def test_codes_differ_where_pictures_do(config: MMInterleavedConfig) -> None:
