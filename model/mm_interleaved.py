@@ -260,9 +260,13 @@ class MMInterleaved(nn.Module):
         return Losses(text_loss + image_weight * image_loss, text_loss, image_loss)
 
     def text_loss(
-        self, hidden_BLD: Tensor, batch: Batch, labels_BL: Tensor | None = None
+        self,
+        hidden_BLD: Tensor,
+        batch: Batch,
+        labels_BL: Tensor | None = None,
+        weights_BL: Tensor | None = None,
     ) -> Tensor:
-        """Mean cross-entropy of the tokens that are to be learned."""
+        """Mean cross-entropy of the tokens that are to be learned, by weights if given."""
         if labels_BL is None:
             mask_BL = batch.attention_mask_BL
             labels_BL = context.training_labels(
@@ -272,7 +276,11 @@ class MMInterleaved(nn.Module):
             )
         is_learned_BL = labels_BL != context.IGNORED
         logits_MV = self.text_decoder(hidden_BLD[:, :-1][is_learned_BL])
-        return F.cross_entropy(logits_MV, labels_BL[is_learned_BL])
+        if weights_BL is None:
+            return F.cross_entropy(logits_MV, labels_BL[is_learned_BL])
+        losses_M = F.cross_entropy(logits_MV, labels_BL[is_learned_BL], reduction="none")
+        weights_M = weights_BL[is_learned_BL]
+        return (losses_M * weights_M).sum() / weights_M.sum()
 
 
 PRETRAINED = ("language", "vision")

@@ -22,12 +22,21 @@ _ANY_PICTURE = Image.new("RGB", (1, 1))
 
 @dataclass(frozen=True)
 class Tokenised:
-    """One tokenised example; `asks` if it ends where its last picture begins."""
+    """One tokenised example.
+
+    Attributes:
+        ids: its tokens.
+        prompt_length: how many of them are the user's, up to the first answer.
+        example: what they were made of.
+        asks: whether they end where the last picture begins.
+        questions: where the user's further questions are.
+    """
 
     ids: tuple[int, ...]
     prompt_length: int
     example: Example
     asks: bool = False
+    questions: tuple[range, ...] = ()
 
     @property
     def pictures(self) -> tuple[Drawable, ...]:
@@ -37,6 +46,8 @@ class Tokenised:
 
 def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> Tokenised:
     """The prompt as the server builds it, then the answer and the end-of-text token.
+
+    Further questions and answers follow; each answer has its end.
 
     With `may_ask` an answer whose last part is a picture ends in the request for it, which spares
     reading a picture that nothing but the end follows.
@@ -53,7 +64,13 @@ def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> T
     if may_ask and not isinstance(example.answer[-1], str):
         last = len(answer) - answer[::-1].index(special.soi_token_id)
         return Tokenised((*prompt, *answer[:last]), len(prompt), example, asks=True)
-    return Tokenised((*prompt, *answer, special.eos_token_id), len(prompt), example)
+    ids = [*prompt, *answer, special.eos_token_id]
+    questions = []
+    for question, reply in example.further:
+        asked = processor.encode_text(question)
+        questions.append(range(len(ids), len(ids) + len(asked)))
+        ids += [*asked, *processor.encode_text(reply), special.eos_token_id]
+    return Tokenised(tuple(ids), len(prompt), example, questions=tuple(questions))
 
 
 def collate(
@@ -89,6 +106,9 @@ def collate(
     lengths = 0 if learn_prompt else [sequence.prompt_length for sequence in sequences]
     rules = context.LabelRules(lengths, only_after_image)
     labels_BL = context.training_labels(ids_BL, mask_BL, special, rules)
+    for labels_L, sequence in zip(labels_BL, sequences, strict=True):
+        for question in [] if learn_prompt else sequence.questions:
+            labels_L[question.start - 1 : question.stop - 1] = context.IGNORED
     return Batch(ids_BL, pixels_N3SS, counts, mask_BL), labels_BL
 
 

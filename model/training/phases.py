@@ -141,6 +141,7 @@ def _language(
         bank,
         phase.only_after_image,
         phase.image_token_weight,
+        phase.by_answer,
     )
 
 

@@ -46,6 +46,7 @@ class Phase:
         weights: mixture of the tasks, and of shards as `shards:PATTERN`.
         learn_prompt: whether the user's words are learned as well.
         only_after_image: leave out the text before the first picture.
+        by_answer: every answer counts alike in `language`, however long it is.
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
         num_pictures: how many pictures to choose from, where they are encoded once.
         frozen: parts that `joint` leaves as they are, "language", "vision"; and in `language`,
@@ -65,6 +66,7 @@ class Phase:
     weights: Mapping[str, float] = field(default_factory=dict)
     learn_prompt: bool = True
     only_after_image: bool = False
+    by_answer: bool = False
     vision_rate: float = 0.2
     num_pictures: int = 8000
     frozen: tuple[str, ...] = ()

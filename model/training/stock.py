@@ -12,6 +12,7 @@ from model.training.world.examples import Example
 from model.training.world.scene import Scene
 
 _MAX_IMAGES = 3
+_MAX_QUESTIONS = 8
 _PICTURES_OF_A_STORY = 4  # The portrait and about three pages.
 _OF_ONE_SCENE: dict[str, Callable[[random.Random, Scene], Example]] = {
     "text_to_image": examples.text_to_image_of,
@@ -46,10 +47,14 @@ class Stock:
         """An example of a task of the world."""
         if task == "story":
             return rng.choice(self.stories)
-        if task == "detail_question":
-            scenes = rng.sample(self.scenes, rng.randint(1, _MAX_IMAGES))
-            return examples.question_about(rng, scenes)
+        if task == "detail_question":  # Several at once: pictures take longer to read.
+            return self.questions(rng, rng.randint(1, _MAX_QUESTIONS))
         return _OF_ONE_SCENE[task](rng, rng.choice(self.scenes))
+
+    def questions(self, rng: random.Random, number: int) -> Example:
+        """Up to so many questions about details of the same few pictures."""
+        scenes = rng.sample(self.scenes, rng.randint(1, _MAX_IMAGES))
+        return examples.questions_about(rng, scenes, number)
 
 
 class StorySource:

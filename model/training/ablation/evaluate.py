@@ -33,7 +33,7 @@ def answered_details(
     It does if, with the true answer before it, every token is the likeliest.
     """
     rng = random.Random("ablation/held-out questions")
-    sequences = [tokenise(stock.example("detail_question", rng), processor) for _ in range(number)]
+    sequences = [tokenise(stock.questions(rng, 1), processor) for _ in range(number)]
     rows: Rows = []
     for start in range(0, number, _BATCH):
         part = sequences[start : start + _BATCH]

@@ -33,7 +33,7 @@ PRETRAIN_WEIGHTS = {
     "text_to_image": 0.05,
     "segmentation_to_image": 0.05,
 }
-_LONGEST_TO_SHORTEST = 1.4
+_LONGEST_TO_SHORTEST = 2.0
 
 
 class LanguageObjective:
@@ -53,6 +53,7 @@ class LanguageObjective:
         bank: FeatureBank | None = None,
         only_after_image: bool = False,
         image_token_weight: float = 0.0,
+        by_answer: bool = False,
     ) -> None:
         self.module: nn.Module = model
         self.model, self.processor, self.bank = model, processor, bank
@@ -60,6 +61,7 @@ class LanguageObjective:
         self.mixture: Source = source or Mixture(weights, object_set, seed)
         self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
         self.only_after_image, self.image_token_weight = only_after_image, image_token_weight
+        self.by_answer = by_answer
         if bank is not None:
             model.visual_tokenizer.encoder.requires_grad_(False)
         if not vision_rate:
@@ -85,9 +87,13 @@ class LanguageObjective:
         return [tokenise(e, self.processor, index % 8 > 0) for index, e in enumerate(examples)]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """Mean cross-entropy of the tokens to learn, and the distance of image tokens if asked."""
+        """Mean cross-entropy of the tokens to learn, and the distance of image tokens if asked.
+
+        With `by_answer` the mean over answers of each one's mean: else a short answer, which may
+        turn on a single word, counts little beside a story.
+        """
         parts = [self._part(sequences) for sequences in _of_similar_length(self.draw(step))]
-        number = max(1, sum(part.num_tokens for part in parts))
+        number = max(1.0, sum(part.text_weight for part in parts))
         text = torch.stack([part.text for part in parts]).sum() / number
         if not self.image_token_weight:
             return {"loss": text}
@@ -108,12 +114,17 @@ class LanguageObjective:
         batch, labels_BL = batch.to(device), labels_BL.to(device)
         _, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
         nothing = hidden_BLD.sum() * 0  # The mean of nothing is not a number.
-        num_tokens = int((labels_BL != context.IGNORED).sum())
-        text = self.model.text_loss(hidden_BLD, batch, labels_BL) * num_tokens
+        weights_BL = (labels_BL != context.IGNORED).float()
+        if self.by_answer:
+            num_answers = [[1 + len(sequence.questions)] for sequence in sequences]
+            weights_BL *= torch.tensor(num_answers, device=device)
+            weights_BL /= (labels_BL != context.IGNORED).sum(1, keepdim=True).clamp(min=1)
+        text_weight = float(weights_BL.sum())
+        text = self.model.text_loss(hidden_BLD, batch, labels_BL, weights_BL) * text_weight
         indices = answer_pictures(sequences) if self.image_token_weight else []
         return _Part(
-            text if num_tokens else nothing,
-            num_tokens,
+            text if text_weight else nothing,
+            text_weight,
             self._codes_loss(hidden_BLD, batch, sequences, indices) if indices else nothing,
             len(indices),
         )
@@ -131,10 +142,10 @@ class LanguageObjective:
 
 @dataclass(frozen=True)
 class _Part:
-    """Sums over the tokens and the pictures of some sequences, and how many these are."""
+    """Sums over the tokens and the pictures of some sequences, and what these count."""
 
     text: Tensor
-    num_tokens: int
+    text_weight: float
     codes: Tensor
     num_pictures: int
 

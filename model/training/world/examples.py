@@ -46,11 +46,12 @@ Part = str | Drawable
 
 @dataclass(frozen=True)
 class Example:
-    """A user's content, the answer, and the name of the task."""
+    """A user's content, the answer, the name of the task; and further questions with answers."""
 
     task: str
     prompt: tuple[Part, ...]
     answer: tuple[Part, ...]
+    further: tuple[tuple[str, str], ...] = ()
 
     @property
     def pictures(self) -> tuple[Drawable, ...]:
@@ -111,15 +112,22 @@ def detail_question(rng: random.Random, object_set: str = "drawn", num_images: i
 
 def question_about(rng: random.Random, scenes: Sequence[Scene]) -> Example:
     """A question about a detail of one of these scenes."""
-    number = len(scenes)
-    position = rng.randrange(number)
+    return questions_about(rng, scenes, 1)
+
+
+def questions_about(rng: random.Random, scenes: Sequence[Scene], number: int) -> Example:
+    """Up to `number` different questions, one after the other, each about a detail of a scene."""
+    pairs = dict(_question_about_one(rng, scenes) for _ in range(number))
+    (question, answer), *further = pairs.items()
+    return Example("detail_question", (*map(Picture, scenes), question), (answer,), tuple(further))
+
+
+def _question_about_one(rng: random.Random, scenes: Sequence[Scene]) -> tuple[str, str]:
+    """A question about one of some scenes, which it names if there are several, and the answer."""
+    position = rng.randrange(len(scenes))
     question, answer = _question(rng, scenes[position])
-    where = f" in the {language.ORDINALS[position]} picture" if number > 1 else ""
-    return Example(
-        "detail_question",
-        (*map(Picture, scenes), f"{question}{where}?"),
-        (language.sentence(answer),),
-    )
+    where = f" in the {language.ORDINALS[position]} picture" if len(scenes) > 1 else ""
+    return f"{question}{where}?", language.sentence(answer)
 
 
 def _question(rng: random.Random, scene: Scene) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from model.training.data import collate, tokenise
 from model.training.mixture import Mixture
 from model.training.recipe import Recipe
 from model.training.shards import ShardReader
+from model.training.stock import Stock
 from model.training.world.examples import TASKS
 
 RECIPE = Path(__file__).parents[3] / "deploy" / "train" / "tiny.toml"
@@ -104,6 +105,20 @@ def test_a_last_picture_that_nothing_follows_may_be_asked_for_only(processor: Pr
     batch, _ = collate([asking, whole], processor, learn_prompt=True)
     assert batch.num_images_B.tolist() == [1, 2]
     assert len(batch.pixels_N3SS) == 3
+
+
+def test_of_further_questions_only_the_answers_are_learned(processor: Processor) -> None:
+    stock = Stock.draw_lots("test", "drawn", 6, 1)
+    example = stock.questions(random.Random(2), 5)
+    assert len(example.further) > 1
+    sequence = tokenise(example, processor)
+    batch, labels_BL = collate([sequence], processor, learn_prompt=False)
+    learned = [int(index) for index in labels_BL[0] if index != -100]
+    answers = [str(example.answer[0]), *(answer for _, answer in example.further)]
+    end = processor.special.eos_token_id
+    assert learned == [i for text in answers for i in (*processor.encode_text(text), end)]
+    for row in sequence.questions:
+        assert processor.decode(sequence.ids[row.start : row.stop]).strip().endswith("?")
 
 
 def test_an_answer_that_ends_in_words_asks_for_nothing(processor: Processor) -> None:

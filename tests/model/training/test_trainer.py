@@ -108,6 +108,16 @@ def test_a_batch_without_anything_to_learn_is_no_accident(
     assert objective.losses(0)["loss"].isfinite()
 
 
+def test_every_answer_can_count_alike_however_long_it_is(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    weights = {"story": 1.0, "detail_question": 1.0}
+    objective = LanguageObjective(model, processor, 4, weights, by_answer=True)
+    alone = [objective._part([sequence]).text.item() for sequence in objective.draw(0)]
+    together = objective.losses(0)["loss"].item()
+    assert together == pytest.approx(sum(alone) / 4, abs=1e-4)
+
+
 def test_image_tokens_approach_the_codes_of_what_is_to_be_drawn(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
