@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model.mm_interleaved import MMInterleaved
-from model.perceiver import Layer
+from model.perceiver import Layer, PerceiverResampler
 
 _OUTPUTS = ("o_proj", "down_proj")
 _OPEN_GATE = 0.5
@@ -42,10 +42,24 @@ def initialise_around(model: MMInterleaved) -> None:
     read the same mean of the context, they say the same, and hardly ever learn to say more.
     """
     nn.init.normal_(model.soi_token, std=_WIDTH)
-    perceiver = model.image_decoder.perceiver_resampler
+    spread_queries(model.image_decoder.perceiver_resampler, _SHARPNESS)
+
+
+@torch.no_grad()
+def spread_queries(perceiver: PerceiverResampler, sharpness: float) -> None:
+    """Queries that differ, and attention that tells apart what they read from the start.
+
+    Queries and keys grow by `sharpness`: their norms where there are some, else their weights.
+    """
     nn.init.normal_(perceiver.queries)
     for layer in perceiver.modules():
         if isinstance(layer, Layer) and layer.crossattention is not None:
             attention = layer.crossattention.attention
-            attention.query.weight.mul_(_SHARPNESS)
-            attention.key.weight.mul_(_SHARPNESS)
+            for linear, norm in (
+                (attention.query, attention.q_norm),
+                (attention.key, attention.k_norm),
+            ):
+                if isinstance(norm, nn.LayerNorm):
+                    nn.init.constant_(norm.weight, sharpness)
+                else:
+                    linear.weight.mul_(sharpness)

@@ -18,7 +18,7 @@ from model.training.features import FeatureBank
 from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.autoencoder import AutoencoderObjective
-from model.training.objectives.condense import CondenseObjective, spread_queries
+from model.training.objectives.condense import CondenseObjective, spread_visual_tokens
 from model.training.objectives.joint import JOINT_WEIGHTS, JointObjective
 from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
 from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
@@ -101,7 +101,7 @@ def _vision(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: P
 def _condense(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
-    spread_queries(model.visual_tokenizer)
+    spread_visual_tokens(model.visual_tokenizer)
     return CondenseObjective(
         model.config,
         model.visual_tokenizer,

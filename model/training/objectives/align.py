@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
-from model.training.objectives.facts import values_by_place
+from model.training.objectives.facts import tokens_by_place, values_by_place
 from model.training.trainer import ParameterGroup
 from model.training.world.scene import Scene
 
@@ -59,12 +59,12 @@ class AlignObjective:
 
     def _target(self, scene: Scene) -> Tensor:
         """What the tokens of a scene shall be, [T, D]."""
-        number = self.model.config.num_img_token
         *slots, background = values_by_place(scene)
-        sums = [self._sum_of(words) for words in slots for _ in range(number // (len(slots) + 1))]
+        *tokens, rest = tokens_by_place(self.model.config.num_img_token)
+        sums = [self._sum_of(w) for w, each in zip(slots, tokens, strict=True) for _ in each]
         # One after the other for each word of the background, and for all of them.
         ways = [self._sum_of(words) for words in (*([word] for word in background), background)]
-        sums += [ways[i % len(ways)] for i in range(number - len(sums))]
+        sums += [ways[i % len(ways)] for i in range(len(rest))]
         return torch.stack(sums)
 
     def _sum_of(self, words: list[str]) -> Tensor:

@@ -4,7 +4,7 @@ A code is a random vector, one for each value of each kind of fact. Every image 
 place where a thing can stand, a quarter of the tokens for each, or for the background; it shall be
 the sum of the codes of what is true there.
 
-Legend: N pictures, T image tokens, D their width, F facts of a place, W values of a fact.
+Legend: N pictures, T image tokens, D their width.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config import MMInterleavedConfig
-from model.training.objectives.facts import FACTS, UNKNOWN, fact_targets, values_by_place
-from model.training.world.scene import SLOTS, Scene
+from model.training.objectives.facts import (
+    FACTS,
+    fact_loss,
+    fact_targets,
+    place_of,
+    tokens_by_place,
+    values_by_place,
+)
+from model.training.world.scene import Scene
 
 _SCALE = 16.0  # Of a fact's own code among three others: a logit of 8, of all others about 0.
 
@@ -32,41 +39,32 @@ def code_loss(tokens_NTD: Tensor, scenes: Sequence[Scene], config: MMInterleaved
     moves the distance before it is known nearly for certain.
     """
     tokens_NTD = tokens_NTD.float()
-    distance = F.mse_loss(tokens_NTD, codes_of(scenes, config).to(tokens_NTD.device))
-    targets_NF = fact_targets(scenes).to(tokens_NTD.device)
-    size = tokens_NTD.shape[1] // (len(SLOTS) + 1)
-    losses = []
-    for index, (name, values) in enumerate(FACTS.items()):
-        slot, _, _ = name.rpartition(" ")
-        first = size * list(SLOTS).index(slot) if slot else size * len(SLOTS)
-        last = first + size if slot else tokens_NTD.shape[1]
-        mean_ND = tokens_NTD[:, first:last].mean(1)
-        logits_NW = mean_ND @ _codes(values, mean_ND.shape[-1]).to(mean_ND.device).T
-        logits_NW = logits_NW * (_SCALE / mean_ND.shape[-1])
-        targets_N = targets_NF[:, index]
-        losses.append(F.cross_entropy(logits_NW, targets_N, ignore_index=UNKNOWN, reduction="sum"))
-    return distance + torch.stack(losses).sum() / (targets_NF != UNKNOWN).sum()
+    device, width = tokens_NTD.device, tokens_NTD.shape[-1]
+    distance = F.mse_loss(tokens_NTD, codes_of(scenes, config).to(device))
+    means = [
+        tokens_NTD[:, tokens.start : tokens.stop].mean(1)
+        for tokens in tokens_by_place(tokens_NTD.shape[1])
+    ]
+    logits = [
+        means[place_of(name)] @ _codes(values, width).to(device).T * (_SCALE / width)
+        for name, values in FACTS.items()
+    ]
+    return distance + fact_loss(logits, fact_targets(scenes).to(device))
 
 
 def codes_of(scenes: Sequence[Scene], config: MMInterleavedConfig) -> Tensor:
     """What the image tokens of some scenes shall be, [N, T, D], with a variance of one."""
     perceiver = config.image_decoder.perceiver
-    number = perceiver.num_queries
+    counts = torch.tensor([len(tokens) for tokens in tokens_by_place(perceiver.num_queries)])
     rows = []
     for scene in scenes:
-        places = [_sum_of(values, perceiver.hidden_size) for values in values_by_place(scene)]
-        spread = [place for place in places for _ in range(number // len(places))]
-        rows.append(torch.stack(spread + places[-1:] * (number - len(spread))))
+        places = [_codes(values, perceiver.hidden_size) for values in values_by_place(scene)]
+        sums = torch.stack([codes.sum(0) / len(codes) ** 0.5 for codes in places])
+        rows.append(sums.repeat_interleave(counts, 0))
     return torch.stack(rows)
 
 
-def _sum_of(values: Sequence[str], width: int) -> Tensor:
-    total: Tensor = _codes(tuple(values), width).sum(0) / len(values) ** 0.5
-    return total
-
-
-@lru_cache(maxsize=256)
-def _codes(values: tuple[str, ...], width: int) -> Tensor:
+def _codes(values: Sequence[str], width: int) -> Tensor:
     return torch.stack([_code(value, width) for value in values])
 
 

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from model.config import MMInterleavedConfig
-from model.perceiver import Layer
+from model.training.initialise import spread_queries
 from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
 from model.training.objectives.facts import FactReadout, fact_targets
 from model.training.trainer import ParameterGroup
 from model.visual_tokenizer import VisualTokenizer
 
-_QUERY_WIDTH = 1.0
 _SHARPNESS = 1.6
 _TOKEN_WIDTH = 0.05
 
@@ -53,14 +52,7 @@ class CondenseObjective:
 
 
 @torch.no_grad()
-def spread_queries(tokenizer: VisualTokenizer) -> None:
-    """Start the perceiver with queries that differ, and with attention that tells places apart."""
-    perceiver = tokenizer.perceiver_resampler
-    nn.init.normal_(perceiver.queries, std=_QUERY_WIDTH)
-    for layer in perceiver.modules():
-        if isinstance(layer, Layer) and layer.crossattention is not None:
-            attention = layer.crossattention.attention
-            for norm in (attention.q_norm, attention.k_norm):
-                if isinstance(norm, nn.LayerNorm):
-                    nn.init.constant_(norm.weight, _SHARPNESS)
+def spread_visual_tokens(tokenizer: VisualTokenizer) -> None:
+    """Start with a perceiver that tells places apart, and with tokens as small as words."""
+    spread_queries(tokenizer.perceiver_resampler, _SHARPNESS)
     nn.init.normal_(tokenizer.proj.weight, std=_TOKEN_WIDTH)

@@ -28,7 +28,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     **{f"{slot} {name}": values for slot in SLOTS for name, values in _SLOT_FACTS.items()},
 }
 _NUM_VALUES = [len(values) for values in FACTS.values()]
-UNKNOWN = -100
+_UNKNOWN = -100
 
 
 def facts_of(scene: Scene) -> dict[str, str]:
@@ -58,6 +58,19 @@ def values_by_place(scene: Scene) -> list[list[str]]:
     return [*slots, [facts[name] for name in ("place", "weather", "time")]]
 
 
+def tokens_by_place(number: int) -> list[range]:
+    """Which of `number` tokens stand for each slot, and last for the background, with the rest."""
+    size = number // (len(SLOTS) + 1)
+    slots = [range(index * size, (index + 1) * size) for index in range(len(SLOTS))]
+    return [*slots, range(len(SLOTS) * size, number)]
+
+
+def place_of(fact: str) -> int:
+    """Of which place a fact is, by its index in `values_by_place` and `tokens_by_place`."""
+    slot, _, _ = fact.rpartition(" ")
+    return list(SLOTS).index(slot) if slot else len(SLOTS)
+
+
 def fact_targets(scenes: Sequence[Scene]) -> Tensor:
     """The index of the true value of every fact, [N, F]; -100 where it has no meaning."""
     return torch.tensor([_row(facts_of(scene)) for scene in scenes])
@@ -65,8 +78,17 @@ def fact_targets(scenes: Sequence[Scene]) -> Tensor:
 
 def _row(truth: Mapping[str, str]) -> list[int]:
     return [
-        values.index(truth[name]) if name in truth else UNKNOWN for name, values in FACTS.items()
+        values.index(truth[name]) if name in truth else _UNKNOWN for name, values in FACTS.items()
     ]
+
+
+def fact_loss(logits: Sequence[Tensor], targets_NF: Tensor) -> Tensor:
+    """Mean cross-entropy of the facts that have a meaning, from each fact's logits [N, values]."""
+    losses = [
+        F.cross_entropy(logits_NW, target_N, reduction="sum", ignore_index=_UNKNOWN)
+        for logits_NW, target_N in zip(logits, targets_NF.unbind(1), strict=True)
+    ]
+    return torch.stack(losses).sum() / (targets_NF != _UNKNOWN).sum()
 
 
 class FactReadout(nn.Module):
@@ -80,11 +102,6 @@ class FactReadout(nn.Module):
         """Mean cross-entropy of the facts that have a meaning, and how many are read right."""
         normalised_NLD = F.layer_norm(features_NLD, features_NLD.shape[-1:])
         parts = self.linear(normalised_NLD.flatten(1)).split(_NUM_VALUES, 1)
-        columns = targets_NF.unbind(1)
-        losses = [
-            F.cross_entropy(part_NV, target_N, reduction="sum", ignore_index=UNKNOWN)
-            for part_NV, target_N in zip(parts, columns, strict=True)
-        ]
         guesses_NF = torch.stack([part_NV.argmax(1) for part_NV in parts], 1)
-        num_known = (targets_NF != UNKNOWN).sum()
-        return torch.stack(losses).sum() / num_known, (guesses_NF == targets_NF).sum() / num_known
+        num_right = (guesses_NF == targets_NF).sum()
+        return fact_loss(parts, targets_NF), num_right / (targets_NF != _UNKNOWN).sum()

@@ -117,8 +117,8 @@ class LanguageObjective:
         weights_BL = (labels_BL != context.IGNORED).float()
         if self.by_answer:
             num_answers = [[1 + len(sequence.questions)] for sequence in sequences]
-            weights_BL *= torch.tensor(num_answers, device=device)
-            weights_BL /= (labels_BL != context.IGNORED).sum(1, keepdim=True).clamp(min=1)
+            num_tokens_B1 = weights_BL.sum(1, keepdim=True).clamp(min=1)
+            weights_BL *= torch.tensor(num_answers, device=device) / num_tokens_B1
         text_weight = float(weights_BL.sum())
         text = self.model.text_loss(hidden_BLD, batch, labels_BL, weights_BL) * text_weight
         indices = answer_pictures(sequences) if self.image_token_weight else []

@@ -107,11 +107,7 @@ def caption_of(rng: random.Random, scene: Scene) -> Example:
 def detail_question(rng: random.Random, object_set: str = "drawn", num_images: int = 0) -> Example:
     """Some pictures and a question about a detail of one of them."""
     number = num_images or rng.choice((1, 2, 3))
-    return question_about(rng, [scene_perhaps_with_hero(rng, object_set) for _ in range(number)])
-
-
-def question_about(rng: random.Random, scenes: Sequence[Scene]) -> Example:
-    """A question about a detail of one of these scenes."""
+    scenes = [scene_perhaps_with_hero(rng, object_set) for _ in range(number)]
     return questions_about(rng, scenes, 1)
 
 

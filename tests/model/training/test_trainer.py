@@ -20,7 +20,7 @@ from model.training.features import FeatureBank
 from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.codes import code_loss, codes_of
-from model.training.objectives.condense import CondenseObjective, spread_queries
+from model.training.objectives.condense import CondenseObjective, spread_visual_tokens
 from model.training.objectives.joint import JointObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.pictures import PictureObjective
@@ -59,7 +59,7 @@ def test_facts_are_learned_from_patches_then_from_tokens(
     vision = VisionObjective(model.config, 2, tokenizer=tokenizer)
     _falls(vision, tmp_path / "vision", 1e-3, 0.9)
     encoder = copy.deepcopy(tokenizer.encoder.state_dict())
-    spread_queries(tokenizer)
+    spread_visual_tokens(tokenizer)
     condense = CondenseObjective(model.config, tokenizer, 4, num_pictures=8)
     _falls(condense, tmp_path / "condense", 2e-3, 0.9)
     for name, tensor in tokenizer.encoder.state_dict().items():
@@ -70,7 +70,7 @@ def test_visual_tokens_approach_the_words_of_what_they_show(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
     words = model.mm_decoder.embed_tokens.weight.detach().clone()
-    spread_queries(model.visual_tokenizer)
+    spread_visual_tokens(model.visual_tokenizer)
     objective = AlignObjective(model, processor, 4, num_pictures=8)
     assert len(objective._targets_NTD[0]) == model.config.num_img_token
     _falls(objective, tmp_path, 3e-3, 0.9)
