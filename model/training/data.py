@@ -50,7 +50,7 @@ def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> T
     Further questions and answers follow; each answer has its end.
 
     With `may_ask` an answer whose last part is a picture ends in the request for it, which spares
-    reading a picture that nothing but the end follows.
+    reading a picture that nothing but the end follows; an unfinished one always does.
     """
     segments = [
         TextSegment(part) if isinstance(part, str) else ImageSegment(_ANY_PICTURE, "")
@@ -61,7 +61,7 @@ def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> T
     for part in example.answer:
         answer += processor.encode_text(part) if isinstance(part, str) else processor.image_ids
     special = processor.special
-    if may_ask and not isinstance(example.answer[-1], str):
+    if (may_ask or example.unfinished) and not isinstance(example.answer[-1], str):
         last = len(answer) - answer[::-1].index(special.soi_token_id)
         return Tokenised((*prompt, *answer[:last]), len(prompt), example, asks=True)
     ids = [*prompt, *answer, special.eos_token_id]

@@ -7,13 +7,18 @@ import math
 import torch
 from torch import nn
 
+from model.config import LanguageModelConfig
 from model.mm_interleaved import MMInterleaved
 from model.perceiver import Layer, PerceiverResampler
+from model.rotary import frequencies
+from model.text_decoder import SelfAttention
 
 _OUTPUTS = ("o_proj", "down_proj")
 _OPEN_GATE = 0.5
 _WIDTH = 0.02
 _SHARPNESS = 2.5
+_SLOW = 0.01  # Radians a token: a turn that leaves neighbouring sentences comparable.
+_LIKENESS = 12.0  # The logit of a token with itself in a head that matches.
 
 
 @torch.no_grad()
@@ -22,6 +27,10 @@ def initialise(model: MMInterleaved) -> None:
 
     The published training starts from a pre-trained language model, which a closed gate protects;
     here there is nothing to protect, and an open gate learns from the first step on.
+
+    Words and visual tokens are as large as what the layers add to them. Of small ones nothing is
+    left behind the first layers, and a word can hardly be copied or found again. One head of each
+    layer but the first starts out finding it.
     """
     language = model.mm_decoder
     depth = len(language.layers)
@@ -31,7 +40,36 @@ def initialise(model: MMInterleaved) -> None:
             nn.init.normal_(module.weight, std=scale)
         elif name.endswith("llama_cross_attn"):
             module.gate.fill_(_OPEN_GATE)
+    nn.init.normal_(language.embed_tokens.weight)
+    projection = model.visual_tokenizer.proj
+    nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+    for layer in language.layers[1:]:
+        match_tokens(layer.self_attn, model.config.llm)
     initialise_around(model)
+    nn.init.normal_(model.soi_token)
+
+
+@torch.no_grad()
+def match_tokens(attention: SelfAttention, config: LanguageModelConfig) -> None:
+    """Let the first head look for tokens that resemble its own, and repeat what is there.
+
+    Queries and keys have the same weights, outputs those of values transposed, in the manner of
+    mimetic initialisation (Trockman and Kolter, 2023). A small model needs long to find that a
+    question and what it asks about share a word. Queries and keys use only channels that rotate
+    slowly, where a token far away is still like itself.
+    """
+    width, inner = config.head_width, config.hidden_size
+    slow = (frequencies(config) < _SLOW).nonzero().flatten()
+    channels = torch.cat((slow, slow + width // 2))
+    directions = nn.init.orthogonal_(torch.empty(len(channels), inner))
+    # Of a token with a mean square of one these directions hold `len(channels)`.
+    scale = (_LIKENESS * math.sqrt(width) / len(channels)) ** 0.5
+    for linear in (attention.q_proj, attention.k_proj):
+        linear.weight[:width] = 0.0
+        linear.weight[channels] = scale * directions
+    values = nn.init.orthogonal_(torch.empty(width, inner))
+    attention.v_proj.weight[:width] = values
+    attention.o_proj.weight[:, :width] = values.T
 
 
 @torch.no_grad()

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from model.training.shards import ShardReader
 from model.training.stock import Stock
-from model.training.world.examples import TASKS, Example
+from model.training.world.examples import TASKS, Example, in_words
 
 SHARDS = "shards:"
+WORDS = "words:"
 
 
 class Source(Protocol):
@@ -25,8 +26,8 @@ class Mixture:
     """Examples of world tasks (by name) and of shards (`shards:PATTERN`).
 
     World examples are functions of seed and step; with a stock their pictures come from it, else
-    every picture is new. Shards are read in order: a mixture that is
-    asked for a later step first skips what the earlier steps read.
+    every picture is new. As `words:NAME` they have words for the pictures of the prompt. Shards are
+    read in order: a mixture that is asked for a later step first skips what the earlier steps read.
     """
 
     def __init__(
@@ -36,9 +37,14 @@ class Mixture:
         seed: int = 0,
         stock: Stock | None = None,
     ) -> None:
-        unknown = [n for n in weights if n not in TASKS and not n.startswith(SHARDS)]
+        unknown = [
+            name
+            for name in weights
+            if name.removeprefix(WORDS) not in TASKS and not name.startswith(SHARDS)
+        ]
         if unknown or not weights:
-            raise ValueError(f"unknown sources {unknown}; known: {', '.join(TASKS)}, {SHARDS}...")
+            known = f"{', '.join(TASKS)}, {WORDS}NAME, {SHARDS}PATTERN"
+            raise ValueError(f"unknown sources {unknown}; known: {known}")
         self.weights, self.object_set, self.seed, self.stock = weights, object_set, seed, stock
         self._readers: dict[str, Iterator[Example]] = {
             name: iter(ShardReader(name.removeprefix(SHARDS), seed))
@@ -62,6 +68,8 @@ class Mixture:
     def _example(self, name: str, rng: random.Random) -> Example:
         if name in self._readers:
             return next(self._readers[name])
+        if name.startswith(WORDS):
+            return in_words(self._example(name.removeprefix(WORDS), rng))
         if self.stock is not None:
             return self.stock.example(name, rng)
         return TASKS[name](rng, self.object_set)

@@ -47,6 +47,8 @@ class Stock:
         """An example of a task of the world."""
         if task == "story":
             return rng.choice(self.stories)
+        if task == "story_opening":
+            return examples.opening_of(rng.choice(self.stories))
         if task == "detail_question":  # Several at once: pictures take longer to read.
             return self.questions(rng, rng.randint(1, _MAX_QUESTIONS))
         return _OF_ONE_SCENE[task](rng, rng.choice(self.scenes))

@@ -1,6 +1,7 @@
 """The six tuned tasks as examples: a user's content, and the answer to learn.
 
-Text-to-image, captioning, questions about details, grounding, pictures from label maps, stories.
+Text-to-image, captioning, questions about details, grounding, pictures from label maps, stories;
+and of stories also their openings alone.
 """
 
 from __future__ import annotations
@@ -46,12 +47,21 @@ Part = str | Drawable
 
 @dataclass(frozen=True)
 class Example:
-    """A user's content, the answer, the name of the task; and further questions with answers."""
+    """A user's content and the answer.
+
+    Attributes:
+        task: its name.
+        prompt: the user's content.
+        answer: what to learn.
+        further: further questions with their answers.
+        unfinished: the answer is over where it asks for its last picture.
+    """
 
     task: str
     prompt: tuple[Part, ...]
     answer: tuple[Part, ...]
     further: tuple[tuple[str, str], ...] = ()
+    unfinished: bool = False
 
     @property
     def pictures(self) -> tuple[Drawable, ...]:
@@ -181,6 +191,30 @@ def story_example(told: Story) -> Example:
     return Example("story", prompt, (*answer, told.ending))
 
 
+def story_opening(rng: random.Random, object_set: str = "drawn") -> Example:
+    """A hero's picture and a wish, answered by a story up to its first picture."""
+    return opening_of(story(rng, object_set))
+
+
+def opening_of(told: Example) -> Example:
+    """A story up to its first picture: short, and most of it can be known from the wish."""
+    return replace(told, task="story_opening", answer=told.answer[:2], unfinished=True)
+
+
+def in_words(example: Example) -> Example:
+    """The same with a description in place of each picture of the prompt.
+
+    No picture is left to be read: a last one is only asked for. What a description says can be
+    looked up as in a picture, whose visual tokens are about the words for what it shows; but
+    reading words costs little.
+    """
+    prompt = tuple(
+        language.sentence(language.describe(part.scene)) if isinstance(part, Picture) else part
+        for part in example.prompt
+    )
+    return replace(example, prompt=prompt, unfinished=not isinstance(example.answer[-1], str))
+
+
 def any_scene(rng: random.Random, object_set: str) -> Scene:
     """A scene with things, a hero, or both."""
     scene = Scene.draw_lots(rng, object_set)
@@ -207,4 +241,5 @@ TASKS: dict[str, Callable[[random.Random, str], Example]] = {
     "grounding": grounding,
     "segmentation_to_image": segmentation_to_image,
     "story": story,
+    "story_opening": story_opening,
 }

@@ -22,6 +22,7 @@ from model.training.stock import Stock
 from model.training.world.examples import TASKS
 
 RECIPE = Path(__file__).parents[3] / "deploy" / "train" / "tiny.toml"
+FINISHED = [task for task in TASKS if task != "story_opening"]
 
 
 def _png(colour: str) -> bytes:
@@ -76,11 +77,12 @@ def test_mixture_goes_on_where_a_killed_run_stopped(shards: str) -> None:
 
 
 def test_unknown_source_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown sources"):
-        Mixture({"poems": 1.0}, "drawn")
+    for name in ("poems", "words:poems"):
+        with pytest.raises(ValueError, match="unknown sources"):
+            Mixture({name: 1.0}, "drawn")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", FINISHED)
 def test_only_answers_are_learned_in_instruction_tuning(task: str, processor: Processor) -> None:
     sequence = tokenise(TASKS[task](random.Random(4), "drawn"), processor)
     batch, labels_BL = collate([sequence], processor, learn_prompt=False)
@@ -105,6 +107,32 @@ def test_a_last_picture_that_nothing_follows_may_be_asked_for_only(processor: Pr
     batch, _ = collate([asking, whole], processor, learn_prompt=True)
     assert batch.num_images_B.tolist() == [1, 2]
     assert len(batch.pixels_N3SS) == 3
+
+
+def test_a_story_opening_is_a_story_broken_off_where_it_asks_for_a_picture(
+    processor: Processor,
+) -> None:
+    stories = Mixture({"story": 1.0}, "drawn", seed=2).draw(0, 1)
+    openings = Mixture({"story_opening": 1.0}, "drawn", seed=2).draw(0, 1)
+    (story,), (opening,) = ([tokenise(e, processor) for e in each] for each in (stories, openings))
+    assert opening.ids == story.ids[: len(opening.ids)]
+    assert opening.ids[-1] == processor.special.soi_token_id
+    assert opening.ids.count(processor.special.soi_token_id) == 2
+    assert opening.pictures == story.pictures[:1]
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "story"])
+def test_in_words_no_picture_is_read_and_the_answer_is_the_same(
+    task: str, processor: Processor
+) -> None:
+    (shown,), (told,) = (
+        Mixture({name: 1.0}, "drawn", seed=2).draw(0, 1) for name in (task, f"words:{task}")
+    )
+    assert told.answer == shown.answer
+    shown_texts = [part for part in shown.prompt if isinstance(part, str)]
+    assert [part for part in told.prompt if part in shown_texts] == shown_texts
+    assert len(told.prompt) == len(shown.prompt)
+    assert not tokenise(told, processor).pictures
 
 
 def test_of_further_questions_only_the_answers_are_learned(processor: Processor) -> None:

@@ -1,0 +1,40 @@
+"""What a fresh language model can do before it has learned anything."""
+
+from __future__ import annotations
+
+import torch
+
+from model.presets import preset
+from model.rotary import rotary_table, rotate
+from model.text_decoder import SelfAttention
+from model.training.initialise import match_tokens
+
+
+@torch.no_grad()
+def test_a_matching_head_finds_the_earlier_token_that_is_like_its_own() -> None:
+    torch.manual_seed(0)
+    config = preset("tiny").llm
+    attention = SelfAttention(config, 0)
+    match_tokens(attention, config)
+    words_LD = torch.randn(40, config.hidden_size)
+    words_LD[-1] = words_LD[5]
+    rotation = rotary_table(config, torch.arange(40)[None], torch.float32)
+    q_Ld, k_Ld = (
+        rotate(linear(words_LD)[None, None, :, : config.head_width], rotation)[0, 0]
+        for linear in (attention.q_proj, attention.k_proj)
+    )
+    weights_L = (q_Ld[-1] @ k_Ld[:-1].T / config.head_width**0.5).softmax(-1)
+    assert int(weights_L.argmax()) == 5
+    assert float(weights_L[5]) > 0.9
+
+
+@torch.no_grad()
+def test_a_matching_head_repeats_what_it_finds() -> None:
+    torch.manual_seed(0)
+    config = preset("tiny").llm
+    attention = SelfAttention(config, 0)
+    match_tokens(attention, config)
+    word_D = torch.randn(config.hidden_size)
+    width = config.head_width
+    repeated_D = attention.o_proj.weight[:, :width] @ (attention.v_proj.weight[:width] @ word_D)
+    assert float(torch.cosine_similarity(repeated_D, word_D, dim=0)) > 0.4
