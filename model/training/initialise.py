@@ -43,8 +43,9 @@ def initialise(model: MMInterleaved) -> None:
     nn.init.normal_(language.embed_tokens.weight)
     projection = model.visual_tokenizer.proj
     nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
-    for layer in language.layers[1:]:
-        match_tokens(layer.self_attn, model.config.llm)
+    for module in language.modules():
+        if isinstance(module, SelfAttention) and module.index > 0:
+            match_tokens(module, model.config.llm)
     initialise_around(model)
     nn.init.normal_(model.soi_token)
 
