@@ -137,17 +137,23 @@ def _question_about_one(rng: random.Random, scenes: Sequence[Scene]) -> tuple[st
 
 
 def _question(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    """A question about one detail, without its question mark, and the answer."""
+    """A question about one detail, without its question mark, and the answer.
+
+    The answer first finds what is asked about, then says what it is like: one thing at a time.
+    """
     choices: list[tuple[str, str]] = []
     for thing in scene.things:
+        side, found = language.side(thing.slot), f"the {thing.kind} {language.side(thing.slot)}"
         if thing.colour:
-            choices.append((f"What colour is the {thing.kind}", thing.colour))
-        choices.append((f"How big is the {thing.kind}", thing.size))
-        choices.append((f"Where is the {thing.kind}", language.side(thing.slot)))
-        choices.append((f"What is {language.side(thing.slot)}", f"a {thing.kind}"))
+            choices.append((f"What colour is the {thing.kind}", f"{found} is {thing.colour}"))
+        choices.append((f"How big is the {thing.kind}", f"{found} is {thing.size}"))
+        choices.append((f"Where is the {thing.kind}", f"the {thing.kind} is {side}"))
+        choices.append((f"What is {side}", f"a {thing.kind}"))
     if scene.hero is not None:
-        choices.append(("What colour is the hero", scene.hero.colour))
-        choices.append(("Is the hero plain, striped or dotted", scene.hero.texture))
+        found = f"the hero {language.side(scene.hero_slot)}"
+        choices.append(("What colour is the hero", f"{found} is {scene.hero.colour}"))
+        texture = f"{found} is {scene.hero.texture}"
+        choices.append(("Is the hero plain, striped or dotted", texture))
     return rng.choice(choices)
 
 
@@ -160,8 +166,9 @@ def grounding_in(rng: random.Random, scene: Scene) -> Example:
     """An expression that refers to a thing of a given scene, answered by its box."""
     thing = rng.choice(scene.things)
     numbers = " ".join(str(round(99 * edge)) for edge in scene.box(thing.slot))
-    question = f"Give the box of the {thing.colour or ''} {thing.kind}.".replace("  ", " ")
-    return Example("grounding", (Picture(scene), question), (f"Box {numbers}.",))
+    what = f"{thing.colour or ''} {thing.kind}".strip()
+    answer = f"The {what} is {language.side(thing.slot)}, box {numbers}."
+    return Example("grounding", (Picture(scene), f"Give the box of the {what}."), (answer,))
 
 
 def segmentation_to_image(rng: random.Random, object_set: str = "drawn") -> Example:
