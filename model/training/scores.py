@@ -15,6 +15,7 @@ from model.training.answers import Answer
 from model.training.world import examples, language
 from model.training.world.examples import Example, any_scene
 from model.training.world.match import box_overlap, match_hero, match_scene, mean_overlap
+from model.training.world.objects import available_sets
 from model.training.world.reader import read_scene
 from model.training.world.scene import Scene
 
@@ -97,7 +98,8 @@ def _story(example: Example, answer: Answer, object_set: str) -> Rows:
             yield f"story {'hero there' if name == 'hero' else name}", float(is_same)
     for text, drawn in pairwise(answer.parts):
         if isinstance(text, str) and not isinstance(drawn, str):
-            shows = _shows(text, read_scene(drawn, object_set))
+            # Later pages name things of their own, of whatever set the model has learned.
+            shows = _shows(text, read_scene(drawn, available_sets()))
             yield "story picture shows the thing of its text", shows
 
 

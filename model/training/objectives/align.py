@@ -3,7 +3,7 @@
 A small language model needs long to learn what a visual token says. Here every token is drawn to
 the sum of the embeddings of the words that name what it stands for: a quarter of the tokens for
 each place where a thing can stand, the rest for the background. The language model then reads a
-picture about as it reads a sentence.
+picture about as it reads a sentence, and finds a thing in it by its word.
 """
 
 from __future__ import annotations
@@ -18,13 +18,26 @@ from torch import Tensor, nn
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
-from model.training.objectives.facts import tokens_by_place, values_by_place
+from model.training.objectives.facts import (
+    FACTS,
+    fact_loss,
+    fact_targets,
+    place_of,
+    tokens_by_place,
+    values_by_place,
+)
 from model.training.trainer import ParameterGroup
 from model.training.world.scene import Scene
 
+_SCALE = 8.0  # The logit of a word that is part of the sum; of all others about 0.
+
 
 class AlignObjective:
-    """Distance of the visual tokens from the sums of their words; only the perceiver learns."""
+    """Distance of the visual tokens from the sums of their words; only the perceiver learns.
+
+    And the cross-entropy of each fact as the words of its values tell it from the mean of a place's
+    tokens: without it most tokens come near the sum of the commonest words, and go no further.
+    """
 
     def __init__(
         self,
@@ -44,10 +57,36 @@ class AlignObjective:
         return [ParameterGroup(perceiver_parameters(self.model.visual_tokenizer))]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """Mean squared distance, in variances of a word's embedding."""
+        """The distance, in variances of a word's embedding, and the cross-entropy."""
         tokens_BTD, chosen_B = self.scenes.draw(step, self.batch_size)
         targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
-        return {"loss": F.mse_loss(tokens_BTD, targets_BTD) / self._embeddings_VD.var()}
+        distance = F.mse_loss(tokens_BTD, targets_BTD) / self._variance
+        scenes = [self.scenes.scenes[index] for index in chosen_B.tolist()]
+        facts = fact_loss(self._logits(tokens_BTD), fact_targets(scenes).to(tokens_BTD.device))
+        return {"loss": distance + facts, "distance": distance, "facts": facts}
+
+    def _logits(self, tokens_BTD: Tensor) -> list[Tensor]:
+        """How much of the word of each value is in the tokens of each fact's place."""
+        means = [
+            tokens_BTD[:, tokens.start : tokens.stop].float().mean(1)
+            for tokens in tokens_by_place(tokens_BTD.shape[1])
+        ]
+        return [
+            means[place_of(name)] @ words_WD.to(tokens_BTD.device).T * _SCALE
+            for name, words_WD in self._words.items()
+        ]
+
+    @cached_property
+    def _variance(self) -> Tensor:
+        """Of the embedding of a word that names a fact."""
+        words = {word for values in FACTS.values() for word in values}
+        return torch.stack([self._sum_of([word]) for word in sorted(words)]).var()
+
+    @cached_property
+    def _words(self) -> dict[str, Tensor]:
+        """For each fact its values' embeddings by their squared lengths."""
+        words = {name: torch.stack([self._sum_of([v]) for v in FACTS[name]]) for name in FACTS}
+        return {name: each / each.square().sum(1, keepdim=True) for name, each in words.items()}
 
     @cached_property
     def _embeddings_VD(self) -> Tensor:

@@ -45,3 +45,8 @@ def object_sets(names: str) -> tuple[ObjectSet, ...]:
         known = ", ".join(OBJECT_SETS)
         raise ValueError(f"unknown sets of objects {sorted(unknown)}; known: {known}")
     return tuple(OBJECT_SETS[name] for name in names.split("+"))
+
+
+def available_sets() -> str:
+    """The sets whose pictures can be had on this machine, joined by "+"."""
+    return "+".join(name for name, each in OBJECT_SETS.items() if each.available())
