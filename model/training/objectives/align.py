@@ -20,9 +20,9 @@ from model.processor import Processor
 from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
 from model.training.objectives.facts import (
     FACTS,
+    fact_logits,
     fact_loss,
     fact_targets,
-    place_of,
     tokens_by_place,
     values_by_place,
 )
@@ -62,19 +62,9 @@ class AlignObjective:
         targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
         distance = F.mse_loss(tokens_BTD, targets_BTD) / self._variance
         scenes = [self.scenes.scenes[index] for index in chosen_B.tolist()]
-        facts = fact_loss(self._logits(tokens_BTD), fact_targets(scenes).to(tokens_BTD.device))
+        logits = fact_logits(tokens_BTD, self._words, _SCALE)
+        facts = fact_loss(logits, fact_targets(scenes).to(tokens_BTD.device))
         return {"loss": distance + facts, "distance": distance, "facts": facts}
-
-    def _logits(self, tokens_BTD: Tensor) -> list[Tensor]:
-        """How much of the word of each value is in the tokens of each fact's place."""
-        means = [
-            tokens_BTD[:, tokens.start : tokens.stop].float().mean(1)
-            for tokens in tokens_by_place(tokens_BTD.shape[1])
-        ]
-        return [
-            means[place_of(name)] @ words_WD.to(tokens_BTD.device).T * _SCALE
-            for name, words_WD in self._words.items()
-        ]
 
     @cached_property
     def _variance(self) -> Tensor:

@@ -20,9 +20,9 @@ from torch import Tensor
 from model.config import MMInterleavedConfig
 from model.training.objectives.facts import (
     FACTS,
+    fact_logits,
     fact_loss,
     fact_targets,
-    place_of,
     tokens_by_place,
     values_by_place,
 )
@@ -41,14 +41,8 @@ def code_loss(tokens_NTD: Tensor, scenes: Sequence[Scene], config: MMInterleaved
     tokens_NTD = tokens_NTD.float()
     device, width = tokens_NTD.device, tokens_NTD.shape[-1]
     distance = F.mse_loss(tokens_NTD, codes_of(scenes, config).to(device))
-    means = [
-        tokens_NTD[:, tokens.start : tokens.stop].mean(1)
-        for tokens in tokens_by_place(tokens_NTD.shape[1])
-    ]
-    logits = [
-        means[place_of(name)] @ _codes(values, width).to(device).T * (_SCALE / width)
-        for name, values in FACTS.items()
-    ]
+    codes = {name: _codes(values, width) for name, values in FACTS.items()}
+    logits = fact_logits(tokens_NTD, codes, _SCALE / width)
     return distance + fact_loss(logits, fact_targets(scenes).to(device))
 
 

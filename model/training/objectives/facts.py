@@ -82,6 +82,22 @@ def _row(truth: Mapping[str, str]) -> list[int]:
     ]
 
 
+def fact_logits(tokens_NTD: Tensor, values: Mapping[str, Tensor], scale: float) -> list[Tensor]:
+    """How much of each value's vector is in the mean of the tokens of its place, by fact.
+
+    `values` has the vectors [values, D] of every fact, by the names in `FACTS`.
+    """
+    tokens_NTD = tokens_NTD.float()
+    means = [
+        tokens_NTD[:, tokens.start : tokens.stop].mean(1)
+        for tokens in tokens_by_place(tokens_NTD.shape[1])
+    ]
+    return [
+        means[place_of(name)] @ values_WD.to(tokens_NTD.device).T * scale
+        for name, values_WD in values.items()
+    ]
+
+
 def fact_loss(logits: Sequence[Tensor], targets_NF: Tensor) -> Tensor:
     """Mean cross-entropy of the facts that have a meaning, from each fact's logits [N, values]."""
     losses = [

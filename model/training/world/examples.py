@@ -143,7 +143,8 @@ def _question(rng: random.Random, scene: Scene) -> tuple[str, str]:
     """
     choices: list[tuple[str, str]] = []
     for thing in scene.things:
-        side, found = language.side(thing.slot), f"the {thing.kind} {language.side(thing.slot)}"
+        side = language.side(thing.slot)
+        found = f"the {thing.kind} {side}"
         if thing.colour:
             choices.append((f"What colour is the {thing.kind}", f"{found} is {thing.colour}"))
         choices.append((f"How big is the {thing.kind}", f"{found} is {thing.size}"))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import torch
 
+from model.config import LanguageModelConfig
 from model.presets import preset
 from model.rotary import rotary_table, rotate
 from model.text_decoder import SelfAttention
 from model.training.initialise import match_tokens
 
 
-@torch.no_grad()
-def test_a_matching_head_finds_the_earlier_token_that_is_like_its_own() -> None:
+def _matching() -> tuple[LanguageModelConfig, SelfAttention]:
     torch.manual_seed(0)
     config = preset("tiny").llm
     attention = SelfAttention(config, 0)
     match_tokens(attention, config)
+    return config, attention
+
+
+@torch.no_grad()
+def test_a_matching_head_finds_the_earlier_token_that_is_like_its_own() -> None:
+    config, attention = _matching()
     words_LD = torch.randn(40, config.hidden_size)
     words_LD[-1] = words_LD[5]
     rotation = rotary_table(config, torch.arange(40)[None], torch.float32)
@@ -30,10 +36,7 @@ def test_a_matching_head_finds_the_earlier_token_that_is_like_its_own() -> None:
 
 @torch.no_grad()
 def test_a_matching_head_repeats_what_it_finds() -> None:
-    torch.manual_seed(0)
-    config = preset("tiny").llm
-    attention = SelfAttention(config, 0)
-    match_tokens(attention, config)
+    config, attention = _matching()
     word_D = torch.randn(config.hidden_size)
     width = config.head_width
     repeated_D = attention.o_proj.weight[:, :width] @ (attention.v_proj.weight[:width] @ word_D)
