@@ -11,10 +11,12 @@ prefix hit on blocks that another request computes in this very step reads what 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from model.vllm_plugin.metadata import StepMetadata
+if TYPE_CHECKING:  # Kernels can be tried where there is no vLLM.
+    from model.vllm_plugin.metadata import StepMetadata
 
 TEXT, IMAGE, BOS = 0, 1, 2
 

@@ -2,15 +2,34 @@
 // The same function as `sample` in sampling.py, which is its reference and describes it.
 //
 // One thread of work is one token and head. Work on images that a token does not see is never
-// done, and nothing is stored between the logits and the weighted sum.
+// done. Of an image first all rows to read are listed, and fetched ahead of their use; then they
+// are summed with the sums in registers. In bfloat16, where the processor multiplies it (AVX512-BF16),
+// two rows at once; the shares are then rounded to bfloat16 as well, as in the reference.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 namespace {
+
+#ifdef __AVX512F__
+constexpr int64_t kLane = 16;  // Channels of a vector.
+#else
+constexpr int64_t kLane = 8;
+#endif
+constexpr int64_t kLanes = 8;  // Vectors summed at once, all in registers.
+constexpr int64_t kLine = 64;  // Bytes of a cache line.
+
+typedef float Floats __attribute__((vector_size(kLane * sizeof(float))));
+typedef uint32_t Words __attribute__((vector_size(kLane * sizeof(uint32_t))));
+typedef uint16_t Halves __attribute__((vector_size(kLane * sizeof(uint16_t))));
 
 struct BFloat16 {
   uint16_t bits;
@@ -21,6 +40,59 @@ struct BFloat16 {
     return value;
   }
 };
+
+inline Floats load(const float* from) {
+  Floats values;
+  std::memcpy(&values, from, sizeof values);
+  return values;
+}
+
+inline Floats load(const BFloat16* from) {
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  const Words wide = __builtin_convertvector(halves, Words) << 16;
+  Floats values;
+  std::memcpy(&values, &wide, sizeof values);
+  return values;
+}
+
+#ifdef __AVX512BF16__
+
+constexpr int64_t kSpan = 128;  // Channels of two rows summed at once, all in registers.
+
+// The bfloat16 nearest to a number.
+inline uint32_t nearest_half(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+// Adds `kSpan` channels of rows a, b, a, b, ... by pairs of shares; `rows(k)` is the k-th row.
+template <typename Rows>
+inline void add_pairs(const std::vector<uint32_t>& shares, Rows rows, float* out) {
+  __m512 low[4], high[4];  // A register of interleaved rows holds channels in another order.
+  for (int i = 0; i < 4; ++i) low[i] = high[i] = _mm512_setzero_ps();
+  for (size_t k = 0; k < shares.size(); ++k) {
+    const __m512bh share = (__m512bh)_mm512_set1_epi32(static_cast<int>(shares[k]));
+    const BFloat16 *a = rows(2 * k), *b = rows(2 * k + 1);
+    for (int i = 0; i < 4; ++i) {
+      const __m512i x = _mm512_loadu_si512(a + 32 * i), y = _mm512_loadu_si512(b + 32 * i);
+      low[i] = _mm512_dpbf16_ps(low[i], (__m512bh)_mm512_unpacklo_epi16(x, y), share);
+      high[i] = _mm512_dpbf16_ps(high[i], (__m512bh)_mm512_unpackhi_epi16(x, y), share);
+    }
+  }
+  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i last = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+  for (int i = 0; i < 4; ++i) {
+    float* to = out + 32 * i;
+    const __m512 x = _mm512_permutex2var_ps(low[i], first, high[i]);
+    const __m512 y = _mm512_permutex2var_ps(low[i], last, high[i]);
+    _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), x));
+    _mm512_storeu_ps(to + 16, _mm512_add_ps(_mm512_loadu_ps(to + 16), y));
+  }
+}
+
+#endif
 
 }  // namespace
 
@@ -53,7 +125,12 @@ namespace {
 template <typename Feature>
 class Sampler {
  public:
-  Sampler(const Sizes& sizes, const Inputs& inputs) : s_(sizes), in_(inputs) {}
+  Sampler(const Sizes& sizes, const Inputs& inputs) : s_(sizes), in_(inputs) {
+    // Divisions take longer than what is done with a corner: once for every vector of an image.
+    for (int64_t token = 0; token < s_.image_tokens; ++token)
+      for (int64_t k = 0; k < s_.vectors_per_token; ++k)
+        places_.push_back({static_cast<int32_t>(token), static_cast<int32_t>(k * s_.channels)});
+  }
 
   void run(int64_t token, int64_t head) {
     const int64_t base = in_.base[token], images = in_.count[token] - base;
@@ -115,15 +192,18 @@ class Sampler {
     const float* part = relative(image, images) + first;
     const float* weights = weights_.data() + image * s_.levels * s_.points;
     const float inverse = 1.0f / static_cast<float>(s_.base_side);
+    corners_.clear();
     for (int64_t point = 0; point < s_.points; ++point) {
       const float x = 0.5f + (query[2 * point] + part[2 * point]) * inverse;
       const float y = 0.5f + (query[2 * point + 1] + part[2 * point + 1]) * inverse;
       for (int64_t level = 0; level < s_.levels; ++level)
-        sample_place(level, x, y, weights[level * s_.points + point], out);
+        find_corners(level, x, y, weights[level * s_.points + point]);
     }
+    add_corners(out);
   }
 
-  void sample_place(int64_t level, float x, float y, float weight, float* out) {
+  // Lists the neighbours of a place on a map.
+  void find_corners(int64_t level, float x, float y, float weight) {
     const int64_t side = s_.sides[level];
     const float edge = static_cast<float>(side);
     // Far outside, and not a number: nothing to add, and no cast that could overflow.
@@ -133,37 +213,75 @@ class Sampler {
     const float left = std::floor(x), top = std::floor(y);
     const int64_t column = static_cast<int64_t>(left), row = static_cast<int64_t>(top);
     const float right_share = x - left, bottom_share = y - top;
-    const Feature* corners[4];
-    float shares[4];
-    int used = 0;
     for (int64_t down = 0; down < 2; ++down) {
       for (int64_t across = 0; across < 2; ++across) {
         const int64_t cx = column + across, cy = row + down;
         if (cx < 0 || cy < 0 || cx >= side || cy >= side) continue;
-        const float share = (across ? right_share : 1.0f - right_share) *
+        const float share = weight * (across ? right_share : 1.0f - right_share) *
                             (down ? bottom_share : 1.0f - bottom_share);
         const int64_t vector = s_.starts[level] + cy * side + cx;
-        corners[used] = rows_[vector / s_.vectors_per_token] +
-                        (vector % s_.vectors_per_token) * s_.channels;
-        shares[used++] = share * weight;
+        const Place place = places_[vector];
+        const Feature* corner = rows_[place.token] + place.offset;
+        const char* bytes = reinterpret_cast<const char*>(corner);
+        const int64_t end = s_.channels * static_cast<int64_t>(sizeof(Feature));
+        for (int64_t at = 0; at < end; at += kLine) __builtin_prefetch(bytes + at, 0, 2);
+        corners_.push_back({corner, share});
       }
     }
-    for (int k = 0; k < used; ++k) out[s_.channels] += shares[k];
-    if (used == 4) {
-      const Feature *a = corners[0], *b = corners[1], *c = corners[2], *d = corners[3];
-      const float wa = shares[0], wb = shares[1], wc = shares[2], wd = shares[3];
-      for (int64_t i = 0; i < s_.channels; ++i)
-        out[i] += wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i];
-      return;
-    }
-    for (int k = 0; k < used; ++k)
-      for (int64_t i = 0; i < s_.channels; ++i) out[i] += shares[k] * corners[k][i];
   }
+
+  void add_corners(float* out) {
+    for (const Corner& corner : corners_) out[s_.channels] += corner.share;
+    int64_t first = 0;
+    if constexpr (std::is_same_v<Feature, BFloat16>) first = add_corner_pairs(out);
+    for (; first + kLane * kLanes <= s_.channels; first += kLane * kLanes)
+      add_channels<kLanes>(first, out);
+    for (; first + kLane <= s_.channels; first += kLane) add_channels<1>(first, out);
+    for (const Corner& corner : corners_)
+      for (int64_t i = first; i < s_.channels; ++i) out[i] += corner.share * corner.values[i];
+  }
+
+  // Adds as many channels as the processor can add in pairs of rows, and returns their number.
+  int64_t add_corner_pairs([[maybe_unused]] float* out) {
+    int64_t first = 0;
+#ifdef __AVX512BF16__
+    if (corners_.size() % 2) corners_.push_back({corners_.back().values, 0.0f});
+    shares_.resize(corners_.size() / 2);
+    for (size_t k = 0; k < shares_.size(); ++k)
+      shares_[k] = nearest_half(corners_[2 * k].share) |
+                   nearest_half(corners_[2 * k + 1].share) << 16;
+    for (; first + kSpan <= s_.channels; first += kSpan)
+      add_pairs(shares_, [&](size_t k) { return corners_[k].values + first; }, out + first);
+#endif
+    return first;
+  }
+
+  template <int64_t Lanes>
+  void add_channels(int64_t first, float* out) {
+    Floats sums[Lanes];
+    for (int64_t lane = 0; lane < Lanes; ++lane) sums[lane] = load(out + first + lane * kLane);
+    for (const Corner& corner : corners_)
+      for (int64_t lane = 0; lane < Lanes; ++lane)
+        sums[lane] += corner.share * load(corner.values + first + lane * kLane);
+    std::memcpy(out + first, sums, sizeof sums);
+  }
+
+  struct Place {
+    int32_t token, offset;
+  };
+
+  struct Corner {
+    const Feature* values;
+    float share;
+  };
 
   const Sizes& s_;
   const Inputs& in_;
   std::vector<float> weights_;
   std::vector<const Feature*> rows_;
+  std::vector<Corner> corners_;
+  std::vector<Place> places_;
+  std::vector<uint32_t> shares_;  // Of two rows each, as bfloat16.
 };
 
 template <typename Feature>

@@ -2,13 +2,14 @@
 
 One program is one token and head. It loops over the images that the token sees, whose number it
 reads from device memory: the launch depends on nothing but the number of tokens, so it can be
-captured in a CUDA graph. It has been checked in Triton's interpreter only, not on a GPU.
+captured in a CUDA graph.
 
 Legend: T tokens, H heads, P points, S maps, C channels, X numbers of a query.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -174,6 +175,7 @@ def sample_triton(
     """Sample; see `model.vllm_plugin.sampling.sample`."""
     device, num_tokens = query_TX.device, len(plan.request_T)
     out_HTC = torch.empty(geometry.num_heads, num_tokens, geometry.channels + EXTRA, device=device)
+    sides_S, level_starts_S = _levels(geometry, device)
     kernel: Any = _sample_kernel
     kernel[(num_tokens, geometry.num_heads)](
         query_TX.float().contiguous(),
@@ -184,8 +186,8 @@ def sample_triton(
         plan.count_T,
         plan.image_start_RI,
         plan.block_table_RW.contiguous(),
-        torch.tensor(geometry.sides, device=device),
-        torch.tensor(geometry.level_starts, device=device),
+        sides_S,
+        level_starts_S,
         out_HTC,
         num_tokens,
         query_TX.shape[1],
@@ -202,3 +204,10 @@ def sample_triton(
         CHANNELS_PADDED=triton.next_power_of_2(geometry.channels),
     )
     return out_HTC
+
+
+@lru_cache(maxsize=16)
+def _levels(geometry: Geometry, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sides and first vectors of the maps; kept, as a CUDA graph can't copy from the host."""
+    sides, starts = geometry.sides, geometry.level_starts
+    return torch.tensor(sides, device=device), torch.tensor(starts, device=device)

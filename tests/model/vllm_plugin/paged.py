@@ -15,6 +15,8 @@ GEOMETRIES = {
     "21 vectors a token": Geometry(4, 3, (8, 4, 2), 4, 16, 21, 4, 24, 5, 9),
     "padding in the last token": Geometry(2, 8, (6, 3), 3, 8, 7, 7, 16, 3, 6),
     "one map": Geometry(16, 8, (5,), 5, 24, 9, 3, 32, 8, 50),
+    # Whole registers of channels, some vectors, and a rest.
+    "many channels": Geometry(2, 3, (4, 2), 4, 296, 5, 4, 16, 3, 6),
 }
 BLOCK = 16
 

@@ -61,3 +61,27 @@ def test_interpreted_kernel_equals_the_reference(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_kernel_equals_the_reference(name: str, dtype: torch.dtype) -> None:
     assert compare(name, "cuda", dtype, 23) < 1e-4
+
+
+@pytest.mark.gpu
+def test_compiled_kernel_can_be_captured() -> None:
+    """Replayed as a CUDA graph it computes the same."""
+    from model.vllm_plugin.triton_sampling import sample_triton
+
+    geometry = paged.GEOMETRIES["21 vectors a token"]
+    s = paged.step(geometry)
+    plan = type(s.plan)(
+        *(v.cuda() if isinstance(v, torch.Tensor) else v for v in vars(s.plan).values())
+    )
+    numbers = geometry.num_offsets + geometry.num_logits
+    query_TX = torch.randn(len(s.plan.request_T), numbers, device="cuda")
+    relative_RX = torch.randn(geometry.num_relative, numbers, device="cuda")
+    cache_NW = s.cache_NW.cuda()
+    expected = sample_triton(query_TX, relative_RX, cache_NW, plan, geometry)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ours = sample_triton(query_TX, relative_RX, cache_NW, plan, geometry)
+    ours.fill_(torch.nan)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(ours, expected)
