@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 BENCHES: dict[str, tuple[str, str]] = {
     "text": ("model.engine.bench_text", "the text engine"),
     "image": ("model.engine.bench_image", "the image engine"),
+    "sampling": ("model.engine.bench_sampling", "the text synchronizer's kernels"),
     "gateway": ("service.commands.bench_gateway", "the gateway's own cost"),
     "quality": ("service.commands.bench_quality", "what each quality of pictures costs"),
 }

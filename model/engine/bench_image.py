@@ -34,6 +34,7 @@ from rich.table import Table
 from model.checkpoint import store
 from model.engine import bench_image_flops
 from model.engine.bench_image_full_size import full_size_step
+from model.engine.bench_image_gpu import steps_on_gpu
 from model.engine.bench_image_load import (
     Baselines,
     Load,
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engines", type=Path, help="cache directory of compiled graphs")
     parser.add_argument(
-        "--sd21-step", action="store_true", help="one full-size step, random weights"
+        "--sd21-step", action="store_true", help="steps at the published sizes, random weights"
     )
     parser.add_argument("--flops", action="store_true", help="count multiplications, then stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
@@ -83,7 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.flops:
         document["gflops"] = _flops(console)
     elif arguments.sd21_step:
-        document["sd21_step_s"] = full_size_step(console)
+        if torch.cuda.is_available():
+            document["machine"] = torch.cuda.get_device_name()
+            document["sd21_gpu"] = steps_on_gpu(console, arguments.variants)
+        else:
+            document["sd21_step_s"] = full_size_step(console)
     else:
         results = asyncio.run(_measure(arguments))
         _print(console, results)

@@ -122,11 +122,12 @@ def published_residual(
     values_NVHd = mmfs.project(block.feat_norm(features_NIVD)).flatten(1, 2)
     query_NLC = mmfs.dynamic_offset_mask(block.queries(sample_NCHW)) + mmfs.query_relpos.weight[1]
     offsets_NLHP2 = mmfs.sampling_offsets(query_NLC).unflatten(-1, (H, 1, P, 2))
-    sides_S = torch.tensor(mmfs.spatial_shapes, dtype=query_NLC.dtype)
+    sides_S = query_NLC.new_tensor(mmfs.spatial_shapes)
     # Offsets are predicted in cells of the base map, scaled to each map's cells, and then divided
     # by its side.
     cells_NLHSP2 = offsets_NLHP2 * (sides_S / mmfs.base_spatial_shape).view(-1, 1, 1)
-    reference_L2 = grid_centers([(sample_NCHW.shape[2], sample_NCHW.shape[3])])[0]
+    grid = [(sample_NCHW.shape[2], sample_NCHW.shape[3])]
+    reference_L2 = grid_centers(grid)[0].to(query_NLC.device)
     places_NLHSP2 = reference_L2.view(-1, 1, 1, 1, 2) + cells_NLHSP2 / sides_S.view(-1, 1, 1)
     logits_NLHSP = mmfs.attention_weights(query_NLC).unflatten(-1, (H, S, P + 1))
     # Every map has a slot for the ignore token; together they weigh as much as one logit of 0.
@@ -148,7 +149,7 @@ def published_samples(
     """Deformable attention in plain PyTorch: [N, L, H * d]; all samples exist at once."""
     N, _, H, d = values_NVHd.shape
     L = places_NLHSP2.shape[1]
-    grids = 2 * places_NLHSP2 - 1
+    grids = (2 * places_NLHSP2 - 1).to(values_NVHd.dtype)
     samples = []
     for level, plane_NVHd in enumerate(values_NVHd.split([side**2 for side in sides], dim=1)):
         plane = plane_NVHd.flatten(2).transpose(1, 2).reshape(N * H, d, sides[level], -1)

@@ -1,0 +1,148 @@
+"""A guided step at the published sizes on a GPU, and its share of what the GPU can multiply.
+
+Random weights in bfloat16, channels last for all; medians of whole batches by CUDA events:
+
+- `batch`: the published algorithm as an eager batch;
+- `torch`: this engine's step, eager;
+- `torch-compiled`: the same by torch.compile, replayed as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from model.config import MMInterleavedConfig
+from model.engine import bench_image_flops
+from model.engine.bench_image_official import published_step
+from model.image_decoder import ImageDecoder
+from model.map_sampling import GridSampling
+from model.picture_sampler import PictureSampler
+from model.presets import preset
+
+_WARM_UP, _ROUNDS = 3, 10
+_PEAK_SIDE = 8192
+_BASELINE = "batch"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Of one step: latents, timestep, image tokens, one conditioning image's features."""
+
+    latents_BCHW: Tensor
+    timestep: Tensor
+    tokens_BTD: Tensor
+    features_B1VD: Tensor
+
+    def reduced(self) -> Inputs:
+        """The same in bfloat16."""
+        tensors = (self.latents_BCHW, self.tokens_BTD, self.features_B1VD)
+        latents, tokens, features = (tensor.bfloat16() for tensor in tensors)
+        return Inputs(latents, self.timestep, tokens, features)
+
+
+@torch.no_grad()
+def steps_on_gpu(
+    console: Console, variants: Collection[str], batches: Sequence[int] = (1, 8)
+) -> dict[str, float]:
+    """Milliseconds of one step of each variant and batch, and TFLOP/s of a matrix product.
+
+    `*_difference` is a variant's distance from the published algorithm in float32, relative to
+    that one's norm.
+    """
+    device, config = torch.device("cuda"), preset("13b")
+    torch.manual_seed(0)
+    with device:
+        decoder = ImageDecoder(config).to(device).eval().requires_grad_(False)
+    numbers = {"peak_tflops": _peak_tflops(device)}
+    console.print(f"matrix product: {numbers['peak_tflops']:.0f} TFLOP/s in bfloat16")
+    flops = bench_image_flops.count(config)
+    table = Table("variant", "pictures", "ms a step", "ratio", "TFLOP/s", "of peak", "difference")
+    inputs = {batch: _inputs(config, batch, device) for batch in batches}
+    exact = {batch: _published(decoder, inputs[batch]) for batch in batches}
+    decoder.to(torch.bfloat16)
+    decoder.decoder.unet.to(memory_format=torch.channels_last)
+    for batch in batches:
+        calls = _calls(decoder, config, inputs[batch].reduced())
+        for variant in (name for name in calls if name in {_BASELINE, *variants}):
+            ms = _median_ms(calls[variant])
+            error = calls[variant]().float() - exact[batch]
+            difference = float(error.norm() / exact[batch].norm())
+            key = f"{variant}_{batch}"
+            numbers |= {f"{key}_ms": ms, f"{key}_difference": difference}
+            gflops = flops.published_step if variant == _BASELINE else flops.our_step
+            tflops = gflops * batch / ms
+            table.add_row(
+                variant,
+                str(batch),
+                f"{ms:.2f}",
+                f"{numbers[f'{_BASELINE}_{batch}_ms'] / ms:.2f}",
+                f"{tflops:.0f}",
+                f"{tflops / numbers['peak_tflops']:.0%}",
+                f"{difference:.4f}",
+            )
+    console.print(table)
+    return numbers
+
+
+def _inputs(config: MMInterleavedConfig, batch: int, device: torch.device) -> Inputs:
+    """Random ones in float32."""
+    side, perceiver = config.image_decoder.latent_size, config.image_decoder.perceiver
+    num_features = sum(size * size for size in config.vision.map_sizes)
+    channels = int(config.image_decoder.unet["in_channels"])
+    shapes = (
+        (batch, channels, side, side),
+        (batch, perceiver.num_queries, perceiver.hidden_size),
+        (batch, 1, num_features, config.image_embed_dim),
+    )
+    latents, tokens, features = (torch.randn(shape, device=device) for shape in shapes)
+    return Inputs(latents, torch.tensor(500, device=device), tokens, features)
+
+
+def _published(decoder: ImageDecoder, x: Inputs) -> Tensor:
+    return published_step(decoder, x.latents_BCHW, x.timestep, x.tokens_BTD, x.features_B1VD)
+
+
+def _calls(
+    decoder: ImageDecoder, config: MMInterleavedConfig, x: Inputs
+) -> dict[str, Callable[[], Tensor]]:
+    """A step of every variant, the baseline's first."""
+    sampler = PictureSampler(
+        decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, GridSampling()
+    )
+    visible_B1 = torch.ones(len(x.tokens_BTD), 1, device=x.tokens_BTD.device)
+    prepared = sampler.prepare_features(x.tokens_BTD, x.features_B1VD, visible_B1)
+    batch = sampler.batch([prepared], guided=True)
+    timesteps_B = x.timestep.expand(len(x.latents_BCHW)).contiguous()
+    compiled = torch.compile(sampler.predict, mode="reduce-overhead", dynamic=False)
+    return {
+        _BASELINE: lambda: _published(decoder, x),
+        "torch": lambda: sampler.predict(x.latents_BCHW, timesteps_B, batch),
+        "torch-compiled": lambda: compiled(x.latents_BCHW, timesteps_B, batch),
+    }
+
+
+def _median_ms(call: Callable[[], object]) -> float:
+    for _ in range(_WARM_UP):
+        call()
+    times: list[float] = []
+    for _ in range(_ROUNDS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def _peak_tflops(device: torch.device) -> float:
+    """What a large product of random matrices in bfloat16 reaches."""
+    a, b = (torch.randn(_PEAK_SIDE, _PEAK_SIDE, device=device).bfloat16() for _ in range(2))
+    return 2 * _PEAK_SIDE**3 / _median_ms(lambda: a @ b) / 1e9
