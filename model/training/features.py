@@ -20,7 +20,9 @@ _Encoded = tuple[Tensor, tuple[Tensor, ...]]
 
 
 class FeatureBank:
-    """Patches and maps of pictures, in float16; the perceiver behind them may go on learning.
+    """Patches and maps of pictures, in float16, on the encoder's device.
+
+    The perceiver behind them may go on learning.
 
     With `sides` it keeps the maps of those sides only; the language model reads three of four, the
     perceiver none.
@@ -36,10 +38,9 @@ class FeatureBank:
             return tokenizer(torch.zeros(0))  # type: ignore[no-any-return]
         self._learn(list(dict.fromkeys(p for p in pictures if p not in self._known)))
         entries = [self._known[picture] for picture in pictures]
-        device = tokenizer.pos_embed.device
-        encoded_NLC = torch.stack([patches.float() for patches, _ in entries]).to(device)
+        encoded_NLC = torch.stack([patches.float() for patches, _ in entries])
         levels = zip(*(maps for _, maps in entries), strict=True)
-        maps = tuple(torch.stack([m.float() for m in level]).to(device) for level in levels)
+        maps = tuple(torch.stack([m.float() for m in level]) for level in levels)
         return tokenizer.condense(encoded_NLC, maps)
 
     @torch.no_grad()
@@ -50,7 +51,7 @@ class FeatureBank:
             pixels_N3SS = torch.stack([pixels_of(picture.render(size)) for picture in batch])
             encoded_NLC, maps = self.encoder.encode(pixels_N3SS.to(self.encoder.pos_embed.device))
             kept = [m for m in maps if self.sides is None or m.shape[-1] in self.sides]
-            halves = encoded_NLC.half().cpu(), tuple(map_NCss.half().cpu() for map_NCss in kept)
+            halves = encoded_NLC.half(), tuple(map_NCss.half() for map_NCss in kept)
             for index, picture in enumerate(batch):
                 patches_LC = halves[0][index].clone()
                 self._known[picture] = patches_LC, tuple(m[index].clone() for m in halves[1])

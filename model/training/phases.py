@@ -142,6 +142,7 @@ def _language(
         phase.only_after_image,
         phase.image_token_weight,
         phase.by_answer,
+        phase.ordinal_weight,
     )
 
 

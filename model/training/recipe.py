@@ -53,6 +53,7 @@ class Phase:
             "vision" for an encoder that stays and sees each of `num_pictures` pictures once; and in
             `pictures`, "image tokens" for those that `language` learned.
         image_token_weight: of the image tokens' distance from their codes, in `language`.
+        ordinal_weight: of visual tokens saying which picture they belong to, in `language`.
         foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
     """
@@ -71,6 +72,7 @@ class Phase:
     num_pictures: int = 8000
     frozen: tuple[str, ...] = ()
     image_token_weight: float = 0.0
+    ordinal_weight: float = 0.0
     foreground_weight: float = 1.0
     decoder_only: bool = True
 

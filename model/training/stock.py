@@ -11,7 +11,7 @@ from model.training.world import examples
 from model.training.world.examples import Example
 from model.training.world.scene import Scene
 
-_MAX_IMAGES = 3
+_NUM_IMAGES = (1, 2, 2, 3, 3)  # One of several pictures is harder to ask about than a single one.
 _MAX_QUESTIONS = 8
 _PICTURES_OF_A_STORY = 4  # The portrait and about three pages.
 _OF_ONE_SCENE: dict[str, Callable[[random.Random, Scene], Example]] = {
@@ -55,7 +55,7 @@ class Stock:
 
     def questions(self, rng: random.Random, number: int) -> Example:
         """Up to so many questions about details of the same few pictures."""
-        scenes = rng.sample(self.scenes, rng.randint(1, _MAX_IMAGES))
+        scenes = rng.sample(self.scenes, rng.choice(_NUM_IMAGES))
         return examples.questions_about(rng, scenes, number)
 
 

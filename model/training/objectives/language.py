@@ -22,6 +22,7 @@ from model.training.data import Tokenised, collate, tokenise
 from model.training.features import FeatureBank, features_of
 from model.training.mixture import Mixture, Source
 from model.training.objectives.codes import code_loss
+from model.training.objectives.ordinals import Ordinals
 from model.training.objectives.targets import answer_pictures, scene_of
 from model.training.trainer import ParameterGroup
 
@@ -54,6 +55,7 @@ class LanguageObjective:
         only_after_image: bool = False,
         image_token_weight: float = 0.0,
         by_answer: bool = False,
+        ordinal_weight: float = 0.0,
     ) -> None:
         self.module: nn.Module = model
         self.model, self.processor, self.bank = model, processor, bank
@@ -61,7 +63,8 @@ class LanguageObjective:
         self.mixture: Source = source or Mixture(weights, object_set, seed)
         self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
         self.only_after_image, self.image_token_weight = only_after_image, image_token_weight
-        self.by_answer = by_answer
+        self.by_answer, self.ordinal_weight = by_answer, ordinal_weight
+        self._ordinals = Ordinals(model, processor)
         if bank is not None:
             model.visual_tokenizer.encoder.requires_grad_(False)
         if not vision_rate:
@@ -87,7 +90,7 @@ class LanguageObjective:
         return [tokenise(e, self.processor, index % 8 > 0) for index, e in enumerate(examples)]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """Mean cross-entropy of the tokens to learn, and the distance of image tokens if asked.
+        """Mean cross-entropy of the tokens to learn, and of what else was asked for.
 
         With `by_answer` the mean over answers of each one's mean: else a short answer, which may
         turn on a single word, counts little beside a story.
@@ -95,11 +98,16 @@ class LanguageObjective:
         parts = [self._part(sequences) for sequences in _of_similar_length(self.draw(step))]
         number = max(1.0, sum(part.text_weight for part in parts))
         text = torch.stack([part.text for part in parts]).sum() / number
-        if not self.image_token_weight:
-            return {"loss": text}
-        number = max(1, sum(part.num_pictures for part in parts))
-        codes = torch.stack([part.codes for part in parts]).sum() / number
-        return {"loss": text + self.image_token_weight * codes, "text": text, "codes": codes}
+        terms = {"text": text}
+        loss = text
+        if self.image_token_weight:
+            number = max(1, sum(part.num_pictures for part in parts))
+            terms["codes"] = torch.stack([part.codes for part in parts]).sum() / number
+            loss = loss + self.image_token_weight * terms["codes"]
+        if self.ordinal_weight:
+            terms["ordinals"] = torch.stack([part.ordinals for part in parts]).mean()
+            loss = loss + self.ordinal_weight * terms["ordinals"]
+        return {"loss": loss, **terms}
 
     def _part(self, sequences: Sequence[Tokenised]) -> _Part:
         """The terms of some sequences."""
@@ -112,7 +120,9 @@ class LanguageObjective:
             self.only_after_image,
         )
         batch, labels_BL = batch.to(device), labels_BL.to(device)
-        _, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
+        visual = features_of(sequences, self.model, self.bank)
+        with self._ordinals.watched():
+            _, hidden_BLD = self.model.read(batch, visual)
         nothing = hidden_BLD.sum() * 0  # The mean of nothing is not a number.
         weights_BL = (labels_BL != context.IGNORED).float()
         if self.by_answer:
@@ -127,6 +137,7 @@ class LanguageObjective:
             text_weight,
             self._codes_loss(hidden_BLD, batch, sequences, indices) if indices else nothing,
             len(indices),
+            self._ordinals.loss(batch.text_ids_BL),
         )
 
     def _codes_loss(
@@ -142,12 +153,13 @@ class LanguageObjective:
 
 @dataclass(frozen=True)
 class _Part:
-    """Sums over the tokens and the pictures of some sequences, and what these count."""
+    """Sums over the tokens and the pictures of some sequences, what these count, and a mean."""
 
     text: Tensor
     text_weight: float
     codes: Tensor
     num_pictures: int
+    ordinals: Tensor
 
 
 def _of_similar_length(sequences: Sequence[Tokenised]) -> Iterator[list[Tokenised]]:

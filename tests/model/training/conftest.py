@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,9 @@ from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.processor import Processor
 from model.training.initialise import initialise
+
+# NumPy looks once at how small numbers can be, and warns where denormals are flushed: training does.
+np.finfo(np.float32)
 
 
 @pytest.fixture(scope="session")

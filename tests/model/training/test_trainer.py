@@ -23,6 +23,7 @@ from model.training.objectives.codes import code_loss, codes_of
 from model.training.objectives.condense import CondenseObjective, spread_visual_tokens
 from model.training.objectives.joint import JointObjective
 from model.training.objectives.language import LanguageObjective
+from model.training.objectives.ordinals import picture_numbers
 from model.training.objectives.pictures import PictureObjective
 from model.training.objectives.vision import VisionObjective
 from model.training.stock import Stock
@@ -82,6 +83,23 @@ def test_language_loss_falls_on_a_fixed_batch(
 ) -> None:
     weights = {"caption": 1.0, "story": 1.0}
     _falls(LanguageObjective(model, processor, 2, weights), tmp_path, 3e-3, 0.7)
+
+
+def test_visual_tokens_learn_which_picture_they_belong_to(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    weights = {"detail_question": 1.0}
+    objective = LanguageObjective(model, processor, 4, weights, ordinal_weight=1.0)
+    trainer = Trainer(FixedBatch(objective), TrainerConfig(20, 3e-3, warmup_steps=1), tmp_path)
+    first = trainer.run(stop_at=1)["ordinals"]
+    assert trainer.run()["ordinals"] < 0.5 * first
+
+
+def test_pictures_are_numbered_in_the_order_of_their_beginnings(processor: Processor) -> None:
+    special = processor.special
+    image = [special.soi_token_id, special.image_token_id, special.image_token_id]
+    ids_1L = torch.tensor([[special.bos_token_id, *image, 9, *image, *image, 9]])
+    assert picture_numbers(ids_1L, special)[0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
 
 
 def test_a_frozen_encoder_sees_the_pictures_of_a_stock_once(

@@ -1,0 +1,67 @@
+"""Visual tokens that say which picture they belong to.
+
+"The second picture" is found in two steps: a visual token learns how many pictures began before
+it, and the word finds it by that. Nothing in predicting the next token asks for the first step
+before the second is there. So behind an early layer every visual token is drawn to hold the
+ordinal's word, as `align` draws it to the words of what it shows.
+
+Legend: B batch, L tokens, D width, W ordinals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import SpecialTokens
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.world.language import ORDINALS
+
+_LAYER = 1  # One to count what came before, one to pass it on.
+_SCALE = 8.0  # The logit of a word that is there once.
+
+
+class Ordinals:
+    """Reads which picture visual tokens belong to from their hidden states."""
+
+    def __init__(self, model: MMInterleaved, processor: Processor) -> None:
+        self.model, self.special = model, processor.special
+        self._ids_W = [processor.encode_text(f" {word}") for word in ORDINALS]
+        self._hidden: list[Tensor] = []
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Keep the hidden states of what the language model reads meanwhile."""
+        layer = self.model.mm_decoder.layers[_LAYER]
+        handle = layer.register_forward_hook(self._keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def loss(self, text_ids_BL: Tensor) -> Tensor:
+        """Mean cross-entropy of the ordinal of every visual token just watched, a scalar."""
+        hidden_BLD = self._hidden.pop()
+        is_image_BL = text_ids_BL == self.special.image_token_id
+        number_BL = picture_numbers(text_ids_BL, self.special)
+        asked_BL = is_image_BL & (number_BL < len(self._ids_W))
+        if not bool(asked_BL.any()):
+            return hidden_BLD.sum() * 0
+        table_VD = self.model.mm_decoder.embed_tokens.weight.detach().float()
+        words_WD = torch.stack([table_VD[ids].mean(0) for ids in self._ids_W])
+        words_WD = _SCALE * words_WD / words_WD.square().sum(1, keepdim=True)
+        return F.cross_entropy(hidden_BLD[asked_BL].float() @ words_WD.T, number_BL[asked_BL])
+
+    def _keep(self, layer: nn.Module, inputs: object, hidden_BLD: Tensor) -> None:
+        self._hidden.append(hidden_BLD)
+
+
+def picture_numbers(text_ids_BL: Tensor, special: SpecialTokens) -> Tensor:
+    """How many pictures began before each token's own or last one, [B, L]."""
+    begun_BL = (text_ids_BL == special.soi_token_id).long().cumsum(1)
+    return (begun_BL - 1).clamp(min=0)
