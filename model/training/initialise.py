@@ -46,8 +46,7 @@ def initialise(model: MMInterleaved) -> None:
     for module in language.modules():
         if isinstance(module, SelfAttention) and module.index > 0:
             match_tokens(module, model.config.llm)
-    initialise_around(model)
-    nn.init.normal_(model.soi_token)
+    initialise_around(model, 1.0)
 
 
 @torch.no_grad()
@@ -74,13 +73,15 @@ def match_tokens(attention: SelfAttention, config: LanguageModelConfig) -> None:
 
 
 @torch.no_grad()
-def initialise_around(model: MMInterleaved) -> None:
-    """What is new around a pre-trained language model, whose gates stay closed at first.
+def initialise_around(model: MMInterleaved, width: float = _WIDTH) -> None:
+    """What is new around a language model whose embeddings have a deviation of `width`.
+
+    The gates of a pre-trained one stay closed at first.
 
     The image tokens start with attention that tells the words of a context apart. Where all of them
     read the same mean of the context, they say the same, and hardly ever learn to say more.
     """
-    nn.init.normal_(model.soi_token, std=_WIDTH)
+    nn.init.normal_(model.soi_token, std=width)
     spread_queries(model.image_decoder.perceiver_resampler, _SHARPNESS)
 
 

@@ -27,7 +27,7 @@ from model.training.objectives.facts import (
     values_by_place,
 )
 from model.training.trainer import ParameterGroup
-from model.training.world.scene import Scene
+from model.training.world.scene import SLOTS, Scene
 
 _SCALE = 8.0  # The logit of a word that is part of the sum; of all others about 0.
 
@@ -37,6 +37,9 @@ class AlignObjective:
 
     And the cross-entropy of each fact as the words of its values tell it from the mean of a place's
     tokens: without it most tokens come near the sum of the commonest words, and go no further.
+
+    Raises:
+        ValueError: pictures have fewer visual tokens than places.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class AlignObjective:
         num_pictures: int = 8000,
         seed: int = 0,
     ) -> None:
+        if model.config.num_img_token <= len(SLOTS):
+            raise ValueError(f"a token for each place needs more than {len(SLOTS)} visual tokens")
         self.model, self.processor, self.batch_size = model, processor, batch_size
         self.module: nn.Module = model.visual_tokenizer
         self.scenes = EncodedScenes(model.visual_tokenizer, num_pictures, object_set, seed)

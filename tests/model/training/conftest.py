@@ -15,8 +15,8 @@ from model.presets import preset
 from model.processor import Processor
 from model.training.initialise import initialise
 
-# NumPy looks once at how small numbers can be, and warns where denormals are flushed: training does.
-np.finfo(np.float32)
+# NumPy looks once at how small numbers can be, and warns if denormals are flushed, as in training.
+np.finfo(np.float32), np.finfo(np.float64)
 
 
 @pytest.fixture(scope="session")

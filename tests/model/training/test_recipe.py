@@ -28,11 +28,14 @@ warmup_steps = 1
 num_pictures = 4
 """
 
+# Two visual tokens a picture are too few for a token for each place.
+_POSSIBLE = [phase for phase in PHASES if phase != "align"]
+
 
 def _recipe(directory: Path) -> Path:
     path = directory / "short.toml"
-    pretrain = [_PHASE.format(stage="pretrain", phase=phase) for phase in PHASES[:-1]]
-    sft = _PHASE.format(stage="sft", phase=PHASES[-1])
+    pretrain = [_PHASE.format(stage="pretrain", phase=phase) for phase in _POSSIBLE[:-1]]
+    sft = _PHASE.format(stage="sft", phase=_POSSIBLE[-1])
     path.write_text('preset = "micro"\n' + "".join(pretrain) + sft)
     return path
 
@@ -43,7 +46,7 @@ def test_all_phases_make_a_checkpoint_that_can_be_scored(tmp_path: Path) -> None
     assert main(["train", "sft", *common]) == 0
     runs = tmp_path / "short"
     finished = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/checkpoint/manifest.json")}
-    assert {path.parts[-3].partition("-")[2] for path in finished} == set(PHASES)
+    assert {path.parts[-3].partition("-")[2] for path in finished} == set(_POSSIBLE)
     assert main(["train", "pretrain", *common]) == 0
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
     checkpoint = runs / "sft" / "checkpoint"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.config import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
+from model.presets import preset
 from model.processor import Processor
 from model.training.data import tokenise
 from model.training.features import FeatureBank
@@ -76,6 +77,12 @@ def test_visual_tokens_approach_the_words_of_what_they_show(
     assert len(objective._targets_NTD[0]) == model.config.num_img_token
     _falls(objective, tmp_path, 3e-3, 0.9)
     assert torch.equal(model.mm_decoder.embed_tokens.weight, words)
+
+
+def test_too_few_visual_tokens_are_not_aligned(processor: Processor) -> None:
+    small = MMInterleaved(preset("micro"))
+    with pytest.raises(ValueError, match="more than 3 visual tokens"):
+        AlignObjective(small, processor)
 
 
 def test_language_loss_falls_on_a_fixed_batch(
