@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
@@ -18,6 +18,7 @@ from model.generation import TextGeneration, generate_texts
 from model.mm_interleaved import Batch, MMInterleaved
 from model.processor import Processor
 from model.training.drawing import Artist, DrawingOptions, Unfinished
+from model.training.silence import silence
 from model.training.world.examples import Example
 
 MAX_TOKENS = 80  # Of a text between two pictures.
@@ -99,10 +100,12 @@ class OfflineAnswerer:
         )
 
     @classmethod
-    def load(cls, checkpoint: Path, answering: Answering) -> Self:
-        """The answerer of a checkpoint directory."""
+    def load(cls, checkpoint: Path, answering: Answering, silenced: Collection[str] = ()) -> Self:
+        """The answerer of a checkpoint directory, some of its synchronizers `silenced`."""
         processor = Processor(store.load_config(checkpoint), store.load_tokenizer(checkpoint))
-        return cls(store.load_model(checkpoint), processor, answering)
+        model = store.load_model(checkpoint)
+        silence(model, silenced)
+        return cls(model, processor, answering)
 
     def answer(self, examples: Sequence[Example], first: int = 0) -> list[Answer]:
         """Go on from each example's prompt until the model ends."""

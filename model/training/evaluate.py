@@ -26,6 +26,7 @@ from model.training.drawing import DrawingOptions
 from model.training.report import Report, as_table, summarise
 from model.training.scores import SCORES, reader_score
 from model.training.sheet import contact_sheet
+from model.training.silence import SYNCHRONIZERS
 from model.training.world import examples
 
 _BATCH = 16
@@ -44,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        choices=SYNCHRONIZERS,
+        default=(),
+        help="silence a synchronizer of the trained model (not with --served)",
+    )
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument(
         "--sheet", type=Path, help="draw a contact sheet of 24 stories (a PNG) instead of scoring"
@@ -61,7 +69,7 @@ def run(args: argparse.Namespace, answerer: Answerer | None = None) -> int:
     console = Console()
     offline = None
     if answerer is None:
-        answerer = offline = OfflineAnswerer.load(args.checkpoint, answering_of(args))
+        answerer = offline = OfflineAnswerer.load(args.checkpoint, answering_of(args), args.without)
     if args.sheet:
         _draw_sheet(args, answerer, console)
         return 0
@@ -151,6 +159,7 @@ def _document(
         "steps": args.steps,
         "guidance": args.guidance,
         "seed": args.seed,
+        "without": list(args.without),
         "torch": torch.__version__,
         "scores": report,
     }

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from PIL import Image
+from rich.console import Console
 
 from service.client.stream import Answer, GatewayClient
 
@@ -32,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     evaluate = importlib.import_module(_EVALUATE)
     if not args.served:
         return int(evaluate.run(args))
+    if args.without:
+        Console().print("--without silences a checkpoint, not a running system", style="red")
+        return 2
     answerer = ServedAnswerer(args.served, args.steps, args.guidance, args.seed)
     return int(evaluate.run(args, answerer))
 
