@@ -26,7 +26,12 @@ logger = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("sample.cpp")
 _FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared"),
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fPIC",
+    "-shared",
     "-Wno-psabi",
 )
 _COMPILE_SECONDS = 120

@@ -8,7 +8,7 @@ picture about as it reads a sentence, and finds a thing in it by its word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -26,6 +26,7 @@ from model.training.objectives.facts import (
     tokens_by_place,
     values_by_place,
 )
+from model.training.objectives.words import readers, word_vectors
 from model.training.trainer import ParameterGroup
 from model.training.world.scene import SLOTS, Scene
 
@@ -75,13 +76,12 @@ class AlignObjective:
     def _variance(self) -> Tensor:
         """Of the embedding of a word that names a fact."""
         words = {word for values in FACTS.values() for word in values}
-        return torch.stack([self._sum_of([word]) for word in sorted(words)]).var()
+        return self._vectors(sorted(words)).var()
 
     @cached_property
     def _words(self) -> dict[str, Tensor]:
         """For each fact its values' embeddings by their squared lengths."""
-        words = {name: torch.stack([self._sum_of([v]) for v in FACTS[name]]) for name in FACTS}
-        return {name: each / each.square().sum(1, keepdim=True) for name, each in words.items()}
+        return {name: readers(self._vectors(values)) for name, values in FACTS.items()}
 
     @cached_property
     def _embeddings_VD(self) -> Tensor:
@@ -101,7 +101,8 @@ class AlignObjective:
         sums += [ways[i % len(ways)] for i in range(len(rest))]
         return torch.stack(sums)
 
-    def _sum_of(self, words: list[str]) -> Tensor:
-        """The sum of words' embeddings; one of several tokens counts as their mean."""
-        ids = [self.processor.encode_text(f" {word}") for word in words]
-        return torch.stack([self._embeddings_VD[torch.tensor(i)].mean(0) for i in ids]).sum(0)
+    def _sum_of(self, words: Sequence[str]) -> Tensor:
+        return self._vectors(words).sum(0)
+
+    def _vectors(self, words: Sequence[str]) -> Tensor:
+        return word_vectors(words, self.processor, self._embeddings_VD)

@@ -121,7 +121,7 @@ class LanguageObjective:
         )
         batch, labels_BL = batch.to(device), labels_BL.to(device)
         visual = features_of(sequences, self.model, self.bank)
-        with self._ordinals.watched():
+        with self._ordinals.watched() as early:
             _, hidden_BLD = self.model.read(batch, visual)
         nothing = hidden_BLD.sum() * 0  # The mean of nothing is not a number.
         weights_BL = (labels_BL != context.IGNORED).float()
@@ -137,7 +137,7 @@ class LanguageObjective:
             text_weight,
             self._codes_loss(hidden_BLD, batch, sequences, indices) if indices else nothing,
             len(indices),
-            self._ordinals.loss(batch.text_ids_BL),
+            self._ordinals.loss(early[0], batch.text_ids_BL) if self.ordinal_weight else nothing,
         )
 
     def _codes_loss(

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.config import SpecialTokens
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.training.objectives.words import readers, word_vectors
 from model.training.world.language import ORDINALS
 
 _LAYER = 1  # One to count what came before, one to pass it on.
@@ -30,35 +30,29 @@ class Ordinals:
     """Reads which picture visual tokens belong to from their hidden states."""
 
     def __init__(self, model: MMInterleaved, processor: Processor) -> None:
-        self.model, self.special = model, processor.special
-        self._ids_W = [processor.encode_text(f" {word}") for word in ORDINALS]
-        self._hidden: list[Tensor] = []
+        self.model, self.processor = model, processor
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Keep the hidden states of what the language model reads meanwhile."""
+    def watched(self) -> Iterator[list[Tensor]]:
+        """The hidden states [B, L, D] of what the language model reads meanwhile, by reading."""
+        read: list[Tensor] = []
         layer = self.model.mm_decoder.layers[_LAYER]
-        handle = layer.register_forward_hook(self._keep)
+        handle = layer.register_forward_hook(lambda _, inputs, hidden: read.append(hidden))
         try:
-            yield
+            yield read
         finally:
             handle.remove()
 
-    def loss(self, text_ids_BL: Tensor) -> Tensor:
-        """Mean cross-entropy of the ordinal of every visual token just watched, a scalar."""
-        hidden_BLD = self._hidden.pop()
-        is_image_BL = text_ids_BL == self.special.image_token_id
-        number_BL = picture_numbers(text_ids_BL, self.special)
-        asked_BL = is_image_BL & (number_BL < len(self._ids_W))
+    def loss(self, hidden_BLD: Tensor, text_ids_BL: Tensor) -> Tensor:
+        """Mean cross-entropy of the ordinal of every visual token, a scalar."""
+        special = self.processor.special
+        number_BL = picture_numbers(text_ids_BL, special)
+        asked_BL = (text_ids_BL == special.image_token_id) & (number_BL < len(ORDINALS))
         if not bool(asked_BL.any()):
             return hidden_BLD.sum() * 0
-        table_VD = self.model.mm_decoder.embed_tokens.weight.detach().float()
-        words_WD = torch.stack([table_VD[ids].mean(0) for ids in self._ids_W])
-        words_WD = _SCALE * words_WD / words_WD.square().sum(1, keepdim=True)
+        embeddings_VD = self.model.mm_decoder.embed_tokens.weight.detach().float()
+        words_WD = _SCALE * readers(word_vectors(ORDINALS, self.processor, embeddings_VD))
         return F.cross_entropy(hidden_BLD[asked_BL].float() @ words_WD.T, number_BL[asked_BL])
-
-    def _keep(self, layer: nn.Module, inputs: object, hidden_BLD: Tensor) -> None:
-        self._hidden.append(hidden_BLD)
 
 
 def picture_numbers(text_ids_BL: Tensor, special: SpecialTokens) -> Tensor:

@@ -32,6 +32,12 @@ class Step:
     visible_TI: torch.Tensor
 
 
+def on(plan: StepPlan, device: str) -> StepPlan:
+    """The plan with its tensors on a device."""
+    fields = (v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(plan).values())
+    return StepPlan(*fields)
+
+
 def module(geometry: Geometry, width: int = 32, seed: int = 0) -> FeatureSynchronizer:
     """A synchronizer in which everything has an effect."""
     generator = torch.Generator().manual_seed(seed)

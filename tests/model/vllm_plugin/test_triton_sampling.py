@@ -30,9 +30,7 @@ def compare(name: str, device: str, dtype: torch.dtype, num_tokens: int) -> floa
     query_TX = torch.randn(num_tokens, numbers, generator=generator).to(device)
     relative_RX = torch.randn(geometry.num_relative, numbers, generator=generator).to(device)
     cache_NW = s.cache_NW.to(device, dtype)
-    plan = type(s.plan)(
-        *(v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(s.plan).values())
-    )
+    plan = paged.on(s.plan, device)
     ours = sample_triton(query_TX, relative_RX, cache_NW, plan, geometry)
     reference = sample(query_TX, relative_RX, cache_NW.float(), plan, geometry)
     return float((ours - reference).abs().max())
@@ -70,9 +68,7 @@ def test_compiled_kernel_can_be_captured() -> None:
 
     geometry = paged.GEOMETRIES["21 vectors a token"]
     s = paged.step(geometry)
-    plan = type(s.plan)(
-        *(v.cuda() if isinstance(v, torch.Tensor) else v for v in vars(s.plan).values())
-    )
+    plan = paged.on(s.plan, "cuda")
     numbers = geometry.num_offsets + geometry.num_logits
     query_TX = torch.randn(len(s.plan.request_T), numbers, device="cuda")
     relative_RX = torch.randn(geometry.num_relative, numbers, device="cuda")
