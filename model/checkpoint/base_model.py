@@ -1,7 +1,8 @@
 """Checkpoints around a language model that comes in a package: they hold only what was trained.
 
-Such a directory has a `base.json` that names the package and the hash of its file; whoever reads
-the checkpoint's tensors gets the package's as well.
+Such a directory has a `base.json` that names the package and the hash of its file, and perhaps an
+update of the package's tensors (`low_rank`); whoever reads the checkpoint's tensors gets the
+package's as well, updated.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import store
+from model.checkpoint import low_rank, store
 from model.checkpoint.tokenizer import with_image_tokens, wrap
 from model.config import MMInterleavedConfig
 
@@ -73,8 +75,10 @@ def base_of(directory: Path | str) -> BaseModel | None:
     return BaseModel(**json.loads(path.read_text())) if path.is_file() else None
 
 
-def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str, torch.Tensor]]:
-    """The language model's tensors under their official names, float32.
+def tensors(
+    base: BaseModel, config: MMInterleavedConfig, update: low_rank.Update = MappingProxyType({})
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The language model's tensors under their official names, float32, `update` merged in.
 
     The rows of new tokens are zero: what they mean is learned elsewhere (`soi_token`, `head_new`).
     """
@@ -86,6 +90,8 @@ def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str,
             padded_VD = torch.cat((tensor, tensor.new_zeros(num_new, tensor.shape[1])))
             yield _EMBEDDING, padded_VD
             yield _HEAD, padded_VD
+        elif factors := update.get(f"mm_decoder.{name}"):
+            yield f"mm_decoder.{name}", factors.added_to(tensor)
         else:
             yield f"mm_decoder.{name}", tensor
 
@@ -112,10 +118,15 @@ def load_base(model: MMInterleaved, base: BaseModel) -> None:
 
 
 def save_trained(
-    model: MMInterleaved, names: PreTrainedTokenizerFast, directory: Path, base: BaseModel
+    model: MMInterleaved,
+    names: PreTrainedTokenizerFast,
+    directory: Path,
+    base: BaseModel,
+    update: low_rank.Update,
 ) -> None:
-    """Write a checkpoint without the tensors that the package holds."""
+    """Write a checkpoint without the tensors that the package holds, but what updates them."""
     directory.mkdir(parents=True, exist_ok=True)
+    low_rank.save_update(update, directory)
     (directory / store.BASE).write_text(json.dumps(asdict(base), indent=2) + "\n")
     store.save_model(model, names, directory, lambda name: not is_base_tensor(name))
 
@@ -128,6 +139,7 @@ def write_weights(checkpoint: Path, directory: Path) -> None:
     config = store.load_config(checkpoint)
     partial = directory / f".{_VIEW_WEIGHTS}.partial"
     # Half the size, and exact enough for weights of four bits.
-    halves = {name: tensor.half().clone() for name, tensor in tensors(base, config)}
+    merged = tensors(base, config, low_rank.load_update(checkpoint))
+    halves = {name: tensor.half().clone() for name, tensor in merged}
     save_file(halves, partial, metadata={"format": "pt"})
     partial.replace(directory / _VIEW_WEIGHTS)

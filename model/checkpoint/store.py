@@ -6,6 +6,7 @@
     tokenizer.json                     a `tokenizers` tokenizer
     tokenizer_config.json              its settings for transformers
     base.json                          only where the language model is a package's (`base_model`)
+    update.safetensors                 what was learned on top of a package's (`low_rank`)
     manifest.json                      size and sha256 of every other file
 
 Nothing in it is ever unpickled.
@@ -110,7 +111,7 @@ def iter_tensors(
 
     Where the language model is a package's, its tensors come last.
     """
-    from model.checkpoint import base_model
+    from model.checkpoint import base_model, low_rank
 
     directory = Path(directory)
     by_file: dict[str, list[str]] = {}
@@ -122,7 +123,8 @@ def iter_tensors(
             for name in names:
                 yield name, file.get_tensor(name)
     if base := base_model.base_of(directory):
-        for name, tensor in base_model.tensors(base, load_config(directory)):
+        update = low_rank.load_update(directory)
+        for name, tensor in base_model.tensors(base, load_config(directory), update):
             if not prefixes or name.startswith(tuple(prefixes)):
                 yield name, tensor.to(device)
 

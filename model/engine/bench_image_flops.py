@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import MMInterleavedConfig
-from model.engine.bench_image_official import published_step
+from model.engine.bench_image_step import StepInputs
 from model.image_decoder import ImageDecoder
 from model.map_sampling import GridSampling
 from model.picture_sampler import PictureSampler
@@ -39,22 +39,17 @@ def count(config: MMInterleavedConfig) -> Flops:
     """Count for one guided picture with a preceding image."""
     with torch.device("meta"), torch.no_grad():
         decoder = ImageDecoder(config).eval()
-        perceiver, side = config.image_decoder.perceiver, config.image_decoder.latent_size
-        tokens = torch.empty(1, perceiver.num_queries, perceiver.hidden_size)
-        num_features = sum(side * side for side in config.vision.map_sizes)
-        features = torch.empty(1, 1, num_features, config.image_embed_dim)
-        latents = torch.empty(1, int(config.image_decoder.unet["in_channels"]), side, side)
+        x = StepInputs.random(config, 1, "meta")
         sampler = PictureSampler(
             decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, GridSampling()
         )
         with FlopCounterMode(display=False) as published:
-            published_step(decoder, latents, torch.empty(()), tokens, features)
+            x.published(decoder)
         with FlopCounterMode(display=False) as prepare:
-            prepared = sampler.prepare_features(tokens, features, torch.empty(1, 1))
-        batch = sampler.batch([prepared], guided=True)
+            batch = x.prepare(sampler)
         with FlopCounterMode(display=False) as step:
-            sampler.predict(latents, torch.empty(1), batch)
+            sampler.predict(x.latents_BCHW, x.timesteps_B, batch)
         with FlopCounterMode(display=False) as decode:
-            sampler.decode(latents)
+            sampler.decode(x.latents_BCHW)
     counters = (published, prepare, step, decode)
     return Flops(*(counter.get_total_flops() / 1e9 for counter in counters))

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from model.engine.backends.onnxruntime import OnnxExecutor
-from model.engine.bench_image_official import published_step
+from model.engine.bench_image_step import StepInputs
 from model.export.onnx import export
 from model.export.wrappers import sampler_graphs
 from model.image_decoder import ImageDecoder
@@ -31,19 +31,14 @@ def full_size_step(console: Console) -> dict[str, float]:
     config = preset("13b")
     torch.manual_seed(0)
     decoder = ImageDecoder(config).eval().requires_grad_(False)
-    side, perceiver = config.image_decoder.latent_size, config.image_decoder.perceiver
-    latents = torch.randn(1, 4, side, side)
-    tokens = torch.randn(1, perceiver.num_queries, perceiver.hidden_size)
-    num_features = sum(size * size for size in config.vision.map_sizes)
-    features = torch.randn(1, 1, num_features, config.image_embed_dim)
-    timesteps = torch.tensor([500])
+    x = StepInputs.random(config, 1, "cpu")
     seconds: dict[str, float] = {}
 
     def measure(name: str, call: Callable[[], object]) -> None:
         seconds[name] = min(_seconds(call) for _ in range(_ROUNDS))
         console.print(f"{name:24} {seconds[name]:8.2f} s")
 
-    measure("official", lambda: published_step(decoder, latents, timesteps[0], tokens, features))
+    measure("official", lambda: x.published(decoder))
     decoder.decoder.unet.to(memory_format=torch.channels_last)
     for name, sampling in (
         ("ours", default_sampling(torch.device("cpu"), torch.float32)),
@@ -53,10 +48,12 @@ def full_size_step(console: Console) -> dict[str, float]:
             decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, sampling
         )
         started = time.perf_counter()
-        prepared = sampler.prepare_features(tokens, features, torch.ones(1, 1))
+        batch = x.prepare(sampler)
         seconds[f"{name}_prepare"] = time.perf_counter() - started
-        batch = sampler.batch([prepared], guided=True)
-        measure(name, lambda s=sampler, b=batch: s.predict(latents, timesteps, b))  # type: ignore[misc]
+        measure(
+            name,
+            lambda s=sampler, b=batch: s.predict(x.latents_BCHW, x.timesteps_B, b),  # type: ignore[misc]
+        )
     with tempfile.TemporaryDirectory() as directory:
         graph = next(g for g in sampler_graphs(sampler, config, (1,)) if g.name == "denoise")
         path = export(graph, Path(directory) / "denoise.onnx")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from model.config import MMInterleavedConfig
 from model.engine import bench_image_flops
-from model.engine.bench_image_official import published_step
+from model.engine.bench_image_step import StepInputs
 from model.image_decoder import ImageDecoder
 from model.map_sampling import GridSampling
 from model.picture_sampler import PictureSampler
@@ -29,22 +28,6 @@ from model.presets import preset
 _WARM_UP, _ROUNDS = 3, 10
 _PEAK_SIDE = 8192
 _BASELINE = "batch"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Of one step: latents, timestep, image tokens, one conditioning image's features."""
-
-    latents_BCHW: Tensor
-    timestep: Tensor
-    tokens_BTD: Tensor
-    features_B1VD: Tensor
-
-    def reduced(self) -> Inputs:
-        """The same in bfloat16."""
-        tensors = (self.latents_BCHW, self.tokens_BTD, self.features_B1VD)
-        latents, tokens, features = (tensor.bfloat16() for tensor in tensors)
-        return Inputs(latents, self.timestep, tokens, features)
 
 
 @torch.no_grad()
@@ -64,8 +47,8 @@ def steps_on_gpu(
     console.print(f"matrix product: {numbers['peak_tflops']:.0f} TFLOP/s in bfloat16")
     flops = bench_image_flops.count(config)
     table = Table("variant", "pictures", "ms a step", "ratio", "TFLOP/s", "of peak", "difference")
-    inputs = {batch: _inputs(config, batch, device) for batch in batches}
-    exact = {batch: _published(decoder, inputs[batch]) for batch in batches}
+    inputs = {batch: StepInputs.random(config, batch, device) for batch in batches}
+    exact = {batch: inputs[batch].published(decoder) for batch in batches}
     decoder.to(torch.bfloat16)
     decoder.decoder.unet.to(memory_format=torch.channels_last)
     for batch in batches:
@@ -91,40 +74,19 @@ def steps_on_gpu(
     return numbers
 
 
-def _inputs(config: MMInterleavedConfig, batch: int, device: torch.device) -> Inputs:
-    """Random ones in float32."""
-    side, perceiver = config.image_decoder.latent_size, config.image_decoder.perceiver
-    num_features = sum(size * size for size in config.vision.map_sizes)
-    channels = int(config.image_decoder.unet["in_channels"])
-    shapes = (
-        (batch, channels, side, side),
-        (batch, perceiver.num_queries, perceiver.hidden_size),
-        (batch, 1, num_features, config.image_embed_dim),
-    )
-    latents, tokens, features = (torch.randn(shape, device=device) for shape in shapes)
-    return Inputs(latents, torch.tensor(500, device=device), tokens, features)
-
-
-def _published(decoder: ImageDecoder, x: Inputs) -> Tensor:
-    return published_step(decoder, x.latents_BCHW, x.timestep, x.tokens_BTD, x.features_B1VD)
-
-
 def _calls(
-    decoder: ImageDecoder, config: MMInterleavedConfig, x: Inputs
+    decoder: ImageDecoder, config: MMInterleavedConfig, x: StepInputs
 ) -> dict[str, Callable[[], Tensor]]:
     """A step of every variant, the baseline's first."""
     sampler = PictureSampler(
         decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, GridSampling()
     )
-    visible_B1 = torch.ones(len(x.tokens_BTD), 1, device=x.tokens_BTD.device)
-    prepared = sampler.prepare_features(x.tokens_BTD, x.features_B1VD, visible_B1)
-    batch = sampler.batch([prepared], guided=True)
-    timesteps_B = x.timestep.expand(len(x.latents_BCHW)).contiguous()
+    batch = x.prepare(sampler)
     compiled = torch.compile(sampler.predict, mode="reduce-overhead", dynamic=False)
     return {
-        _BASELINE: lambda: _published(decoder, x),
-        "torch": lambda: sampler.predict(x.latents_BCHW, timesteps_B, batch),
-        "torch-compiled": lambda: compiled(x.latents_BCHW, timesteps_B, batch),
+        _BASELINE: lambda: x.published(decoder),
+        "torch": lambda: sampler.predict(x.latents_BCHW, x.timesteps_B, batch),
+        "torch-compiled": lambda: compiled(x.latents_BCHW, x.timesteps_B, batch),
     }
 
 

@@ -10,8 +10,9 @@ from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import base_model, store
+from model.checkpoint import base_model, low_rank, store
 from model.checkpoint.base_model import BASES
+from model.checkpoint.low_rank import Update
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.processor import Processor
@@ -52,14 +53,16 @@ def run(args: argparse.Namespace) -> int:
         if not (done / store.MANIFEST).is_file():
             console.print(f"{args.stage} {number + 1}/{len(phases)}: {phase.phase}")
             model, processor = start(recipe, before)
-            run_phase(model, processor, recipe, phase, place)
+            update = run_phase(model, processor, recipe, phase, place)
             if processes.is_main_process:
-                _save(model, processor.tokenizer, done)
+                earlier = low_rank.load_update(before) if before else {}
+                _save(model, processor.tokenizer, done, low_rank.joined(earlier, update))
             processes.wait_for_everyone()
         before = done
     if before is not None and processes.is_main_process:
         model = store.load_model(before)
-        _save(halved(model), store.load_tokenizer(before), directory / "checkpoint")
+        names, update = store.load_tokenizer(before), low_rank.load_update(before)
+        _save(halved(model), names, directory / "checkpoint", update)
         console.print(f"checkpoint: {directory / 'checkpoint'}")
     return 0
 
@@ -82,9 +85,11 @@ def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proce
     return model, Processor(config, base_model.tokenizer(base, config))
 
 
-def _save(model: MMInterleaved, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+def _save(
+    model: MMInterleaved, tokenizer: PreTrainedTokenizerFast, directory: Path, update: Update
+) -> None:
     """Write a checkpoint; a language model of a package is referred to, not copied."""
     if base := BASES.get(model.config.name):
-        base_model.save_trained(model, tokenizer, directory, base)
+        base_model.save_trained(model, tokenizer, directory, base, update)
     else:
         store.save_model(model, tokenizer, directory)

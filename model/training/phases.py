@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from model.checkpoint.base_model import BASES, is_base_tensor
+from model.checkpoint.low_rank import Update
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import pixels_of
 from model.training.encoder import write_principal_components
 from model.training.features import FeatureBank
+from model.training.lora import LowRankAdapter
 from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.autoencoder import AutoencoderObjective
@@ -34,11 +36,18 @@ _CALIBRATION_PICTURES = 64
 
 def run_phase(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase, directory: Path
-) -> None:
-    """Run one phase on the model, resuming from `directory`."""
+) -> Update:
+    """Run one phase on the model, resuming from `directory`.
+
+    Returns:
+        What it added to a pre-trained language model: nothing unless the phase has a `low_rank`.
+    """
     if phase.phase == "encoder":
         _write_encoder(model, recipe)
-        return
+        return {}
+    if phase.phase == "language" and model.config.name in BASES:
+        _freeze_language(model)
+    adapter = LowRankAdapter(model, phase.low_rank) if phase.low_rank else None
     objective = _BUILDERS[phase.phase](model, processor, recipe, phase)
     config = TrainerConfig(
         steps=phase.steps,
@@ -51,9 +60,11 @@ def run_phase(
     trainer = Trainer(objective, config, directory)
     trainer.run()
     trainer.use_average()
+    update = adapter.merge() if adapter else {}
     model.requires_grad_(True).cpu()
     if phase.phase == "autoencoder":
         calibrate_latents(model, recipe)
+    return update
 
 
 def _world_pixels(recipe: Recipe, size: int, number: int) -> torch.Tensor:
@@ -121,8 +132,6 @@ def _align(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Ph
 def _language(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
-    if model.config.name in BASES:
-        _freeze_language(model)
     weights = phase.weights or PRETRAIN_WEIGHTS
     stock = bank = None
     if "vision" in phase.frozen:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from model.checkpoint.base_model import BASES
 from model.config import ConfigError
 from model.mm_interleaved import PRETRAINED
 from model.training.world.emoji import FONT_PATH
@@ -56,6 +57,7 @@ class Phase:
         ordinal_weight: of visual tokens saying which picture they belong to, in `language`.
         foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
+        low_rank: rank of an update of a pre-trained language model that `language` learns.
     """
 
     phase: str
@@ -75,6 +77,7 @@ class Phase:
     ordinal_weight: float = 0.0
     foreground_weight: float = 1.0
     decoder_only: bool = True
+    low_rank: int = 0
 
     def __post_init__(self) -> None:
         """Refuse phases and parts that do not exist."""
@@ -83,6 +86,8 @@ class Phase:
         if unknown := set(self.frozen) - {*PRETRAINED, IMAGE_TOKENS}:
             known = (*PRETRAINED, IMAGE_TOKENS)
             raise ConfigError(f"unknown frozen parts {sorted(unknown)}; known: {known}")
+        if self.low_rank and self.phase != "language":
+            raise ConfigError(f"low_rank: {self.phase!r} does not train the language model")
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,10 @@ class Recipe:
             object_sets(self.objects)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if any(phase.low_rank for phase in (*self.pretrain, *self.sft)) and (
+            self.preset not in BASES
+        ):
+            raise ConfigError(f"low_rank: {self.preset!r} has no pre-trained language model")
 
     def check_objects(self) -> None:
         """Make sure that the pictures of the objects can be had here.

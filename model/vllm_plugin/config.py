@@ -10,11 +10,15 @@ from typing import Any
 
 from transformers import LlamaConfig
 
+from model.checkpoint import low_rank, store
 from model.checkpoint.base_model import write_weights
 from model.config import MMInterleavedConfig
 
 MODEL_TYPE = "mm_interleaved"
 ARCHITECTURE = "InterleavedForConditionalGeneration"
+
+# A view has a configuration of its own, and the update of a package's tensors merged into these.
+_OWN_FILES = (store.CONFIG, store.MANIFEST, low_rank.FILE)
 
 
 class InterleavedHFConfig(LlamaConfig):  # type: ignore[misc]
@@ -69,7 +73,7 @@ def write_view(checkpoint: Path, directory: Path, dtype: str) -> Path:
     config = MMInterleavedConfig.load(checkpoint / "config.json")
     directory.mkdir(parents=True, exist_ok=True)
     for source in sorted(checkpoint.iterdir()):
-        if source.name in ("config.json", "manifest.json") or not source.is_file():
+        if source.name in _OWN_FILES or not source.is_file():
             continue
         link = directory / source.name
         temporary = directory / f".{source.name}.{os.getpid()}"

@@ -4,83 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import gguf
-import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from model.checkpoint.gguf import GgufLanguageModel
-from model.config import LanguageModelConfig
-from model.presets import preset
 from model.text_decoder import LanguageModel, VisibleImages
-
-SIZES = LanguageModelConfig(
-    hidden_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=96,
-    vocab_size=260,
-    num_key_value_heads=2,
-    rms_norm_eps=1e-5,
-    rope_theta=100000.0,
-    max_position_embeddings=128,
-    tie_word_embeddings=True,
-)
+from tests.model.checkpoint import small_llama
+from tests.model.checkpoint.small_llama import SIZES
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random Llama, written as llama.cpp's converter would."""
-    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(SIZES.num_hidden_layers)
-    writer.add_context_length(SIZES.max_position_embeddings)
-    writer.add_embedding_length(SIZES.hidden_size)
-    writer.add_feed_forward_length(SIZES.intermediate_size)
-    writer.add_head_count(SIZES.num_attention_heads)
-    writer.add_head_count_kv(SIZES.kv_heads)
-    writer.add_layer_norm_rms_eps(SIZES.rms_norm_eps)
-    writer.add_rope_freq_base(SIZES.rope_theta)
-    writer.add_rope_dimension_count(SIZES.head_width)
-    writer.add_vocab_size(SIZES.vocab_size)
-    _add_tokenizer(writer)
-    generator = torch.Generator().manual_seed(3)
-    for name, shape in _shapes().items():
-        values = torch.randn(shape, generator=generator) * (1 if len(shape) == 1 else 0.1)
-        writer.add_tensor(name, values.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet()), "Ġa"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
-    writer.add_token_merges(["Ġ a"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-
-
-def _shapes() -> dict[str, tuple[int, ...]]:
-    width, inner, kv = SIZES.hidden_size, SIZES.intermediate_size, 32
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (SIZES.vocab_size, width)}
-    for layer in range(SIZES.num_hidden_layers):
-        parts = {"attn_norm": (width,), "attn_q": (width, width), "attn_k": (kv, width)}
-        parts |= {"attn_v": (kv, width), "attn_output": (width, width), "ffn_norm": (width,)}
-        parts |= {"ffn_gate": (inner, width), "ffn_up": (inner, width), "ffn_down": (width, inner)}
-        shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in parts.items()}
-    return shapes | {"output_norm.weight": (width,)}
-
-
-def test_sizes_and_tokenizer_come_from_the_file(path: Path) -> None:
-    read = GgufLanguageModel(path)
+def test_sizes_and_tokenizer_come_from_the_file(gguf_path: Path) -> None:
+    read = GgufLanguageModel(gguf_path)
     assert read.config == SIZES
     tokenizer = read.tokenizer()
     assert tokenizer.encode(" a <|im_end|>").ids[0] == SIZES.vocab_size - 1
@@ -89,27 +23,13 @@ def test_sizes_and_tokenizer_come_from_the_file(path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_logits_are_those_of_transformers(path: Path) -> None:
+def test_logits_are_those_of_transformers(gguf_path: Path) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
+        gguf_path.parent, gguf_file=gguf_path.name, dtype=torch.float32
     ).eval()
-    _compare(path, theirs, LanguageModelConfig(**SIZES.__dict__), torch.arange(3, 40)[None])
-
-
-def _compare(path: Path, theirs: torch.nn.Module, llm: LanguageModelConfig, ids_BL: torch.Tensor):
-    from dataclasses import replace
-
-    tiny = preset("tiny")
-    perceiver = replace(tiny.image_decoder.perceiver, encoder_hidden_size=llm.hidden_size)
-    config = replace(
-        tiny,
-        llm=llm,
-        txt_vocab_size=llm.vocab_size,
-        synchronize_text=False,
-        image_decoder=replace(tiny.image_decoder, perceiver=perceiver),
-    )
-    ours = LanguageModel(config)
-    ours.load_state_dict(dict(GgufLanguageModel(path).tensors()))
+    ids_BL = torch.arange(3, 40)[None]
+    ours = LanguageModel(small_llama.config_around(synchronize_text=False))
+    ours.load_state_dict(dict(GgufLanguageModel(gguf_path).tensors()))
     nothing = VisibleImages((), torch.zeros(1, ids_BL.shape[1], 0, dtype=torch.bool))
     with torch.no_grad():
         hidden_BLD = ours(ours.embed_tokens(ids_BL), nothing)

@@ -1,0 +1,121 @@
+"""A low-rank update of a package's language model: learned, kept in a checkpoint, merged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.checkpoint import base_model, low_rank, store
+from model.checkpoint.base_model import BaseModel, is_base_tensor
+from model.config import ConfigError, SpecialTokens
+from model.mm_interleaved import MMInterleaved
+from model.training.lora import LowRankAdapter
+from model.training.recipe import Recipe
+from model.vllm_plugin.config import write_view
+from tests.model.checkpoint import small_llama
+
+RANK = 3
+_BETWEEN_HALVES = 2e-3  # Relative: factors and weights of a view are float16.
+
+
+@pytest.fixture
+def base(gguf_path: Path) -> BaseModel:
+    return BaseModel("small", "1", "gguf", str(gguf_path), store.sha256_of(gguf_path))
+
+
+@pytest.fixture
+def model(base: BaseModel) -> MMInterleaved:
+    """Around the small language model, which is frozen as in training."""
+    vocab = small_llama.SIZES.vocab_size
+    special = replace(SpecialTokens(), soi_token_id=vocab, image_token_id=vocab + 1)
+    torch.manual_seed(0)
+    config = small_llama.config_around(txt_vocab_size=vocab + 2, special_tokens=special)
+    model = MMInterleaved(config)
+    base_model.load_base(model, base)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not is_base_tensor(name))
+    return model
+
+
+def _learn(model: MMInterleaved) -> low_rank.Update:
+    """As if training had moved both factors."""
+    adapter = LowRankAdapter(model, RANK)
+    for name, parameter in model.mm_decoder.named_parameters():
+        if "lora_" in name:
+            assert parameter.requires_grad
+            torch.nn.init.normal_(parameter, std=0.1)
+    return adapter.merge()
+
+
+def test_only_factors_and_what_learned_before_learn(model: MMInterleaved) -> None:
+    learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    LowRankAdapter(model, RANK)
+    now = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learned <= now
+    assert all(".lora_" in name for name in now - learned)
+    matrices = 7 * small_llama.SIZES.num_hidden_layers
+    assert len(now - learned) == 2 * matrices
+
+
+def test_update_is_what_the_weights_changed_by(model: MMInterleaved) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    update = _learn(model)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == update.keys()
+    for name, factors in update.items():
+        assert factors.down_RI.shape[0] == RANK
+        torch.testing.assert_close(factors.added_to(before[name]), after[name])
+
+
+def test_checkpoint_reads_as_the_model_that_learned_twice(
+    model: MMInterleaved, base: BaseModel, tmp_path: Path
+) -> None:
+    first = _learn(model)
+    update = low_rank.joined(first, _learn(model))
+    config = model.config
+    directory = tmp_path / "checkpoint"
+    base_model.save_trained(model, base_model.tokenizer(base, config), directory, base, update)
+    assert all(
+        len(factors.down_RI) == 2 * RANK for factors in low_rank.load_update(directory).values()
+    )
+    store.verify(directory)
+    read = store.load_model(directory).state_dict()
+    for name, tensor in model.state_dict().items():
+        _assert_near(read[name], tensor, name in update)
+
+
+def test_view_for_vllm_holds_updated_weights(
+    model: MMInterleaved, base: BaseModel, tmp_path: Path
+) -> None:
+    update, names = _learn(model), base_model.tokenizer(base, model.config)
+    base_model.save_trained(model, names, tmp_path / "checkpoint", base, update)
+    view = write_view(tmp_path / "checkpoint", tmp_path / "view", "float32")
+    files = {path.name: load_file(path) for path in view.glob("*.safetensors")}
+    assert len(files) == 2  # What was trained, and the package's.
+    tensors = {name: tensor for file in files.values() for name, tensor in file.items()}
+    for name, tensor in model.state_dict().items():
+        _assert_near(tensors[name].float(), tensor, is_base_tensor(name))
+
+
+def _assert_near(tensor: Tensor, wanted: Tensor, may_differ: bool) -> None:
+    wanted = wanted.float()
+    error = float((tensor - wanted).norm() / wanted.norm().clamp(min=1e-9))
+    assert error <= _BETWEEN_HALVES * may_differ
+
+
+@pytest.mark.parametrize(
+    ("preset", "phase", "word"),
+    [("smol", "joint", "does not train"), ("micro", "language", "no pre-trained language model")],
+)
+def test_nothing_to_update_is_refused(tmp_path: Path, preset: str, phase: str, word: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'preset = "{preset}"\n[[sft]]\nphase = "{phase}"\nlow_rank = 4\n')
+    with pytest.raises(ConfigError, match=word):
+        Recipe.load(path)
