@@ -25,6 +25,7 @@ from model.training.stock import Stock, StorySource
 from model.training.trainer import Trainer, TrainerConfig
 
 _OBJECTS = "drawn"
+_WORDS = {"words:detail_question": 0.8, "words:caption": 0.2}
 _WEIGHTS = {"detail_question": 0.7, "caption": 0.24, "story": 0.06}
 
 
@@ -85,11 +86,24 @@ class Ablation:
         return self.directory / f"seed{seed}" / f"text-{_word(variant.text)}"
 
     def _learned_text(self, variant: Variant, seed: int) -> MMInterleaved:
-        """The variant with its language model trained, or loaded if it was trained before."""
-        recipe = self.recipe
+        """The variant with its language model trained, or loaded if it was trained before.
+
+        First on words alone, for the published one is pre-trained on text; then on pictures.
+        """
+        recipe, place = self.recipe, self._text_place(variant, seed)
         model = build(recipe, variant, seed)
-        model.visual_tokenizer.encoder.requires_grad_(False)
-        objective = LanguageObjective(
+        words = LanguageObjective(
+            model,
+            self.processor,
+            recipe.text_batch_size,
+            learn_prompt=False,
+            vision_rate=0.0,
+            source=Mixture(_WORDS, _OBJECTS, seed),
+        )
+        config = TrainerConfig(recipe.word_steps, recipe.text_rate, seed=seed)
+        Trainer(words, config, place / "words").run()
+        model.requires_grad_(True)
+        pictures = LanguageObjective(
             model,
             self.processor,
             recipe.text_batch_size,
@@ -97,9 +111,10 @@ class Ablation:
             vision_rate=0.5,
             source=Mixture(_WEIGHTS, _OBJECTS, seed, self.seen),
             bank=self.bank,
+            ordinal_weight=1.0,
         )
-        config = TrainerConfig(recipe.text_steps, recipe.text_rate, save_every=500, seed=seed)
-        Trainer(objective, config, self._text_place(variant, seed)).run()
+        config = TrainerConfig(recipe.text_steps, recipe.text_rate, seed=seed)
+        Trainer(pictures, config, place).run()
         return model
 
     def _learn_pictures(self, model: MMInterleaved, place: Path, seed: int) -> None:

@@ -37,6 +37,7 @@ class AblationRecipe:
         vision: weights of a visual tokenizer to start from in place of that checkpoint's.
         text_seeds: a language model is trained for each.
         picture_seeds: for these the image decoder is trained, too.
+        word_steps: how long a language model first learns from words in place of pictures.
         num_scenes: pictures to learn from in questions and captions.
         num_stories: stories to learn from.
         num_questions: held-out questions about details.
@@ -48,6 +49,7 @@ class AblationRecipe:
     vision: str | None = None
     text_seeds: tuple[int, ...] = (0, 1, 2)
     picture_seeds: tuple[int, ...] = (0,)
+    word_steps: int = 600
     num_scenes: int = 2000
     num_stories: int = 300
     text_steps: int = 1500
