@@ -9,8 +9,13 @@ from typing import Any
 import gguf
 import torch
 
-from model.config import LanguageModelConfig, MMInterleavedConfig
+from model.checkpoint import base_model, low_rank, store
+from model.checkpoint.base_model import BaseModel, is_base_tensor
+from model.config import LanguageModelConfig, MMInterleavedConfig, SpecialTokens
+from model.mm_interleaved import MMInterleaved
 from model.presets import preset
+from model.training.initialise import initialise
+from model.training.lora import LowRankAdapter
 
 SIZES = LanguageModelConfig(
     hidden_size=64,
@@ -21,7 +26,7 @@ SIZES = LanguageModelConfig(
     num_key_value_heads=2,
     rms_norm_eps=1e-5,
     rope_theta=100000.0,
-    max_position_embeddings=128,
+    max_position_embeddings=512,
     tie_word_embeddings=True,
 )
 
@@ -35,6 +40,40 @@ def config_around(llm: LanguageModelConfig = SIZES, **changes: Any) -> MMInterle
         tiny,
         **{"llm": llm, "txt_vocab_size": llm.vocab_size, "image_decoder": decoder} | changes,
     )
+
+
+def as_package(path: Path) -> BaseModel:
+    """The file as if it had come in a package."""
+    return BaseModel("small", "1", "gguf", str(path), store.sha256_of(path))
+
+
+def model_around(base: BaseModel) -> MMInterleaved:
+    """A random model around the packaged one, which is frozen as in training."""
+    special = SpecialTokens(
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=1,
+        soi_token_id=SIZES.vocab_size,
+        image_token_id=SIZES.vocab_size + 1,
+    )
+    torch.manual_seed(0)
+    config = config_around(txt_vocab_size=SIZES.vocab_size + 2, special_tokens=special)
+    model = MMInterleaved(config)
+    initialise(model)
+    base_model.load_base(model, base)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not is_base_tensor(name))
+    return model
+
+
+def updated(model: MMInterleaved, rank: int = 3) -> low_rank.Update:
+    """Change the model as if training had moved both factors of a low-rank update."""
+    adapter = LowRankAdapter(model, rank)
+    for name, parameter in model.mm_decoder.named_parameters():
+        if "lora_" in name:
+            assert parameter.requires_grad
+            torch.nn.init.normal_(parameter, std=0.1)
+    return adapter.merge()
 
 
 def write(path: Path) -> None:

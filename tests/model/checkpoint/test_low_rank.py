@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,13 @@ from torch import Tensor
 
 from model.checkpoint import base_model, low_rank, store
 from model.checkpoint.base_model import BaseModel, is_base_tensor
-from model.config import ConfigError, SpecialTokens
+from model.config import ConfigError
 from model.mm_interleaved import MMInterleaved
 from model.training.lora import LowRankAdapter
 from model.training.recipe import Recipe
 from model.vllm_plugin.config import write_view
 from tests.model.checkpoint import small_llama
+from tests.model.checkpoint.small_llama import updated
 
 RANK = 3
 _BETWEEN_HALVES = 2e-3  # Relative: factors and weights of a view are float16.
@@ -25,31 +25,12 @@ _BETWEEN_HALVES = 2e-3  # Relative: factors and weights of a view are float16.
 
 @pytest.fixture
 def base(gguf_path: Path) -> BaseModel:
-    return BaseModel("small", "1", "gguf", str(gguf_path), store.sha256_of(gguf_path))
+    return small_llama.as_package(gguf_path)
 
 
 @pytest.fixture
 def model(base: BaseModel) -> MMInterleaved:
-    """Around the small language model, which is frozen as in training."""
-    vocab = small_llama.SIZES.vocab_size
-    special = replace(SpecialTokens(), soi_token_id=vocab, image_token_id=vocab + 1)
-    torch.manual_seed(0)
-    config = small_llama.config_around(txt_vocab_size=vocab + 2, special_tokens=special)
-    model = MMInterleaved(config)
-    base_model.load_base(model, base)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not is_base_tensor(name))
-    return model
-
-
-def _learn(model: MMInterleaved) -> low_rank.Update:
-    """As if training had moved both factors."""
-    adapter = LowRankAdapter(model, RANK)
-    for name, parameter in model.mm_decoder.named_parameters():
-        if "lora_" in name:
-            assert parameter.requires_grad
-            torch.nn.init.normal_(parameter, std=0.1)
-    return adapter.merge()
+    return small_llama.model_around(base)
 
 
 def test_only_factors_and_what_learned_before_learn(model: MMInterleaved) -> None:
@@ -64,7 +45,7 @@ def test_only_factors_and_what_learned_before_learn(model: MMInterleaved) -> Non
 
 def test_update_is_what_the_weights_changed_by(model: MMInterleaved) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    update = _learn(model)
+    update = updated(model, RANK)
     after = model.state_dict()
     assert after.keys() == before.keys()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -77,8 +58,8 @@ def test_update_is_what_the_weights_changed_by(model: MMInterleaved) -> None:
 def test_checkpoint_reads_as_the_model_that_learned_twice(
     model: MMInterleaved, base: BaseModel, tmp_path: Path
 ) -> None:
-    first = _learn(model)
-    update = low_rank.joined(first, _learn(model))
+    first = updated(model, RANK)
+    update = low_rank.joined(first, updated(model, RANK))
     config = model.config
     directory = tmp_path / "checkpoint"
     base_model.save_trained(model, base_model.tokenizer(base, config), directory, base, update)
@@ -94,7 +75,7 @@ def test_checkpoint_reads_as_the_model_that_learned_twice(
 def test_view_for_vllm_holds_updated_weights(
     model: MMInterleaved, base: BaseModel, tmp_path: Path
 ) -> None:
-    update, names = _learn(model), base_model.tokenizer(base, model.config)
+    update, names = updated(model, RANK), base_model.tokenizer(base, model.config)
     base_model.save_trained(model, names, tmp_path / "checkpoint", base, update)
     view = write_view(tmp_path / "checkpoint", tmp_path / "view", "float32")
     files = {path.name: load_file(path) for path in view.glob("*.safetensors")}
