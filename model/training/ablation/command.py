@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -92,29 +94,16 @@ class Ablation:
         """
         recipe, place = self.recipe, self._text_place(variant, seed)
         model = build(recipe, variant, seed)
-        words = LanguageObjective(
-            model,
-            self.processor,
-            recipe.text_batch_size,
-            learn_prompt=False,
-            vision_rate=0.0,
-            source=Mixture(_WORDS, _OBJECTS, seed),
+        text = partial(
+            LanguageObjective, model, self.processor, recipe.text_batch_size, learn_prompt=False
         )
+        words = text(vision_rate=0.0, source=Mixture(_WORDS, _OBJECTS, seed))
         config = TrainerConfig(recipe.word_steps, recipe.text_rate, seed=seed)
         Trainer(words, config, place / "words").run()
         model.requires_grad_(True)
-        pictures = LanguageObjective(
-            model,
-            self.processor,
-            recipe.text_batch_size,
-            learn_prompt=False,
-            vision_rate=0.5,
-            source=Mixture(_WEIGHTS, _OBJECTS, seed, self.seen),
-            bank=self.bank,
-            ordinal_weight=1.0,
-        )
-        config = TrainerConfig(recipe.text_steps, recipe.text_rate, seed=seed)
-        Trainer(pictures, config, place).run()
+        source = Mixture(_WEIGHTS, _OBJECTS, seed, self.seen)
+        pictures = text(vision_rate=0.5, source=source, bank=self.bank, ordinal_weight=1.0)
+        Trainer(pictures, replace(config, steps=recipe.text_steps), place).run()
         return model
 
     def _learn_pictures(self, model: MMInterleaved, place: Path, seed: int) -> None:
