@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,10 +74,8 @@ def base_of(directory: Path | str) -> BaseModel | None:
     return BaseModel(**json.loads(path.read_text())) if path.is_file() else None
 
 
-def tensors(
-    base: BaseModel, config: MMInterleavedConfig, update: low_rank.Update = MappingProxyType({})
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """The language model's tensors under their official names, float32, `update` merged in.
+def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str, torch.Tensor]]:
+    """The language model's tensors under their official names, float32.
 
     The rows of new tokens are zero: what they mean is learned elsewhere (`soi_token`, `head_new`).
     """
@@ -90,10 +87,18 @@ def tensors(
             padded_VD = torch.cat((tensor, tensor.new_zeros(num_new, tensor.shape[1])))
             yield _EMBEDDING, padded_VD
             yield _HEAD, padded_VD
-        elif factors := update.get(f"mm_decoder.{name}"):
-            yield f"mm_decoder.{name}", factors.added_to(tensor)
         else:
             yield f"mm_decoder.{name}", tensor
+
+
+def updated_tensors(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """A checkpoint's tensors from a package, its update merged in; none where it has no package."""
+    base = base_of(checkpoint)
+    if base is None:
+        return
+    update = low_rank.load_update(checkpoint)
+    for name, tensor in tensors(base, store.load_config(checkpoint)):
+        yield name, update[name].added_to(tensor) if name in update else tensor
 
 
 def is_base_tensor(name: str) -> bool:
@@ -133,13 +138,10 @@ def save_trained(
 
 def write_weights(checkpoint: Path, directory: Path) -> None:
     """Put the package's tensors beside a view's links, for readers of safetensors alone."""
-    base = base_of(checkpoint)
-    if base is None or (directory / _VIEW_WEIGHTS).is_file():
+    if base_of(checkpoint) is None or (directory / _VIEW_WEIGHTS).is_file():
         return
-    config = store.load_config(checkpoint)
     partial = directory / f".{_VIEW_WEIGHTS}.partial"
     # Half the size, and exact enough for weights of four bits.
-    merged = tensors(base, config, low_rank.load_update(checkpoint))
-    halves = {name: tensor.half().clone() for name, tensor in merged}
+    halves = {name: tensor.half().clone() for name, tensor in updated_tensors(checkpoint)}
     save_file(halves, partial, metadata={"format": "pt"})
     partial.replace(directory / _VIEW_WEIGHTS)

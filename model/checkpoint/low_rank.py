@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from model.checkpoint import store
 
 FILE = "update.safetensors"
 _DOWN, _UP = ".down", ".up"
@@ -64,6 +66,4 @@ def save_update(update: Update, directory: Path) -> None:
     for name, factors in update.items():
         tensors[name + _DOWN] = factors.down_RI.half().contiguous()
         tensors[name + _UP] = factors.up_OR.half().contiguous()
-    save_file(tensors, directory / FILE)
-    # safetensors makes files that only their owner can read; workers run as other users.
-    (directory / FILE).chmod(0o644)
+    store.save_tensors(tensors, directory / FILE)

@@ -111,7 +111,7 @@ def iter_tensors(
 
     Where the language model is a package's, its tensors come last.
     """
-    from model.checkpoint import base_model, low_rank
+    from model.checkpoint import base_model
 
     directory = Path(directory)
     by_file: dict[str, list[str]] = {}
@@ -122,11 +122,9 @@ def iter_tensors(
         with safe_open(directory / file_name, framework="pt", device=device) as file:
             for name in names:
                 yield name, file.get_tensor(name)
-    if base := base_model.base_of(directory):
-        update = low_rank.load_update(directory)
-        for name, tensor in base_model.tensors(base, load_config(directory), update):
-            if not prefixes or name.startswith(tuple(prefixes)):
-                yield name, tensor.to(device)
+    for name, tensor in base_model.updated_tensors(directory):
+        if not prefixes or name.startswith(tuple(prefixes)):
+            yield name, tensor.to(device)
 
 
 def load_model(
@@ -186,12 +184,16 @@ def save_model(
         for name, tensor in model.state_dict().items()
         if is_kept(name)
     }
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
-    # safetensors makes files that only their owner can read; workers run as other users.
-    (directory / WEIGHTS).chmod(0o644)
+    save_tensors(tensors, directory / WEIGHTS)
     model.config.save(directory / CONFIG)
     save_tokenizer(tokenizer, directory)
     write_manifest(directory)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a file of tensors that workers can read, whoever they run as."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes files for their owner alone.
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
