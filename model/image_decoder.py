@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from model import denoiser
 from model.config import ImageDecoderConfig, MMInterleavedConfig
 from model.invariants import Invariants
+from model.map_sampling import Sampling
 from model.perceiver import PerceiverResampler
 from model.picture_sampler import PictureSampler
 from model.sampler import make_scheduler
@@ -177,6 +178,14 @@ class ImageDecoder(nn.Module):
             )
         return prediction, noise.noise_BCHW
 
+    def sampler(self, sampling: Sampling | None = None) -> PictureSampler:
+        """The decoder for inference, with its weights as they are now (they get folded).
+
+        Args:
+            sampling: how maps are read; the fastest for the device if None.
+        """
+        return PictureSampler(self.decoder, self.neg_prompt_embeds, self.config, sampling)
+
     @torch.no_grad()
     def generate_images(
         self,
@@ -194,7 +203,7 @@ class ImageDecoder(nn.Module):
 
         One generator serves the whole batch: first all initial latents, then all noise per step.
         """
-        sampler = PictureSampler(self.decoder, self.neg_prompt_embeds, self.config)
+        sampler = self.sampler()
         tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
         invariants = sampler.prepare(tokens_BTD, maps, visible_BI)
         generator = torch.Generator().manual_seed(self.config.base_seed if seed is None else seed)

@@ -206,11 +206,10 @@ def _image_plan(
 ) -> ImagePlan:
     """Run one picture's preparation, one denoising step and its decoding on the meta device."""
     from model.map_sampling import GridSampling
-    from model.picture_sampler import PictureSampler
 
     config, dtype = model.config.image_decoder, assumptions.dtype
     decoder = model.image_decoder
-    sampler = PictureSampler(decoder.decoder, decoder.neg_prompt_embeds, config, GridSampling())
+    sampler = decoder.sampler(GridSampling())
     tokens = torch.empty(1, config.perceiver.num_queries, config.perceiver.hidden_size, dtype=dtype)
     visible = torch.ones(1, 1, dtype=torch.bool)
     invariants = sampler.prepare(tokens, [m.unsqueeze(1) for m in maps], visible)

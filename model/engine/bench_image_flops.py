@@ -11,7 +11,6 @@ from model.config import MMInterleavedConfig
 from model.engine.bench_image_step import StepInputs
 from model.image_decoder import ImageDecoder
 from model.map_sampling import GridSampling
-from model.picture_sampler import PictureSampler
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,7 @@ def count(config: MMInterleavedConfig) -> Flops:
     with torch.device("meta"), torch.no_grad():
         decoder = ImageDecoder(config).eval()
         x = StepInputs.random(config, 1, "meta")
-        sampler = PictureSampler(
-            decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, GridSampling()
-        )
+        sampler = decoder.sampler(GridSampling())
         with FlopCounterMode(display=False) as published:
             x.published(decoder)
         with FlopCounterMode(display=False) as prepare:

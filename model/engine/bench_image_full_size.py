@@ -16,7 +16,6 @@ from model.export.onnx import export
 from model.export.wrappers import sampler_graphs
 from model.image_decoder import ImageDecoder
 from model.map_sampling import GridSampling, default_sampling
-from model.picture_sampler import PictureSampler
 from model.presets import preset
 
 _ROUNDS = 2
@@ -44,9 +43,7 @@ def full_size_step(console: Console) -> dict[str, float]:
         ("ours", default_sampling(torch.device("cpu"), torch.float32)),
         ("ours_grid_sample", GridSampling()),
     ):
-        sampler = PictureSampler(
-            decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, sampling
-        )
+        sampler = decoder.sampler(sampling)
         started = time.perf_counter()
         batch = x.prepare(sampler)
         seconds[f"{name}_prepare"] = time.perf_counter() - started

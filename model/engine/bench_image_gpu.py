@@ -22,7 +22,6 @@ from model.engine import bench_image_flops
 from model.engine.bench_image_step import StepInputs
 from model.image_decoder import ImageDecoder
 from model.map_sampling import GridSampling
-from model.picture_sampler import PictureSampler
 from model.presets import preset
 
 _WARM_UP, _ROUNDS = 3, 10
@@ -78,9 +77,7 @@ def _calls(
     decoder: ImageDecoder, config: MMInterleavedConfig, x: StepInputs
 ) -> dict[str, Callable[[], Tensor]]:
     """A step of every variant, the baseline's first."""
-    sampler = PictureSampler(
-        decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, GridSampling()
-    )
+    sampler = decoder.sampler(GridSampling())
     batch = x.prepare(sampler)
     compiled = torch.compile(sampler.predict, mode="reduce-overhead", dynamic=False)
     return {

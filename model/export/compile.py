@@ -76,10 +76,7 @@ def load_sampler(
     decoder = model.image_decoder
     assert decoder is not None
     decoder.requires_grad_(False)
-    sampler = PictureSampler(
-        decoder.decoder, decoder.neg_prompt_embeds, config.image_decoder, GridSampling()
-    )
-    return sampler, config
+    return decoder.sampler(GridSampling()), config
 
 
 def compile_checkpoint(

@@ -15,7 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from model.generation import picture_conditions
 from model.mm_interleaved import Batch, MMInterleaved
-from model.picture_sampler import PictureSampler
 from model.processor import to_image
 
 
@@ -45,9 +44,8 @@ class Artist:
     """Draws the last pictures of sequences with one model, whose weights stay as they are."""
 
     def __init__(self, model: MMInterleaved, options: DrawingOptions) -> None:
-        decoder = model.image_decoder
         self.model, self.options = model, options
-        self.sampler = PictureSampler(decoder.decoder, decoder.neg_prompt_embeds, decoder.config)
+        self.sampler = model.image_decoder.sampler()
 
     def draw(self, stories: Sequence[Unfinished]) -> list[Image.Image]:
         """A picture for every story."""

@@ -6,7 +6,6 @@ run that was killed goes on with the bits it would have had.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -23,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from model.training.curves import Curves
 
 _STATE = "state.json"
 
@@ -81,6 +82,7 @@ class Trainer:
     def __init__(self, objective: Objective, config: TrainerConfig, directory: Path) -> None:
         self.objective, self.config, self.directory = objective, config, directory
         self.accelerator = Accelerator()
+        self._is_main = self.accelerator.is_main_process
         # Adam's moments of rarely used weights become denormal, on which processors crawl.
         torch.set_flush_denormal(True)
         objective.module.to(self.accelerator.device)
@@ -110,13 +112,15 @@ class Trainer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         metrics: dict[str, float] = {}
         started = time.monotonic()
-        silent = not self.accelerator.is_main_process
-        with Progress(*columns, TimeRemainingColumn(), disable=silent) as bar:
+        # One process writes and shows.
+        curves = Curves(self.directory / "log.csv", self.step) if self._is_main else None
+        with Progress(*columns, TimeRemainingColumn(), disable=not self._is_main) as bar:
             task = bar.add_task("training", total=self.config.steps, completed=self.step)
             while self.step < last:
                 metrics = self._step()
                 if self.step % self.config.log_every == 0 or self.step == last:
-                    self._log(metrics | {"seconds": time.monotonic() - started})
+                    if curves is not None:
+                        curves.append(self.step, metrics, time.monotonic() - started)
                     loss = f"training, loss {metrics['loss']:.4f}"
                     bar.update(task, completed=self.step, description=loss)
                 if self.step % self.config.save_every == 0 or self.step == last:
@@ -183,20 +187,9 @@ class Trainer:
         for mean, parameter in zip(self.average, self.parameters, strict=True):
             mean.lerp_(parameter, 1 - decay)
 
-    def _log(self, metrics: Mapping[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        path = self.directory / "log.csv"
-        is_new = not path.is_file()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(["step", *metrics])
-            writer.writerow([self.step, *(f"{value:.6g}" for value in metrics.values())])
-
     def _save(self) -> None:
         """Write the state under a name of its own, then point to it: a kill leaves the old one."""
-        if not self.accelerator.is_main_process:
+        if not self._is_main:
             return
         name = f"step{self.step:07d}.safetensors"
         tensors: dict[str, Tensor] = {}

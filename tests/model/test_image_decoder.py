@@ -38,7 +38,7 @@ def maps() -> tuple[Tensor, ...]:
 
 @pytest.fixture(scope="module")
 def sampler(decoder: ImageDecoder) -> PictureSampler:
-    return PictureSampler(decoder.decoder, decoder.neg_prompt_embeds, decoder.config)
+    return decoder.sampler()
 
 
 def previous(maps: tuple[Tensor, ...], index_B: Tensor) -> list[Tensor]:

@@ -93,9 +93,7 @@ class TorchBackend:
             decoder.decoder.unet.to(memory_format=torch.channels_last)
         # torch.compile can't look into the fused kernel, but fuses what `grid_sample` is part of.
         sampling = self._sampling or (GridSampling() if self.compiled else None)
-        self._sampler = PictureSampler(
-            decoder.decoder, decoder.neg_prompt_embeds, self.config.image_decoder, sampling
-        )
+        self._sampler = decoder.sampler(sampling)
         self._predict = self._sampler.predict
         if self.compiled:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"

@@ -159,15 +159,12 @@ def test_stable_diffusion_compiles_at_full_size(tmp_path: Path) -> None:
     from model.export.compile import compile_sampler
     from model.image_decoder import ImageDecoder
     from model.map_sampling import GridSampling
-    from model.picture_sampler import PictureSampler
 
     config = preset("13b")
     torch.manual_seed(0)
     decoder = ImageDecoder(config).eval().requires_grad_(False).half()
     decoder.decoder.vae.float()
-    sampler = PictureSampler(
-        decoder.decoder, decoder.neg_prompt_embeds, decoder.config, GridSampling()
-    )
+    sampler = decoder.sampler(GridSampling())
     options = CompileOptions(targets=("8.9",), buckets=(1,), check_parity=False)
     key = compile_key(options, "random sd21")
     _, manifest = compile_sampler(sampler, config, key, tmp_path, options)
