@@ -104,8 +104,8 @@ def _tiny_decoder() -> ImageDecoderConfig:
             num_attention_heads=4,
             intermediate_size=384,
         ),
-        unet=_small_unet(96, [64, 128], [2, 4]),
-        vae=_small_vae(96),
+        unet=_small_unet(),
+        vae=_small_vae(),
         scheduler=SD_SCHEDULER | {"prediction_type": "v_prediction"},
         synchronizer=SynchronizerConfig(
             n_heads=4, n_points=4, attn_dim=64, max_num_image_per_seq=10
@@ -113,24 +113,24 @@ def _tiny_decoder() -> ImageDecoderConfig:
     )
 
 
-def _small_unet(image_size: int, widths: list[int], heads: list[int]) -> Mapping[str, Any]:
+def _small_unet() -> Mapping[str, Any]:
     """A U-Net with cross-attention at every resolution."""
     return {
-        "sample_size": image_size // 8,
+        "sample_size": 12,
         "in_channels": 16,
         "out_channels": 16,
-        "block_out_channels": widths,
+        "block_out_channels": [64, 128],
         "layers_per_block": 1,
         "cross_attention_dim": 192,
-        "attention_head_dim": heads,
+        "attention_head_dim": [2, 4],
         "use_linear_projection": True,
         "norm_num_groups": 32,
-        "down_block_types": ["CrossAttnDownBlock2D"] * len(widths),
-        "up_block_types": ["CrossAttnUpBlock2D"] * len(widths),
+        "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+        "up_block_types": ["CrossAttnUpBlock2D"] * 2,
     }
 
 
-def _small_vae(image_size: int) -> Mapping[str, Any]:
+def _small_vae() -> Mapping[str, Any]:
     """An autoencoder with room for principal components (`model.training.encoder`)."""
     return {
         "in_channels": 3,
@@ -139,7 +139,7 @@ def _small_vae(image_size: int) -> Mapping[str, Any]:
         "block_out_channels": [16, 32, 64, 64],
         "layers_per_block": 1,
         "norm_num_groups": 16,
-        "sample_size": image_size,
+        "sample_size": 96,
         "scaling_factor": 1.0,
         "mid_block_add_attention": False,
         "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -201,14 +201,17 @@ def _micro() -> MMInterleavedConfig:
 
 
 def _smol() -> MMInterleavedConfig:
-    """SmolLM2-135M-Instruct inside: it sees 96 pixels and draws 128."""
-    tiny, vision_width = _tiny(), 192
+    """SmolLM2-135M-Instruct inside: it sees 96 pixels and draws 128.
+
+    Vision and decoder have the widths of `tiny`, whose trained ones it can start with.
+    """
+    tiny, width = _tiny(), 576
     decoder = tiny.image_decoder
     return replace(
         tiny,
         name="smol",
         llm=LanguageModelConfig(
-            hidden_size=576,
+            hidden_size=width,
             num_hidden_layers=30,
             num_attention_heads=9,
             intermediate_size=1536,
@@ -219,21 +222,12 @@ def _smol() -> MMInterleavedConfig:
             max_position_embeddings=8192,
             tie_word_embeddings=True,
         ),
-        vision=replace(
-            tiny.vision,
-            hidden_size=vision_width,
-            intermediate_size=2 * vision_width,
-            num_attention_heads=6,
-        ),
-        visual_perceiver=replace(
-            tiny.visual_perceiver, hidden_size=vision_width, encoder_hidden_size=vision_width
-        ),
         image_decoder=replace(
             decoder,
             image_size=128,
-            perceiver=replace(decoder.perceiver, encoder_hidden_size=576),
-            unet=_small_unet(128, [96, 192], [3, 6]),
-            vae=_small_vae(128),
+            perceiver=replace(decoder.perceiver, encoder_hidden_size=width),
+            unet={**decoder.unet, "sample_size": 16},
+            vae={**decoder.vae, "sample_size": 128},
         ),
         # `<|endoftext|>` begins a document, `<|im_end|>` ends an answer; padding is a token that
         # text never holds. `<|im_start|>` keeps its own meaning.

@@ -17,6 +17,7 @@ from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 from model.processor import Processor
 from model.training.ablation.command import run_ablation
+from model.training.donor import adopt
 from model.training.export import halved
 from model.training.initialise import initialise, initialise_around
 from model.training.phases import run_phase
@@ -76,13 +77,16 @@ def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proce
     config = preset(recipe.preset)
     torch.manual_seed(recipe.seed)
     model = MMInterleaved(config)
-    base = BASES.get(config.name)
-    if base is None:
+    if base := BASES.get(config.name):
+        initialise_around(model)
+        base_model.load_base(model, base)
+        tokenizer = base_model.tokenizer(base, config)
+    else:
         initialise(model)
-        return model, Processor(config, world_tokenizer(config))
-    initialise_around(model)
-    base_model.load_base(model, base)
-    return model, Processor(config, base_model.tokenizer(base, config))
+        tokenizer = world_tokenizer(config)
+    if recipe.donor is not None:
+        adopt(model, recipe.donor)
+    return model, Processor(model.config, tokenizer)
 
 
 def _save(

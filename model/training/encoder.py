@@ -9,6 +9,7 @@ and a large offset keeps the activation on its straight side. What remains to tr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -16,10 +17,21 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from model.mm_interleaved import MMInterleaved
+
 _CONSTANT = 300.0
 _OFFSET = 40.0
 _SMALL_LOG_VARIANCE = -20.0
 _GROUP = 4
+
+
+def scale_latents(model: MMInterleaved, factor: float) -> None:
+    """Multiply the autoencoder's latents by `factor`, wherever a model knows of it."""
+    decoder = model.image_decoder
+    config = replace(decoder.config, vae={**decoder.config.vae, "scaling_factor": factor})
+    decoder.decoder.vae.register_to_config(scaling_factor=factor)
+    decoder.config = decoder.decoder.config = config
+    model.config = replace(model.config, image_decoder=config)
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from model.checkpoint.low_rank import Update
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import pixels_of
-from model.training.encoder import write_principal_components
+from model.training.encoder import scale_latents, write_principal_components
 from model.training.features import FeatureBank
 from model.training.lora import LowRankAdapter
 from model.training.mixture import Mixture
@@ -83,14 +82,10 @@ def _write_encoder(model: MMInterleaved, recipe: Recipe) -> None:
 @torch.no_grad()
 def calibrate_latents(model: MMInterleaved, recipe: Recipe) -> None:
     """Set the scaling factor that gives latents a standard deviation of one."""
-    decoder = model.config.image_decoder
-    vae = model.image_decoder.decoder.vae
-    pixels_N3SS = _world_pixels(recipe, decoder.image_size, _CALIBRATION_PICTURES)
+    size, vae = model.config.image_decoder.image_size, model.image_decoder.decoder.vae
+    pixels_N3SS = _world_pixels(recipe, size, _CALIBRATION_PICTURES)
     spread = float(vae.encode(pixels_N3SS * 2 - 1).latent_dist.mean.std())
-    scale = round(1 / spread, 5)
-    vae.register_to_config(scaling_factor=scale)
-    decoder = replace(decoder, vae={**decoder.vae, "scaling_factor": scale})
-    model.config = replace(model.config, image_decoder=decoder)
+    scale_latents(model, round(1 / spread, 5))
 
 
 def _autoencoder(
@@ -175,6 +170,7 @@ def _pictures(
         recipe.seed,
         foreground_weight=phase.foreground_weight,
         learn_tokens=IMAGE_TOKENS not in phase.frozen,
+        image_token_weight=phase.image_token_weight,
     )
 
 

@@ -53,7 +53,8 @@ class Phase:
         frozen: parts that `joint` leaves as they are, "language", "vision"; and in `language`,
             "vision" for an encoder that stays and sees each of `num_pictures` pictures once; and in
             `pictures`, "image tokens" for those that `language` learned.
-        image_token_weight: of the image tokens' distance from their codes, in `language`.
+        image_token_weight: of the image tokens' distance from their codes, in `language`, and in
+            `pictures`, where the decoder's loss then leaves them alone.
         ordinal_weight: of visual tokens saying which picture they belong to, in `language`.
         foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
@@ -98,12 +99,15 @@ class Recipe:
         preset: sizes; `smol` has a pre-trained language model, which stays frozen.
         objects: the set of things in the world's pictures, or several joined by "+".
         seed: of everything that is random.
+        donor: a checkpoint whose vision and image decoder a fresh model starts with; in the file,
+            relative to its place.
         half: multiply in bfloat16, which pays where the hardware can (AVX512-BF16, AMX, GPUs).
     """
 
     preset: str
     objects: str = "drawn"
     seed: int = 0
+    donor: Path | None = None
     half: bool = False
     pretrain: tuple[Phase, ...] = ()
     sft: tuple[Phase, ...] = ()
@@ -138,6 +142,8 @@ class Recipe:
         document = tomllib.loads(path.read_text())
         document |= {name: tuple(map(_phase, document.get(name, ()))) for name in STAGES}
         _refuse_unknown(document, cls)
+        if "donor" in document:
+            document["donor"] = path.parent / document["donor"]
         return cls(**document)
 
 

@@ -4,6 +4,9 @@ A small language model needs long to learn what a visual token says. Here every 
 the sum of the embeddings of the words that name what it stands for: a quarter of the tokens for
 each place where a thing can stand, the rest for the background. The language model then reads a
 picture about as it reads a sentence, and finds a thing in it by its word.
+
+What all words share is not summed up: the embeddings of a pre-trained model have a large common
+mean, of which six words would have six times as much, and little of each.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ class AlignObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The distance, in variances of a word's embedding, and the cross-entropy."""
         tokens_BTD, chosen_B = self.scenes.draw(step, self.batch_size)
+        tokens_BTD = tokens_BTD - self._mean_D.to(tokens_BTD.device)
         targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
         distance = F.mse_loss(tokens_BTD, targets_BTD) / self._variance
         scenes = [self.scenes.scenes[index] for index in chosen_B.tolist()]
@@ -88,11 +92,15 @@ class AlignObjective:
         return self.model.mm_decoder.embed_tokens.weight.detach().cpu()
 
     @cached_property
+    def _mean_D(self) -> Tensor:
+        return self._embeddings_VD.mean(0)
+
+    @cached_property
     def _targets_NTD(self) -> Tensor:
         return torch.stack([self._target(scene) for scene in self.scenes.scenes])
 
     def _target(self, scene: Scene) -> Tensor:
-        """What the tokens of a scene shall be, [T, D]."""
+        """What the tokens of a scene shall be beside the mean of all words, [T, D]."""
         *slots, background = values_by_place(scene)
         *tokens, rest = tokens_by_place(self.model.config.num_img_token)
         sums = [self._sum_of(w) for w, each in zip(slots, tokens, strict=True) for _ in each]
@@ -105,4 +113,4 @@ class AlignObjective:
         return self._vectors(words).sum(0)
 
     def _vectors(self, words: Sequence[str]) -> Tensor:
-        return word_vectors(words, self.processor, self._embeddings_VD)
+        return word_vectors(words, self.processor, self._embeddings_VD) - self._mean_D

@@ -14,10 +14,12 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.features import FeatureBank
 from model.training.mixture import Mixture, Source
-from model.training.objectives.codes import codes_of
+from model.training.objectives.codes import code_loss, codes_of
 from model.training.objectives.targets import Target, TargetPool, contexts_of, scene_of
 from model.training.trainer import ParameterGroup
 
+# Image tokens cost a small part of what it costs to draw from them.
+_TOKENS_PER_PICTURE = 4
 DECODER_WEIGHTS = {"story": 0.6, "text_to_image": 0.4}
 
 
@@ -37,8 +39,10 @@ class PictureObjective:
         bank: FeatureBank | None = None,
         foreground_weight: float = 1.0,
         learn_tokens: bool = True,
+        image_token_weight: float = 0.0,
     ) -> None:
         self.model, self.learn_tokens = model.eval(), learn_tokens
+        self.image_token_weight = image_token_weight
         self.foreground_weight = foreground_weight
         self.module: nn.Module = model
         self.batch_size = batch_size
@@ -69,23 +73,21 @@ class PictureObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The decoder's loss on a step's targets.
 
-        While the image tokens are not learned, each picture is drawn from something between what
-        they are to become (`objectives.codes`) and the middle of that and its own tokens: so the
-        decoder learns to use what better tokens will say.
+        Image tokens that stay as they are, or learn from their codes (`image_token_weight`,
+        `objectives.codes`), are not drawn from alone: each picture is drawn from something between
+        its codes and the middle of codes and tokens. So the decoder learns to use what better
+        tokens will say.
         """
+        codes = self._codes_loss(step) if self.image_token_weight else None
         targets = self.pool.draw(step, self.batch_size)
         device = self.model.soi_token.device
-        hidden_NKD, mask_NK = contexts_of(targets, device)
         latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
         maps, visible_N1 = self._previous_maps(targets)
-        context_NKD = self.model.project_context(hidden_NKD)
+        context_NKD, mask_NK = self._contexts(targets)
         tokens_NTD = None
-        if not self.learn_tokens:
-            codes_NTD = codes_of([scene_of(t.picture) for t in targets], self.model.config)
-            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
-            share_N11 = 1 - torch.rand(len(targets), 1, 1, device=device) / 2
-            tokens_NTD = torch.lerp(tokens_NTD, codes_NTD.to(device), share_N11)
-        loss = self.model.image_decoder(
+        if codes is not None or not self.learn_tokens:
+            tokens_NTD = self._near_codes(context_NKD, mask_NK, targets)
+        picture = self.model.image_decoder(
             latents_NCHW,
             context_NKD,
             mask_NK,
@@ -95,7 +97,29 @@ class PictureObjective:
             emphasis_BHW=self.emphasis(targets).to(device),
             tokens_BTD=tokens_NTD,
         )
-        return {"loss": loss}
+        if codes is None:
+            return {"loss": picture}
+        loss = picture + self.image_token_weight * codes
+        return {"loss": loss, "picture": picture, "codes": codes}
+
+    def _contexts(self, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+        """What the decoder's perceiver reads, [N, K, D], and its extent [N, K]."""
+        hidden_NKD, mask_NK = contexts_of(targets, self.model.soi_token.device)
+        return self.model.project_context(hidden_NKD), mask_NK
+
+    def _codes_loss(self, step: int) -> Tensor:
+        """How far the image tokens of the step's and of further targets are from their codes."""
+        targets = self.pool.draw(step, _TOKENS_PER_PICTURE * self.batch_size)
+        tokens_NTD = self.model.image_tokens(*self._contexts(targets))
+        return code_loss(tokens_NTD, [scene_of(t.picture) for t in targets], self.model.config)
+
+    @torch.no_grad()
+    def _near_codes(self, context_NKD: Tensor, mask_NK: Tensor, targets: list[Target]) -> Tensor:
+        """Something between the codes of the pictures and the middle of codes and tokens."""
+        codes_NTD = codes_of([scene_of(target.picture) for target in targets], self.model.config)
+        tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
+        share_N11 = 1 - torch.rand(len(targets), 1, 1, device=tokens_NTD.device) / 2
+        return torch.lerp(tokens_NTD, codes_NTD.to(tokens_NTD.device), share_N11)
 
     def emphasis(self, targets: Sequence[Target]) -> Tensor:
         """Small things count more than the ground they stand on, [N, H, W] of mean 1."""

@@ -213,6 +213,19 @@ def test_a_decoder_can_learn_while_its_image_tokens_stay(
         assert torch.equal(tensor, perceiver[name]), name
 
 
+def test_image_tokens_can_learn_from_their_codes_beside_a_decoder(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    objective = PictureObjective(model, processor, 2, num_pictures=20, image_token_weight=1.0)
+    perceiver = model.image_decoder.perceiver_resampler
+    objective.losses(0)["picture"].backward()
+    assert all(parameter.grad is None for parameter in perceiver.parameters())
+    trainer = Trainer(FixedBatch(objective), TrainerConfig(12, 1e-3, warmup_steps=1), tmp_path)
+    first, last = trainer.run(stop_at=1), trainer.run()
+    assert last["codes"] < 0.9 * first["codes"]
+    assert last["picture"] < 0.98 * first["picture"]
+
+
 def test_half_precision_learns_as_well(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
