@@ -120,7 +120,13 @@ def _condense(
 
 def _align(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     return AlignObjective(
-        model, processor, phase.batch_size, recipe.objects, phase.num_pictures, recipe.seed
+        model,
+        processor,
+        phase.batch_size,
+        recipe.objects,
+        phase.num_pictures,
+        recipe.seed,
+        phase.spell_out,
     )
 
 

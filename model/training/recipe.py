@@ -58,6 +58,7 @@ class Phase:
         ordinal_weight: of visual tokens saying which picture they belong to, in `language`.
         foreground_weight: how much more a place with a thing counts for the decoder.
         decoder_only: leave the autoencoder's encoder as it is.
+        spell_out: visual tokens are single words in `align`, not all the words of a place at once.
         low_rank: rank of an update of a pre-trained language model that `language` learns.
     """
 
@@ -78,6 +79,7 @@ class Phase:
     ordinal_weight: float = 0.0
     foreground_weight: float = 1.0
     decoder_only: bool = True
+    spell_out: bool = False
     low_rank: int = 0
 
     def __post_init__(self) -> None:

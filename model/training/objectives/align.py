@@ -39,6 +39,9 @@ _SCALE = 8.0  # The logit of a word that is part of the sum; of all others about
 class AlignObjective:
     """Distance of the visual tokens from the sums of their words; only the perceiver learns.
 
+    With `spell_out` the tokens of a place say its words one after the other ("left", "small",
+    "red", "boat"), as a pre-trained language model is used to read.
+
     And the cross-entropy of each fact as the words of its values tell it from the mean of a place's
     tokens: without it most tokens come near the sum of the commonest words, and go no further.
 
@@ -54,10 +57,12 @@ class AlignObjective:
         object_set: str = "drawn",
         num_pictures: int = 8000,
         seed: int = 0,
+        spell_out: bool = False,
     ) -> None:
         if model.config.num_img_token <= len(SLOTS):
             raise ValueError(f"a token for each place needs more than {len(SLOTS)} visual tokens")
         self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.spell_out = spell_out
         self.module: nn.Module = model.visual_tokenizer
         self.scenes = EncodedScenes(model.visual_tokenizer, num_pictures, object_set, seed)
 
@@ -72,9 +77,15 @@ class AlignObjective:
         targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
         distance = F.mse_loss(tokens_BTD, targets_BTD) / self._variance
         scenes = [self.scenes.scenes[index] for index in chosen_B.tolist()]
-        logits = fact_logits(tokens_BTD, self._words, _SCALE)
+        logits = fact_logits(tokens_BTD, self._words, self._scale)
         facts = fact_loss(logits, fact_targets(scenes).to(tokens_BTD.device))
         return {"loss": distance + facts, "distance": distance, "facts": facts}
+
+    @property
+    def _scale(self) -> float:
+        """Facts are read from the mean of a place's tokens, of which one says a word, or all do."""
+        tokens, *_ = tokens_by_place(self.model.config.num_img_token)
+        return _SCALE * len(tokens) if self.spell_out else _SCALE
 
     @cached_property
     def _variance(self) -> Tensor:
@@ -103,6 +114,10 @@ class AlignObjective:
         """What the tokens of a scene shall be beside the mean of all words, [T, D]."""
         *slots, background = values_by_place(scene)
         *tokens, rest = tokens_by_place(self.model.config.num_img_token)
+        if self.spell_out:
+            places = zip((*map(_in_order, slots), background), (*tokens, rest), strict=True)
+            phrases = [_spelled_out(words, len(each)) for words, each in places]
+            return torch.stack([self._sum_of(words) for phrase in phrases for words in phrase])
         sums = [self._sum_of(w) for w, each in zip(slots, tokens, strict=True) for _ in each]
         # One after the other for each word of the background, and for all of them.
         ways = [self._sum_of(words) for words in (*([word] for word in background), background)]
@@ -114,3 +129,15 @@ class AlignObjective:
 
     def _vectors(self, words: Sequence[str]) -> Tensor:
         return word_vectors(words, self.processor, self._embeddings_VD) - self._mean_D
+
+
+def _in_order(words: Sequence[str]) -> list[str]:
+    """What is true of a slot as one would say it: "left", "small", "red", "boat"."""
+    slot, what, *adjectives = words
+    return [slot, *reversed(adjectives), what]
+
+
+def _spelled_out(words: Sequence[str], number: int) -> list[list[str]]:
+    """The words on `number` tokens, one each; the last again if few, the last together if many."""
+    one_each = [[word] for word in words[: number - 1]]
+    return one_each + [list(words[number - 1 :]) or [words[-1]]] * (number - len(one_each))

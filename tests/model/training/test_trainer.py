@@ -22,6 +22,12 @@ from model.training.mixture import Mixture
 from model.training.objectives.align import AlignObjective
 from model.training.objectives.codes import code_loss, codes_of
 from model.training.objectives.condense import CondenseObjective, spread_visual_tokens
+from model.training.objectives.facts import (
+    fact_logits,
+    fact_loss,
+    fact_targets,
+    values_by_place,
+)
 from model.training.objectives.joint import JointObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.ordinals import picture_numbers
@@ -77,6 +83,23 @@ def test_visual_tokens_approach_the_words_of_what_they_show(
     assert len(objective._targets_NTD[0]) == model.config.num_img_token
     _falls(objective, tmp_path, 3e-3, 0.9)
     assert torch.equal(model.mm_decoder.embed_tokens.weight, words)
+
+
+def test_visual_tokens_can_spell_out_what_they_show(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    spread_visual_tokens(model.visual_tokenizer)
+    objective = AlignObjective(model, processor, 4, num_pictures=8, spell_out=True)
+    scene = objective.scenes.scenes[0]
+    (slot, *_), *_ = values_by_place(scene)
+    apart_DV = objective._embeddings_VD.T - objective._mean_D[:, None]
+    word = apart_DV[:, processor.encode_text(f" {slot}")].mean(1)
+    torch.testing.assert_close(objective._targets_NTD[0, 0], word)
+    # The targets themselves say every fact (by chance: more than 1.1 nats).
+    logits = fact_logits(objective._targets_NTD, objective._words, objective._scale)
+    facts = fact_loss(logits, fact_targets(objective.scenes.scenes))
+    assert facts < 0.5
+    _falls(objective, tmp_path, 3e-3, 0.9)
 
 
 def test_too_few_visual_tokens_are_not_aligned(processor: Processor) -> None:
