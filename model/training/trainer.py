@@ -82,7 +82,6 @@ class Trainer:
     def __init__(self, objective: Objective, config: TrainerConfig, directory: Path) -> None:
         self.objective, self.config, self.directory = objective, config, directory
         self.accelerator = Accelerator()
-        self._is_main = self.accelerator.is_main_process
         # Adam's moments of rarely used weights become denormal, on which processors crawl.
         torch.set_flush_denormal(True)
         objective.module.to(self.accelerator.device)
@@ -112,9 +111,9 @@ class Trainer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         metrics: dict[str, float] = {}
         started = time.monotonic()
-        # One process writes and shows.
-        curves = Curves(self.directory / "log.csv", self.step) if self._is_main else None
-        with Progress(*columns, TimeRemainingColumn(), disable=not self._is_main) as bar:
+        is_main = self.accelerator.is_main_process  # Which alone writes and shows.
+        curves = Curves(self.directory / "log.csv", self.step) if is_main else None
+        with Progress(*columns, TimeRemainingColumn(), disable=not is_main) as bar:
             task = bar.add_task("training", total=self.config.steps, completed=self.step)
             while self.step < last:
                 metrics = self._step()
@@ -189,7 +188,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the state under a name of its own, then point to it: a kill leaves the old one."""
-        if not self._is_main:
+        if not self.accelerator.is_main_process:
             return
         name = f"step{self.step:07d}.safetensors"
         tensors: dict[str, Tensor] = {}

@@ -17,9 +17,10 @@ from model.training.mixture import Mixture, Source
 from model.training.objectives.codes import code_loss, codes_of
 from model.training.objectives.targets import Target, TargetPool, contexts_of, scene_of
 from model.training.trainer import ParameterGroup
+from model.training.world.scene import Scene
 
 # Image tokens cost a small part of what it costs to draw from them.
-_TOKENS_PER_PICTURE = 4
+_CONTEXTS_PER_PICTURE = 4
 DECODER_WEIGHTS = {"story": 0.6, "text_to_image": 0.4}
 
 
@@ -78,19 +79,27 @@ class PictureObjective:
         its codes and the middle of codes and tokens. So the decoder learns to use what better
         tokens will say.
         """
-        codes = self._codes_loss(step) if self.image_token_weight else None
-        targets = self.pool.draw(step, self.batch_size)
+        contexts = _CONTEXTS_PER_PICTURE if self.image_token_weight else 1
+        drawn = self.pool.draw(step, contexts * self.batch_size)
+        targets = drawn[: self.batch_size]
         device = self.model.soi_token.device
+        hidden_NKD, mask_NK = contexts_of(drawn, device)
+        context_NKD = self.model.project_context(hidden_NKD)
+        tokens_NTD = codes = None
+        if self.image_token_weight or not self.learn_tokens:
+            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
+            scenes = [scene_of(target.picture) for target in drawn]
+            if self.image_token_weight:
+                codes = code_loss(tokens_NTD, scenes, self.model.config)
+            tokens_NTD = self._near_codes(
+                tokens_NTD[: len(targets)].detach(), scenes[: len(targets)]
+            )
         latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
         maps, visible_N1 = self._previous_maps(targets)
-        context_NKD, mask_NK = self._contexts(targets)
-        tokens_NTD = None
-        if codes is not None or not self.learn_tokens:
-            tokens_NTD = self._near_codes(context_NKD, mask_NK, targets)
         picture = self.model.image_decoder(
             latents_NCHW,
-            context_NKD,
-            mask_NK,
+            context_NKD[: len(targets)],
+            mask_NK[: len(targets)],
             tuple(map_N1Dss.to(device) for map_N1Dss in maps),
             visible_N1.to(device),
             latents_BCHW=latents_NCHW,
@@ -102,24 +111,11 @@ class PictureObjective:
         loss = picture + self.image_token_weight * codes
         return {"loss": loss, "picture": picture, "codes": codes}
 
-    def _contexts(self, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
-        """What the decoder's perceiver reads, [N, K, D], and its extent [N, K]."""
-        hidden_NKD, mask_NK = contexts_of(targets, self.model.soi_token.device)
-        return self.model.project_context(hidden_NKD), mask_NK
-
-    def _codes_loss(self, step: int) -> Tensor:
-        """How far the image tokens of the step's and of further targets are from their codes."""
-        targets = self.pool.draw(step, _TOKENS_PER_PICTURE * self.batch_size)
-        tokens_NTD = self.model.image_tokens(*self._contexts(targets))
-        return code_loss(tokens_NTD, [scene_of(t.picture) for t in targets], self.model.config)
-
-    @torch.no_grad()
-    def _near_codes(self, context_NKD: Tensor, mask_NK: Tensor, targets: list[Target]) -> Tensor:
-        """Something between the codes of the pictures and the middle of codes and tokens."""
-        codes_NTD = codes_of([scene_of(target.picture) for target in targets], self.model.config)
-        tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
-        share_N11 = 1 - torch.rand(len(targets), 1, 1, device=tokens_NTD.device) / 2
-        return torch.lerp(tokens_NTD, codes_NTD.to(tokens_NTD.device), share_N11)
+    def _near_codes(self, tokens_NTD: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Something between the codes of the scenes and the middle of codes and tokens."""
+        codes_NTD = codes_of(scenes, self.model.config).to(tokens_NTD.device)
+        share_N11 = 1 - torch.rand(len(scenes), 1, 1, device=tokens_NTD.device) / 2
+        return torch.lerp(tokens_NTD, codes_NTD, share_N11)
 
     def emphasis(self, targets: Sequence[Target]) -> Tensor:
         """Small things count more than the ground they stand on, [N, H, W] of mean 1."""
