@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,8 @@ from model.config import MMInterleavedConfig
 if TYPE_CHECKING:
     from model.mm_interleaved import MMInterleaved
 
-_EMBEDDING = "mm_decoder.embed_tokens.weight"
+_LAYERS = "mm_decoder."
+_EMBEDDING = _LAYERS + "embed_tokens.weight"
 _HEAD = "text_decoder.head.weight"
 _VIEW_WEIGHTS = "model-base.safetensors"
 
@@ -88,24 +89,34 @@ def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str,
             yield _EMBEDDING, padded_VD
             yield _HEAD, padded_VD
         else:
-            yield f"mm_decoder.{name}", tensor
+            yield _LAYERS + name, tensor
 
 
-def updated_tensors(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """A checkpoint's tensors from a package, its update merged in; none where it has no package."""
+def updated_tensors(
+    checkpoint: Path, prefixes: Collection[str] = ()
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """A checkpoint's tensors from a package, its update merged in; none where it has no package.
+
+    `prefixes` chooses some of them; the package is not read where they exclude all.
+    """
     base = base_of(checkpoint)
-    if base is None:
+    if base is None or (prefixes and not any(map(_may_choose_packaged, prefixes))):
         return
     update = low_rank.load_update(checkpoint)
     for name, tensor in tensors(base, store.load_config(checkpoint)):
-        yield name, update[name].added_to(tensor) if name in update else tensor
+        if not prefixes or name.startswith(tuple(prefixes)):
+            yield name, update[name].added_to(tensor) if name in update else tensor
+
+
+def _may_choose_packaged(prefix: str) -> bool:
+    return any(part.startswith(prefix) or prefix.startswith(part) for part in (_LAYERS, _HEAD))
 
 
 def is_base_tensor(name: str) -> bool:
     """Whether a tensor of that name comes from the package."""
     if name == _HEAD:
         return True
-    return name.startswith("mm_decoder.") and "llama_cross_attn" not in name
+    return name.startswith(_LAYERS) and "llama_cross_attn" not in name
 
 
 def tokenizer(base: BaseModel, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:

