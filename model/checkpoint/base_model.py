@@ -25,8 +25,8 @@ from model.config import MMInterleavedConfig
 if TYPE_CHECKING:
     from model.mm_interleaved import MMInterleaved
 
-_LAYERS = "mm_decoder."
-_EMBEDDING = _LAYERS + "embed_tokens.weight"
+_DECODER = "mm_decoder."
+_EMBEDDING = _DECODER + "embed_tokens.weight"
 _HEAD = "text_decoder.head.weight"
 _VIEW_WEIGHTS = "model-base.safetensors"
 
@@ -89,34 +89,34 @@ def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str,
             yield _EMBEDDING, padded_VD
             yield _HEAD, padded_VD
         else:
-            yield _LAYERS + name, tensor
+            yield _DECODER + name, tensor
 
 
 def updated_tensors(
-    checkpoint: Path, prefixes: Collection[str] = ()
+    checkpoint: Path, prefixes: Collection[str] = ("",)
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """A checkpoint's tensors from a package, its update merged in; none where it has no package.
 
     `prefixes` chooses some of them; the package is not read where they exclude all.
     """
     base = base_of(checkpoint)
-    if base is None or (prefixes and not any(map(_may_choose_packaged, prefixes))):
+    if base is None or not any(map(_may_choose_packaged, prefixes)):
         return
     update = low_rank.load_update(checkpoint)
     for name, tensor in tensors(base, store.load_config(checkpoint)):
-        if not prefixes or name.startswith(tuple(prefixes)):
+        if name.startswith(tuple(prefixes)):
             yield name, update[name].added_to(tensor) if name in update else tensor
 
 
 def _may_choose_packaged(prefix: str) -> bool:
-    return any(part.startswith(prefix) or prefix.startswith(part) for part in (_LAYERS, _HEAD))
+    return any(part.startswith(prefix) or prefix.startswith(part) for part in (_DECODER, _HEAD))
 
 
 def is_base_tensor(name: str) -> bool:
     """Whether a tensor of that name comes from the package."""
     if name == _HEAD:
         return True
-    return name.startswith(_LAYERS) and "llama_cross_attn" not in name
+    return name.startswith(_DECODER) and "llama_cross_attn" not in name
 
 
 def tokenizer(base: BaseModel, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:

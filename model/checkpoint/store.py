@@ -105,7 +105,7 @@ def write_index(directory: Path, where: Mapping[str, str], total_bytes: int) -> 
 
 
 def iter_tensors(
-    directory: Path | str, prefixes: Collection[str] = (), device: str = "cpu"
+    directory: Path | str, prefixes: Collection[str] = ("",), device: str = "cpu"
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield names and tensors, one at a time; `prefixes` chooses some of them.
 
@@ -116,7 +116,7 @@ def iter_tensors(
     directory = Path(directory)
     by_file: dict[str, list[str]] = {}
     for name, file_name in weight_map(directory).items():
-        if not prefixes or name.startswith(tuple(prefixes)):
+        if name.startswith(tuple(prefixes)):
             by_file.setdefault(file_name, []).append(name)
     for file_name, names in by_file.items():
         with safe_open(directory / file_name, framework="pt", device=device) as file:
@@ -146,7 +146,7 @@ def load_model(
         model = MMInterleaved(config) if components is None else MMInterleaved(config, components)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     state: dict[str, torch.Tensor] = {}
-    for name, tensor in iter_tensors(directory):
+    for name, tensor in iter_tensors(directory, ("",) if components is None else components):
         if name not in expected:
             continue
         if tensor.shape != expected[name]:

@@ -42,7 +42,7 @@ def build(recipe: AblationRecipe, variant: Variant, seed: int) -> MMInterleaved:
 
 
 def _pretrained(recipe: AblationRecipe) -> dict[str, Tensor]:
-    tensors = {n: t for n, t in store.iter_tensors(recipe.start) if n.startswith(_SHARED)}
+    tensors = dict(store.iter_tensors(recipe.start, _SHARED))
     if recipe.vision is not None:
         vision = load_file(Path(recipe.vision))
         tensors |= {_VISION + name: tensor for name, tensor in vision.items()}

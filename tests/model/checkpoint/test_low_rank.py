@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from model.checkpoint import base_model, low_rank, store
 from model.checkpoint.base_model import BaseModel, is_base_tensor
 from model.config import ConfigError
-from model.mm_interleaved import MMInterleaved
+from model.mm_interleaved import IMAGE, MMInterleaved
 from model.training.lora import LowRankAdapter
 from model.training.recipe import Recipe
 from model.vllm_plugin.config import write_view
@@ -83,6 +84,18 @@ def test_view_for_vllm_holds_updated_weights(
     tensors = {name: tensor for file in files.values() for name, tensor in file.items()}
     for name, tensor in model.state_dict().items():
         _assert_near(tensors[name].float(), tensor, is_base_tensor(name))
+
+
+def test_image_worker_does_without_the_package(
+    model: MMInterleaved, base: BaseModel, tmp_path: Path
+) -> None:
+    names = base_model.tokenizer(base, model.config)
+    absent = replace(base, module="no_such_module")
+    base_model.save_trained(model, names, tmp_path, absent, {})
+    read = store.load_model(tmp_path, IMAGE).state_dict()
+    assert read.keys() == {n for n in model.state_dict() if n.startswith(IMAGE)}
+    with pytest.raises(store.CheckpointError, match="not installed"):
+        store.load_model(tmp_path)
 
 
 def _assert_near(tensor: Tensor, wanted: Tensor, may_differ: bool) -> None:
