@@ -153,6 +153,7 @@ def _language(
         phase.image_token_weight,
         phase.by_answer,
         phase.ordinal_weight,
+        phase.turn_weight,
     )
 
 
@@ -177,6 +178,7 @@ def _pictures(
         foreground_weight=phase.foreground_weight,
         learn_tokens=IMAGE_TOKENS not in phase.frozen,
         image_token_weight=phase.image_token_weight,
+        redrawn=phase.redrawn,
     )
 
 

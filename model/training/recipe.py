@@ -48,6 +48,8 @@ class Phase:
         learn_prompt: whether the user's words are learned as well.
         only_after_image: leave out the text before the first picture.
         by_answer: every answer counts alike in `language`, however long it is.
+        turn_weight: how many times the first word after a picture counts in `language`; with it the
+            model decides whether another picture follows.
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
         num_pictures: how many pictures to choose from, where they are encoded once.
         frozen: parts that `joint` leaves as they are, "language", "vision"; and in `language`,
@@ -57,6 +59,8 @@ class Phase:
             `pictures`, where the decoder's loss then leaves them alone.
         ordinal_weight: of visual tokens saying which picture they belong to, in `language`.
         foreground_weight: how much more a place with a thing counts for the decoder.
+        redrawn: the share of stories in `pictures` whose pictures are copied from ones before them
+            as the model draws them at the phase's start, not from true ones.
         decoder_only: leave the autoencoder's encoder as it is.
         spell_out: visual tokens are single words in `align`, not all the words of a place at once.
         low_rank: rank of an update of a pre-trained language model that `language` learns.
@@ -72,12 +76,14 @@ class Phase:
     learn_prompt: bool = True
     only_after_image: bool = False
     by_answer: bool = False
+    turn_weight: float = 1.0
     vision_rate: float = 0.2
     num_pictures: int = 8000
     frozen: tuple[str, ...] = ()
     image_token_weight: float = 0.0
     ordinal_weight: float = 0.0
     foreground_weight: float = 1.0
+    redrawn: float = 0.0
     decoder_only: bool = True
     spell_out: bool = False
     low_rank: int = 0

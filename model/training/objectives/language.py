@@ -56,6 +56,7 @@ class LanguageObjective:
         image_token_weight: float = 0.0,
         by_answer: bool = False,
         ordinal_weight: float = 0.0,
+        turn_weight: float = 1.0,
     ) -> None:
         self.module: nn.Module = model
         self.model, self.processor, self.bank = model, processor, bank
@@ -64,6 +65,7 @@ class LanguageObjective:
         self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
         self.only_after_image, self.image_token_weight = only_after_image, image_token_weight
         self.by_answer, self.ordinal_weight = by_answer, ordinal_weight
+        self.turn_weight = turn_weight
         self._ordinals = Ordinals(model, processor)
         if bank is not None:
             model.visual_tokenizer.encoder.requires_grad_(False)
@@ -93,7 +95,8 @@ class LanguageObjective:
         """Mean cross-entropy of the tokens to learn, and of what else was asked for.
 
         With `by_answer` the mean over answers of each one's mean: else a short answer, which may
-        turn on a single word, counts little beside a story.
+        turn on a single word, counts little beside a story. Of a story the first word after each
+        picture counts `turn_weight` times: there its course is decided.
         """
         parts = [self._part(sequences) for sequences in _of_similar_length(self.draw(step))]
         number = max(1.0, sum(part.text_weight for part in parts))
@@ -125,6 +128,10 @@ class LanguageObjective:
             _, hidden_BLD = self.model.read(batch, visual)
         nothing = hidden_BLD.sum() * 0  # The mean of nothing is not a number.
         weights_BL = (labels_BL != context.IGNORED).float()
+        is_placeholder_BL = (
+            batch.text_ids_BL[:, :-1] == self.model.config.special_tokens.image_token_id
+        )
+        weights_BL = weights_BL.where(~is_placeholder_BL, weights_BL * self.turn_weight)
         if self.by_answer:
             num_answers = [[1 + len(sequence.questions)] for sequence in sequences]
             num_tokens_B1 = weights_BL.sum(1, keepdim=True).clamp(min=1)

@@ -41,6 +41,7 @@ class PictureObjective:
         foreground_weight: float = 1.0,
         learn_tokens: bool = True,
         image_token_weight: float = 0.0,
+        redrawn: float = 0.0,
     ) -> None:
         self.model, self.learn_tokens = model.eval(), learn_tokens
         self.image_token_weight = image_token_weight
@@ -48,7 +49,7 @@ class PictureObjective:
         self.module: nn.Module = model
         self.batch_size = batch_size
         source = source or Mixture(weights, object_set, seed)
-        self.pool = TargetPool(model, processor, source, num_pictures, seed, bank)
+        self.pool = TargetPool(model, processor, source, num_pictures, seed, bank, redrawn)
         model.requires_grad_(False)
         for part in self._trained():
             part.requires_grad_(True)

@@ -24,6 +24,7 @@ from model.processor import Processor
 from model.training.data import Tokenised, collate, pictures_of, pixels_of, tokenise
 from model.training.features import FeatureBank, features_of
 from model.training.mixture import Source
+from model.training.objectives.redrawing import Redrawer
 from model.training.world.examples import Drawable, Picture
 from model.training.world.scene import LABELS, Scene
 
@@ -45,7 +46,11 @@ class Target:
 
 
 class TargetPool:
-    """Targets of the answers of a source's examples; it grows with the steps."""
+    """Targets of the answers of a source's examples; it grows with the steps.
+
+    Of a share of the examples (`redrawn`), pictures of the answer are copied from ones before them
+    as the model draws them.
+    """
 
     def __init__(
         self,
@@ -55,8 +60,11 @@ class TargetPool:
         num_pictures: int,
         seed: int = 0,
         bank: FeatureBank | None = None,
+        redrawn: float = 0.0,
     ) -> None:
         self.model, self.processor, self.source, self.bank = model, processor, source, bank
+        self.redrawn = redrawn
+        self.redrawer = Redrawer(model, processor, seed) if redrawn else None
         self.num_pictures, self.seed = num_pictures, seed
         self.targets: list[Target] = []
         self._num_chunks = 0
@@ -73,13 +81,15 @@ class TargetPool:
         """Add the targets of one chunk of examples; false if the source has no more."""
         examples = self.source.draw(self._num_chunks, _CHUNK)
         sequences = [tokenise(example, self.processor) for example in examples]
+        rng = random.Random(f"redrawn/{self.seed}/{self._num_chunks}")
         for start in range(0, len(sequences), _SUB_BATCH):
-            self.targets += self._targets(sequences[start : start + _SUB_BATCH])
+            redraws = rng.random() < self.redrawn
+            self.targets += self._targets(sequences[start : start + _SUB_BATCH], redraws)
         self._num_chunks += 1
         return bool(examples)
 
     @torch.no_grad()
-    def _targets(self, sequences: list[Tokenised]) -> list[Target]:
+    def _targets(self, sequences: list[Tokenised], redraws: bool) -> list[Target]:
         """The pictures of the answers of some sequences."""
         special = self.model.config.special_tokens
         indices = answer_pictures(sequences)
@@ -96,10 +106,15 @@ class TargetPool:
         pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
         encode = self.model.image_decoder.decoder.encode
         latents_MCHW = encode(pixels.to(device), torch.zeros((), device=device)).half().cpu()
+        maps_before = visual.maps
+        if redraws and self.redrawer:
+            copied = {previous_N[index] for index in indices} & set(indices)
+            scenes = {index: scene_of(pictures[index]) for index in sorted(copied)}
+            maps_before = self.redrawer.redraw(visual.maps, previous_N, scenes)
         targets: list[Target] = []
         for latents_CHW, index in zip(latents_MCHW, indices, strict=True):
             before, picture = previous_N[index], pictures[index]
-            maps = None if before < 0 else tuple(m[before].half().cpu() for m in visual.maps)
+            maps = None if before < 0 else tuple(m[before].half().cpu() for m in maps_before)
             hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half().cpu()
             foreground_HW = _foreground(picture, latents_CHW.shape[-1])
             targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW, picture))

@@ -166,6 +166,25 @@ def test_every_answer_can_count_alike_however_long_it_is(
     assert together == pytest.approx(sum(alone) / 4, abs=1e-4)
 
 
+def test_the_first_word_after_each_picture_can_count_for_more(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    example = TASKS["story"](random.Random(4), "drawn")
+    sequence = tokenise(example, processor)
+    once, thrice, alone = (
+        LanguageObjective(model, processor, 1, learn_prompt=False, turn_weight=weight)._part(
+            [sequence]
+        )
+        for weight in (1.0, 3.0, 1e6)
+    )
+    num_turns = sum(not isinstance(part, str) for part in example.answer)
+    assert num_turns > 1
+    assert thrice.text_weight - once.text_weight == 2 * num_turns
+    # `text` is a sum: the mean over tokens, times their weight.
+    turns = alone.text / 1e6
+    assert (thrice.text - once.text).item() == pytest.approx(2 * turns.item(), rel=1e-3)
+
+
 def test_image_tokens_approach_the_codes_of_what_is_to_be_drawn(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
