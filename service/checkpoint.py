@@ -1,13 +1,18 @@
-"""Which checkpoint a worker serves."""
+"""Which checkpoint is served."""
 
 from __future__ import annotations
 
 import fcntl
+import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-SHIPPED = Path(__file__).resolve().parent.parent / "deploy" / "checkpoints" / "tiny"
+_CHECKPOINTS = Path(__file__).resolve().parent.parent / "deploy" / "checkpoints"
+SHIPPED = _CHECKPOINTS / "tiny"
+CHAT = _CHECKPOINTS / "smol"
 _MAKE_SEEDED = """
 import pathlib, sys
 from model.checkpoint import seeded
@@ -15,8 +20,27 @@ seeded.create(sys.argv[1], pathlib.Path(sys.argv[2]))
 """
 
 
+def choose_checkpoint(given: Path | None, cache_dir: Path) -> Path:
+    """For a whole system on one machine.
+
+    The checkpoint given, else the one that `MMI_CHECKPOINT` names, else the chat model where the
+    package of its language model is installed, else what a worker would find.
+    """
+    if given is None and (named := os.environ.get("MMI_CHECKPOINT")):
+        given = Path(named)
+    if given is None and (CHAT / "base.json").is_file():
+        module = json.loads((CHAT / "base.json").read_text())["module"]
+        if importlib.util.find_spec(module) is not None:
+            return CHAT
+    return find_checkpoint(given, cache_dir)
+
+
 def find_checkpoint(given: Path | None, cache_dir: Path) -> Path:
-    """The checkpoint given, else the shipped one, else a seeded one made once in `cache_dir`."""
+    """For a worker by itself: the checkpoint given, else the shipped one that needs no package.
+
+    What is installed does not matter, for the workers of a system may run from different images.
+    Where nothing is shipped, a seeded one is made once in `cache_dir`.
+    """
     if given is not None:
         return given
     if (SHIPPED / "config.json").is_file():

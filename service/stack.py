@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 
 from rich.console import Console
 
-from service.checkpoint import find_checkpoint
+from service.checkpoint import choose_checkpoint
 from service.embedded_redis import EmbeddedRedis, free_port
 from service.processes import Role
 
@@ -70,7 +70,7 @@ class Stack:
 
     def _start(self) -> None:
         with self._console.status("looking for a checkpoint (if there is none: making one)"):
-            checkpoint = find_checkpoint(self._checkpoint, self._cache_dir)
+            checkpoint = choose_checkpoint(self._checkpoint, self._cache_dir)
         self._console.print(f"  checkpoint: {checkpoint}", highlight=False)
         if self._redis is not None:
             self._redis.start()

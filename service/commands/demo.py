@@ -23,7 +23,7 @@ _TRIES = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
-    parser.add_argument("--checkpoint", type=Path, help="checkpoint directory")
+    parser.add_argument("--checkpoint", type=Path, help="directory; default: a shipped one")
     parser.add_argument("--cache-dir", type=Path, default=Path(".build"))
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from service.checkpoint import find_checkpoint
+from service.checkpoint import choose_checkpoint
 from service.client.page import save_answer
 from service.client.stream import (
     Answer,
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     if args.offline:
         cache_dir = Path(os.environ.get("MMI_CACHE_DIR", ".build"))
-        args.checkpoint = find_checkpoint(args.checkpoint, cache_dir)
+        args.checkpoint = choose_checkpoint(args.checkpoint, cache_dir)
         return int(importlib.import_module(_OFFLINE).run(args))
     client = GatewayClient(args.url, os.environ.get("MMI_API_KEY"))
     try:

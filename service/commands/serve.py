@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (0: a free one)")
-    parser.add_argument("--checkpoint", type=Path, help="checkpoint directory")
+    parser.add_argument("--checkpoint", type=Path, help="directory; default: a shipped one")
     parser.add_argument("--cache-dir", type=Path, default=Path(".build"))
     parser.add_argument("--api-keys", type=Path, help="key file (see mmi keys); none: no keys")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.checkpoint import find_checkpoint
 from service.embedded_redis import EmbeddedRedis, RedisUnavailable, find_server
 from service.processes import Role, RoleFailed
 
@@ -47,7 +46,3 @@ def test_a_role_that_ends_is_told_with_its_log(tmp_path: Path) -> None:
     role.wait(120)
     with pytest.raises(RoleFailed, match="port"):
         role.check()
-
-
-def test_a_given_checkpoint_is_taken(tmp_path: Path) -> None:
-    assert find_checkpoint(tmp_path, tmp_path / "cache") == tmp_path
