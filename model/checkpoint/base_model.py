@@ -7,14 +7,17 @@ package's as well, updated.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
@@ -148,11 +151,29 @@ def save_trained(
 
 
 def write_weights(checkpoint: Path, directory: Path) -> None:
-    """Put the package's tensors beside a view's links, for readers of safetensors alone."""
-    if base_of(checkpoint) is None or (directory / _VIEW_WEIGHTS).is_file():
+    """Put the package's tensors beside a view's links, for readers of safetensors alone.
+
+    They are kept from start to start, until the checkpoint has another update.
+    """
+    view = directory / _VIEW_WEIGHTS
+    if base_of(checkpoint) is None:
+        view.unlink(missing_ok=True)
         return
-    partial = directory / f".{_VIEW_WEIGHTS}.partial"
+    source = _digest(checkpoint)
+    if view.is_file():
+        with safe_open(view, "pt") as kept:
+            if kept.metadata().get("source") == source:
+                return
+    partial = directory / f".{_VIEW_WEIGHTS}.{os.getpid()}"
     # Half the size, and exact enough for weights of four bits.
     halves = {name: tensor.half().clone() for name, tensor in updated_tensors(checkpoint)}
-    save_file(halves, partial, metadata={"format": "pt"})
-    partial.replace(directory / _VIEW_WEIGHTS)
+    save_file(halves, partial, metadata={"format": "pt", "source": source})
+    partial.replace(view)
+
+
+def _digest(checkpoint: Path) -> str:
+    """Of the package's file, as it is named, and of what updates its tensors."""
+    whole = hashlib.sha256((checkpoint / store.BASE).read_bytes())
+    update = checkpoint / low_rank.FILE
+    whole.update(update.read_bytes() if update.is_file() else b"")
+    return whole.hexdigest()

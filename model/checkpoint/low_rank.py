@@ -61,6 +61,7 @@ def load_update(directory: Path | str) -> Update:
 def save_update(update: Update, directory: Path) -> None:
     """Write an update into a checkpoint's directory; an empty one leaves no file."""
     if not update:
+        (directory / FILE).unlink(missing_ok=True)
         return
     tensors: dict[str, Tensor] = {}
     for name, factors in update.items():

@@ -68,13 +68,17 @@ def hugging_face_document(config: MMInterleavedConfig, dtype: str) -> dict[str, 
 def write_view(checkpoint: Path, directory: Path, dtype: str) -> Path:
     """A directory in Hugging Face layout that points at the tensors of `checkpoint`.
 
-    Nothing is copied: weights and tokenizer are symbolic links.
+    Nothing is copied: weights and tokenizer are symbolic links. Links of an earlier checkpoint in
+    the same place are taken away.
     """
     config = MMInterleavedConfig.load(checkpoint / "config.json")
     directory.mkdir(parents=True, exist_ok=True)
-    for source in sorted(checkpoint.iterdir()):
-        if source.name in _OWN_FILES or not source.is_file():
-            continue
+    files = [path for path in checkpoint.iterdir() if path.is_file()]
+    sources = {path.name: path for path in files if path.name not in _OWN_FILES}
+    for link in directory.iterdir():
+        if link.is_symlink() and link.name not in sources:
+            link.unlink(missing_ok=True)
+    for source in sources.values():
         link = directory / source.name
         temporary = directory / f".{source.name}.{os.getpid()}"
         temporary.symlink_to(source.resolve())

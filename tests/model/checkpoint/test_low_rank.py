@@ -86,6 +86,38 @@ def test_view_for_vllm_holds_updated_weights(
         _assert_near(tensors[name].float(), tensor, is_base_tensor(name))
 
 
+def test_view_follows_a_checkpoint_that_was_trained_further(
+    model: MMInterleaved, base: BaseModel, tmp_path: Path
+) -> None:
+    names = base_model.tokenizer(base, model.config)
+    checkpoint, view = tmp_path / "checkpoint", tmp_path / "view"
+    first = updated(model, RANK)
+    base_model.save_trained(model, names, checkpoint, base, first)
+    write_view(checkpoint, view, "float32")
+    kept = (view / "model-base.safetensors").stat()
+    write_view(checkpoint, view, "float32")
+    assert (view / "model-base.safetensors").stat() == kept
+    both = low_rank.joined(first, updated(model, RANK))
+    base_model.save_trained(model, names, checkpoint, base, both)
+    write_view(checkpoint, view, "float32")
+    tensors = load_file(view / "model-base.safetensors")
+    for name, tensor in model.state_dict().items():
+        if is_base_tensor(name):
+            _assert_near(tensors[name].float(), tensor, may_differ=True)
+
+
+def test_view_keeps_nothing_of_another_checkpoint_in_its_place(
+    model: MMInterleaved, base: BaseModel, tmp_path: Path
+) -> None:
+    names = base_model.tokenizer(base, model.config)
+    base_model.save_trained(model, names, tmp_path / "around", base, {})
+    store.save_model(model, names, tmp_path / "whole")
+    (tmp_path / "around" / "model-00001-of-00002.safetensors").touch()
+    write_view(tmp_path / "around", tmp_path / "view", "float32")
+    view = write_view(tmp_path / "whole", tmp_path / "view", "float32")
+    assert [path.name for path in view.glob("*.safetensors")] == ["model.safetensors"]
+
+
 def test_image_worker_does_without_the_package(
     model: MMInterleaved, base: BaseModel, tmp_path: Path
 ) -> None:
