@@ -61,7 +61,7 @@ def run_phase(
     trainer.use_average()
     update = adapter.merge() if adapter else {}
     model.requires_grad_(True).cpu()
-    if phase.phase == "autoencoder":
+    if phase.phase == "autoencoder" and not phase.decoder_only:
         calibrate_latents(model, recipe)
     return update
 
