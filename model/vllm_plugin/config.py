@@ -75,7 +75,7 @@ def write_view(checkpoint: Path, directory: Path, dtype: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     files = [path for path in checkpoint.iterdir() if path.is_file()]
     sources = {path.name: path for path in files if path.name not in _OWN_FILES}
-    for link in directory.iterdir():
+    for link in directory.glob("[!.]*"):  # What has a dot is another worker's, on its way.
         if link.is_symlink() and link.name not in sources:
             link.unlink(missing_ok=True)
     for source in sources.values():
