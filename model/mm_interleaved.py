@@ -18,15 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import context
-from model.config import MMInterleavedConfig
-from model.perceiver import PerceiverResampler
-from model.sinusoid import sequence_table
-from model.text_decoder import LanguageModel, TextHead, VisibleImages
-from model.visual_tokenizer import VisualFeatures, VisualTokenizer
+from model.config.schema import MMInterleavedConfig
+from model.positions import sequence_table
+from model.text_decoder import context
+from model.text_decoder.text_decoder import LanguageModel, TextHead, VisibleImages
+from model.visual_tokenizer.perceiver import PerceiverResampler
+from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 if TYPE_CHECKING:
-    from model.image_decoder import ImageDecoder, TrainingNoise
+    from model.image_decoder.image_decoder import ImageDecoder, TrainingNoise
 
 ALL = (
     "soi_token",
@@ -313,6 +313,6 @@ def _part_of(name: str) -> str:
 
 def _image_decoder(config: MMInterleavedConfig) -> ImageDecoder:
     """The image decoder; only processes that draw pay for importing diffusers."""
-    from model.image_decoder import ImageDecoder
+    from model.image_decoder.image_decoder import ImageDecoder
 
     return ImageDecoder(config)

@@ -21,8 +21,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from model.config import MMInterleavedConfig
-from model.engine.protocol import ImageSegment, Segment, TextSegment, TokenSegment
+from model.config.schema import MMInterleavedConfig
+from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
 
 SOI_TOKEN = "<|beginofimage|>"
 IMAGE_TOKEN = "<|image|>"

@@ -17,18 +17,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "text-worker": ("service.commands.text_worker", "run a text worker alone"),
     "image-worker": ("service.commands.image_worker", "run an image worker alone"),
     "keys": ("service.commands.keys", "make an API key"),
-    "convert": ("model.checkpoint.convert", "convert a checkpoint to safetensors"),
-    "plan": ("model.plan", "say how much memory a checkpoint needs"),
+    "convert": ("model.checkpoint.convert.command", "convert a checkpoint to safetensors"),
+    "plan": ("model.memory.command", "say how much memory a checkpoint needs"),
     "compile": ("model.export.compile", "compile the image decoder"),
     "train": ("model.training.cli", "train a model"),
     "eval": ("service.commands.evaluate", "evaluate a checkpoint"),
 }
 BENCHES: dict[str, tuple[str, str]] = {
-    "text": ("model.engine.bench_text", "the text engine"),
-    "image": ("model.engine.bench_image", "the image engine"),
-    "sampling": ("model.engine.bench_sampling", "the text synchronizer's kernels"),
-    "gateway": ("service.commands.bench_gateway", "the gateway's own cost"),
-    "quality": ("service.commands.bench_quality", "what each quality of pictures costs"),
+    "text": ("model.bench.text", "the text engine"),
+    "image": ("model.bench.image", "the image engine"),
+    "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
+    "gateway": ("service.bench.gateway", "the gateway's own cost"),
+    "quality": ("service.bench.quality", "what each quality of pictures costs"),
 }
 
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from model.checkpoint import low_rank, store
 from model.checkpoint.tokenizer import with_image_tokens, wrap
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 
 if TYPE_CHECKING:
     from model.mm_interleaved import MMInterleaved

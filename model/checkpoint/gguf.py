@@ -16,7 +16,7 @@ import torch
 from gguf import GGUFReader, dequantize
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from model.config import LanguageModelConfig
+from model.config.schema import LanguageModelConfig
 
 _CONTROL = 3  # The type of tokens that text never spells.
 _LAYER = {

@@ -19,8 +19,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from model.checkpoint import store
-from model.config import MMInterleavedConfig
-from model.presets import preset
+from model.config.presets import preset
+from model.config.schema import MMInterleavedConfig
 from model.processor import IMAGE_TOKEN, SOI_TOKEN
 
 # Constants of the architecture, which a random value would make wrong rather than random.

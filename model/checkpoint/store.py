@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 
 if TYPE_CHECKING:
     from model.mm_interleaved import MMInterleaved
@@ -39,16 +39,6 @@ MANIFEST = "manifest.json"
 BASE = "base.json"
 
 _CHUNK_BYTES = 1 << 20
-_HEAD = "text_decoder.head.weight"
-
-# Served in float32 whatever the others are: the VAE, as officially (SD's decoder overflows in half
-# precision), and the two biases of the new tokens, which are near 100 and almost cancel.
-FLOAT32_PREFIXES = (
-    "image_decoder.decoder.vae.",
-    "text_decoder.head.bias",
-    "text_decoder.head_new.bias",
-    "visual_tokenizer.clip_",
-)
 
 
 class CheckpointError(ValueError):
@@ -102,71 +92,6 @@ def write_index(directory: Path, where: Mapping[str, str], total_bytes: int) -> 
     """Write the index of a sharded checkpoint: which file holds each tensor."""
     document = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(where.items()))}
     (directory / INDEX).write_text(json.dumps(document, indent=2) + "\n")
-
-
-def iter_tensors(
-    directory: Path | str, prefixes: Collection[str] = ("",), device: str = "cpu"
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield names and tensors, one at a time; `prefixes` chooses some of them.
-
-    Where the language model is a package's, its tensors come last.
-    """
-    from model.checkpoint import base_model
-
-    directory = Path(directory)
-    by_file: dict[str, list[str]] = {}
-    for name, file_name in weight_map(directory).items():
-        if name.startswith(tuple(prefixes)):
-            by_file.setdefault(file_name, []).append(name)
-    for file_name, names in by_file.items():
-        with safe_open(directory / file_name, framework="pt", device=device) as file:
-            for name in names:
-                yield name, file.get_tensor(name)
-    for name, tensor in base_model.updated_tensors(directory, prefixes):
-        yield name, tensor.to(device)
-
-
-def load_model(
-    directory: Path | str,
-    components: Sequence[str] | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
-) -> MMInterleaved:
-    """The model of a checkpoint in evaluation mode, or some of its components.
-
-    Floating-point tensors are cast to `dtype`, except those of `FLOAT32_PREFIXES`.
-
-    Raises:
-        CheckpointError: tensors are missing or of another shape.
-    """
-    from model.mm_interleaved import MMInterleaved
-
-    config = load_config(directory)
-    with torch.device("meta"):
-        model = MMInterleaved(config) if components is None else MMInterleaved(config, components)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    state: dict[str, torch.Tensor] = {}
-    for name, tensor in iter_tensors(directory, ("",) if components is None else components):
-        if name not in expected:
-            continue
-        if tensor.shape != expected[name]:
-            raise CheckpointError(
-                f"{name}: shape {tuple(tensor.shape)}, configured {tuple(expected[name])}"
-            )
-        state[name] = tensor.to(device, serving_dtype(name, tensor.dtype, dtype))
-    if missing := sorted(set(expected) - set(state)):
-        raise CheckpointError(f"{directory} lacks {len(missing)} tensors: {', '.join(missing[:9])}")
-    model.load_state_dict(state, assign=True)
-    if config.llm.tie_word_embeddings and {"mm_decoder.embed_tokens.weight", _HEAD} <= set(state):
-        model.text_decoder.head.weight = model.mm_decoder.embed_tokens.weight
-    return model.eval()
-
-
-def serving_dtype(name: str, stored: torch.dtype, wanted: torch.dtype) -> torch.dtype:
-    """The type in which a tensor is served: the policy per module, in one place."""
-    if not stored.is_floating_point:
-        return stored
-    return torch.float32 if name.startswith(FLOAT32_PREFIXES) else wanted
 
 
 def save_model(

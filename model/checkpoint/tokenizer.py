@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from model.checkpoint.store import CheckpointError
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 from model.processor import IMAGE_TOKEN, SOI_TOKEN
 
 _SPACE = "▁"

@@ -14,31 +14,7 @@ from typing import Literal, Protocol
 import torch
 from PIL import Image
 
-
-@dataclass(frozen=True)
-class TextSegment:
-    """Text in the context, not yet tokenised. Special tokens spelled in it are neutralised."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class TokenSegment:
-    """Text that the model generated, as the exact ids it sampled."""
-
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ImageSegment:
-    """An image in the context. `digest` is the hash of its bytes, a key for feature caches."""
-
-    image: Image.Image
-    digest: str
-    generated: bool = False
-
-
-Segment = TextSegment | TokenSegment | ImageSegment
+from model.segments import ImageSegment, Segment
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from model.checkpoint import store
-from model.config import MMInterleavedConfig
+from model.checkpoint import load, store
+from model.config.schema import MMInterleavedConfig
 from model.export import onnx, parity, tensorrt
 from model.export.manifest import (
     CompiledGraph,
@@ -30,9 +30,9 @@ from model.export.manifest import (
 )
 from model.export.tensorrt import Flavour
 from model.export.wrappers import Graph, sampler_graphs
-from model.map_sampling import GridSampling
+from model.image_decoder.sampler import PictureSampler
 from model.mm_interleaved import IMAGE
-from model.picture_sampler import PictureSampler
+from model.synchronizer.map_sampling import GridSampling
 
 DEFAULT_BUCKETS = (1, 4)
 DEFAULT_TARGETS = ("7.5", "8.6", "8.9", "12.0")
@@ -72,7 +72,7 @@ def load_sampler(
 ) -> tuple[PictureSampler, MMInterleavedConfig]:
     """The image decoder of a checkpoint, as graphs want it."""
     config = store.load_config(checkpoint)
-    model = store.load_model(checkpoint, IMAGE, getattr(torch, precision))
+    model = load.load_model(checkpoint, IMAGE, getattr(torch, precision))
     decoder = model.image_decoder
     assert decoder is not None
     decoder.requires_grad_(False)

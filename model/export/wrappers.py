@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model import denoiser
-from model.config import MMInterleavedConfig
-from model.invariants import Invariants
-from model.picture_sampler import PictureSampler
+from model.config.schema import MMInterleavedConfig
+from model.image_decoder import unet_step
+from model.image_decoder.conditions import Invariants
+from model.image_decoder.sampler import PictureSampler
 
 GraphName = Literal["prepare", "denoise", "decode"]
 GRAPHS: tuple[GraphName, ...] = ("prepare", "denoise", "decode")
@@ -59,7 +59,7 @@ class PrepareGraph(nn.Module):
     def forward(self, image_tokens_BTD: Tensor, features_B1VD: Tensor) -> tuple[Tensor, ...]:
         """Keys, values and maps, in the order of `invariant_names`."""
         visible_B1 = features_B1VD.new_ones(features_B1VD.shape[0], 1)
-        prepared = denoiser.prepare(
+        prepared = unet_step.prepare(
             self.unet, self.synchronizer, image_tokens_BTD, features_B1VD, visible_B1
         )
         return (*prepared.keys, *prepared.values, *prepared.maps)
@@ -82,7 +82,7 @@ class DenoiseGraph(nn.Module):
             invariants[:num], invariants[num : 2 * num], invariants[2 * num :], visible_B1
         )
         dtype = self.unet.dtype
-        noise = denoiser.denoise(
+        noise = unet_step.denoise(
             self.unet, self.synchronizer, latents_BCHW.to(dtype), timesteps_B, joined
         )
         return noise.float()

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.checkpoint import store
-from model.engine.offline import Story
-from model.engine.protocol import ImageSegment, TextSegment
-from model.generation import TextGeneration, generate_texts
+from model.checkpoint import load, store
 from model.mm_interleaved import Batch, MMInterleaved
+from model.offline.generation import TextGeneration, generate_texts
+from model.offline.story import Story
 from model.processor import Processor
+from model.segments import ImageSegment, TextSegment
 from model.training.drawing import Artist, DrawingOptions, Unfinished
 from model.training.silence import silence
 from model.training.world.examples import Example
@@ -103,7 +103,7 @@ class OfflineAnswerer:
     def load(cls, checkpoint: Path, answering: Answering, silenced: Collection[str] = ()) -> Self:
         """The answerer of a checkpoint directory, some of its synchronizers `silenced`."""
         processor = Processor(store.load_config(checkpoint), store.load_tokenizer(checkpoint))
-        model = store.load_model(checkpoint)
+        model = load.load_model(checkpoint)
         silence(model, silenced)
         return cls(model, processor, answering)
 

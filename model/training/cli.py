@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import base_model, low_rank, store
+from model.checkpoint import base_model, load, low_rank, store
 from model.checkpoint.base_model import BASES
 from model.checkpoint.low_rank import Update
+from model.config.presets import preset
 from model.mm_interleaved import MMInterleaved
-from model.presets import preset
 from model.processor import Processor
 from model.training.ablation.command import run_ablation
 from model.training.donor import adopt
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             processes.wait_for_everyone()
         before = done
     if before is not None and processes.is_main_process:
-        model = store.load_model(before)
+        model = load.load_model(before)
         names, update = store.load_tokenizer(before), low_rank.load_update(before)
         _save(halved(model), names, directory / "checkpoint", update)
         console.print(f"checkpoint: {directory / 'checkpoint'}")
@@ -72,7 +72,7 @@ def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proce
     """The model to go on with: a checkpoint's, or a fresh one of the recipe's preset."""
     if checkpoint is not None:
         tokenizer = store.load_tokenizer(checkpoint)
-        model = store.load_model(checkpoint)
+        model = load.load_model(checkpoint)
         return model, Processor(model.config, tokenizer)
     config = preset(recipe.preset)
     torch.manual_seed(recipe.seed)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model import context
-from model.engine.protocol import ImageSegment, TextSegment
 from model.mm_interleaved import Batch
 from model.processor import Processor
+from model.segments import ImageSegment, TextSegment
+from model.text_decoder import context
 from model.training.world.examples import Drawable, Example
 
 # Ids do not depend on what a picture shows, and rendering takes time.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import store
-from model.config import ConfigError
+from model.checkpoint import load, store
+from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
 from model.training.encoder import scale_latents
 
@@ -33,7 +33,7 @@ def adopt(model: MMInterleaved, donor: Path) -> None:
         CheckpointError: the donor is no checkpoint.
     """
     own = {name: tensor for name, tensor in model.state_dict().items() if _is_lent(name)}
-    for name, tensor in store.iter_tensors(donor, _PARTS):
+    for name, tensor in load.iter_tensors(donor, _PARTS):
         if not _is_lent(name):
             continue
         into = own.pop(name, None)

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from model.generation import picture_conditions
 from model.mm_interleaved import Batch, MMInterleaved
+from model.offline.generation import picture_conditions
 from model.processor import to_image
 
 

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from model.checkpoint import store
+from model.checkpoint import load
 from model.mm_interleaved import MMInterleaved
 
 
@@ -14,5 +14,5 @@ def halved(model: MMInterleaved) -> MMInterleaved:
     """A copy in float16, save for what is served in float32; loading converts it."""
     copied = copy.deepcopy(model)
     for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
-        tensor.data = tensor.data.to(store.serving_dtype(name, tensor.dtype, torch.float16))
+        tensor.data = tensor.data.to(load.serving_dtype(name, tensor.dtype, torch.float16))
     return copied

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.mm_interleaved import MMInterleaved
 from model.training.data import Tokenised, pictures_of, pixels_of
 from model.training.world.examples import Drawable
-from model.visual_tokenizer import VisualFeatures, VisualTokenizer
+from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 _BATCH = 16
 _Encoded = tuple[Tensor, tuple[Tensor, ...]]

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import nn
 
-from model.config import LanguageModelConfig
+from model.config.schema import LanguageModelConfig
 from model.mm_interleaved import MMInterleaved
-from model.perceiver import Layer, PerceiverResampler
-from model.rotary import frequencies
-from model.text_decoder import SelfAttention
+from model.positions import frequencies
+from model.text_decoder.text_decoder import SelfAttention
+from model.visual_tokenizer.perceiver import Layer, PerceiverResampler
 
 _OUTPUTS = ("o_proj", "down_proj")
 _OPEN_GATE = 0.5

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from model.mm_interleaved import MMInterleaved
-from model.text_decoder import ImageAttention
-from model.unet_synchronizer import SynchronizerBlock
+from model.synchronizer.unet_synchronizer import SynchronizerBlock
+from model.text_decoder.text_decoder import ImageAttention
 
 SYNCHRONIZERS = ("text", "decoder")
 

@@ -7,7 +7,7 @@ import random
 from transformers import PreTrainedTokenizerFast
 
 from model.checkpoint.seeded import tokenizer_from_texts
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 from model.processor import IMAGE_TOKEN, SOI_TOKEN
 from model.training.world.examples import TASKS
 from model.training.world.objects import OBJECT_SETS

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from model.checkpoint import low_rank, store
 from model.checkpoint.base_model import write_weights
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 
 MODEL_TYPE = "mm_interleaved"
 ARCHITECTURE = "InterleavedForConditionalGeneration"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from model.config import MMInterleavedConfig
-from model.visual_tokenizer import VisualFeatures
+from model.config.schema import MMInterleavedConfig
+from model.visual_tokenizer.visual_tokenizer import VisualFeatures
 
 
 def image_rows(visual: VisualFeatures, config: MMInterleavedConfig) -> torch.Tensor:

@@ -19,8 +19,8 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from model.token_bytes import CLASS_WIDTH
-from model.visual_tokenizer import VisualTokenizer
+from model.text_decoder.token_bytes import CLASS_WIDTH
+from model.visual_tokenizer.visual_tokenizer import VisualTokenizer
 from model.vllm_plugin.cache import TokenCacheLayer
 from model.vllm_plugin.feature_cache import FeatureCache
 from model.vllm_plugin.geometry import Geometry

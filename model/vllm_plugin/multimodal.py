@@ -23,7 +23,7 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 
 PIXELS = "pixel_values"
 

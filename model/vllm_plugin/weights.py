@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 
 Weights = Iterable[tuple[str, torch.Tensor]]
 

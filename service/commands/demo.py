@@ -10,9 +10,9 @@ from rich.console import Console
 
 from service.client.stream import GatewayClient, Given, RequestRefused, content_of
 from service.commands.generate import generate
-from service.embedded_redis import RedisUnavailable
-from service.processes import RoleFailed, interrupt_once
-from service.stack import Stack
+from service.local.embedded_redis import RedisUnavailable
+from service.local.processes import RoleFailed, interrupt_once
+from service.local.stack import Stack
 
 PICTURE = Path(__file__).resolve().parent.parent.parent / "deploy" / "demo" / "pip.png"
 TEXT_BEFORE = "This is Pip."

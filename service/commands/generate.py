@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from service.checkpoint import choose_checkpoint
 from service.client.page import save_answer
 from service.client.stream import (
     Answer,
@@ -21,8 +20,9 @@ from service.client.stream import (
     read_arguments,
 )
 from service.client.terminal import TerminalView
+from service.workers.checkpoint import choose_checkpoint
 
-_OFFLINE = "model.engine.offline_command"
+_OFFLINE = "model.offline.command"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,6 @@ def run(args: argparse.Namespace) -> int:
     """Work until a signal."""
     # Late, so that a bad setting is told before libraries are loaded for seconds.
     settings = ImageWorkerSettings()
-    from service.workers import image
+    from service.workers.image import worker
 
-    return image.main(settings)
+    return worker.main(settings)

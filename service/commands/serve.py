@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from service.embedded_redis import RedisUnavailable
-from service.processes import RoleFailed, interrupt_once
-from service.stack import Stack
+from service.local.embedded_redis import RedisUnavailable
+from service.local.processes import RoleFailed, interrupt_once
+from service.local.stack import Stack
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

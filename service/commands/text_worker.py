@@ -15,6 +15,6 @@ def run(args: argparse.Namespace) -> int:
     """Work until a signal."""
     # Late, so that a bad setting is told before libraries are loaded for seconds.
     settings = TextWorkerSettings()
-    from service.workers import text
+    from service.workers.text import worker
 
-    return text.main(settings)
+    return worker.main(settings)

@@ -15,10 +15,11 @@ from starlette.exceptions import HTTPException
 
 from service.config import GatewaySettings
 from service.errors import BlobNotFound, ConnectionLost, RequestNotFound, ServiceError
-from service.gateway import health, openai, pages, routes
+from service.gateway.api import native, openai
 from service.gateway.deps import Gateway
 from service.gateway.middleware import RequestContext
-from service.gateway.openapi import install_openapi
+from service.gateway.pages import health
+from service.gateway.pages.openapi import install_openapi
 from service.gateway.problems import Problem, document, headers_of, status_of
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.draining = False
-    for router in (routes.router, openai.router, health.router, pages.router):
+    for router in (native.router, openai.router, health.router, native.router):
         app.include_router(router)
     install_openapi(app)
     _add_error_handlers(app)

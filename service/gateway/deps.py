@@ -7,20 +7,20 @@ from pathlib import Path
 
 from fastapi import Request
 
-from service.broker import Broker
+from service.broker.connection import Broker
+from service.broker.model_card import ModelCards
+from service.broker.owners import OwnerLimits
+from service.broker.stream.events import EventHub
+from service.broker.turns.queue import Queue
 from service.config import GatewaySettings
-from service.events import EventHub
-from service.gateway.admission import Admissions, Defaults
-from service.gateway.answers import Answers
 from service.gateway.auth import Authenticator, Caller, KeyFileError, Scope
-from service.gateway.body import BodyBudget
-from service.gateway.fetch import UrlFetcher
-from service.gateway.images import ImageLibrary
-from service.gateway.limits import Limits
-from service.gateway.relay import Relay
-from service.model_card import ModelCards
-from service.owners import OwnerLimits
-from service.queue import Queue
+from service.gateway.intake.admission import Admissions, Defaults
+from service.gateway.intake.body import BodyBudget
+from service.gateway.intake.fetch import UrlFetcher
+from service.gateway.intake.limits import Limits
+from service.gateway.stream.answers import Answers
+from service.gateway.stream.images import ImageLibrary
+from service.gateway.stream.relay import Relay
 
 
 def limits_of(settings: GatewaySettings) -> Limits:

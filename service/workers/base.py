@@ -25,15 +25,15 @@ from typing import Protocol
 
 import redis.exceptions
 
-from service.attempt import Attempt, Delivery
-from service.broker import RETRIED, Broker, cancel_all, connect
+from service.broker.connection import RETRIED, Broker, cancel_all, connect
+from service.broker.turns.attempt import Attempt, Delivery
+from service.broker.turns.leases import Leases
+from service.broker.turns.queue import Queue
 from service.config import WorkerSettings
 from service.errors import BrokerError
-from service.leases import Leases
 from service.log import request_id_var
 from service.messages import Stage
 from service.metrics import ACTIVE_TURNS, READY, TURN_SECONDS, TURN_WAIT_SECONDS, TURNS
-from service.queue import Queue
 from service.workers.health import HealthServer
 from service.workers.heartbeat import Heartbeat
 from service.workers.outcomes import Outcomes

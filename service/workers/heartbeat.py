@@ -8,11 +8,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 
-from service.attempt import Delivery
-from service.broker import Broker
+from service.broker.connection import Broker
+from service.broker.keys import GROUP
+from service.broker.turns.attempt import Delivery
 from service.config import RedisSettings
 from service.errors import ConnectionLost
-from service.keys import GROUP
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from PIL import Image
 
-from model.engine.protocol import ImageSegment
-from service.blobs import BlobStore
+from model.segments import ImageSegment
+from service.broker.blobs import BlobStore
 
 Format = Literal["png", "jpeg", "webp"]
 MIME_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from service.attempt import Attempt, Delivery
+from service.broker.turns.attempt import Attempt, Delivery
+from service.broker.turns.leases import Leases
+from service.broker.turns.queue import Queue
 from service.errors import (
     BrokerError,
     DeadlineExceeded,
@@ -16,9 +18,7 @@ from service.errors import (
     ServiceError,
     StaleAttempt,
 )
-from service.leases import Leases
 from service.metrics import STALE
-from service.queue import Queue
 
 logger = logging.getLogger(__name__)
 

@@ -22,16 +22,13 @@ from model.engine.protocol import (
     ImagePreview,
     ImageProgress,
     ImageSampling,
-    ImageSegment,
-    Segment,
     TextDelta,
     TextEnd,
     TextLimits,
     TextSampling,
-    TextSegment,
     TokenScore,
-    TokenSegment,
 )
+from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
 
 NUM_TURNS_OF_TEXT = 3
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from service import log, loop
-from service.attempt import Attempt, Delivery
-from service.broker import Broker
+from service.broker.connection import Broker
+from service.broker.turns.attempt import Attempt, Delivery
+from service.broker.turns.leases import Leases
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 from service.gateway import server
-from service.leases import Leases
 from service.workers.base import Worker, consumer_name, end_on_signal
-from service.workers.image import ImageTurns
-from service.workers.text import TextTurns
+from service.workers.image.worker import ImageTurns
+from service.workers.text.worker import TextTurns
 from tests.faults.engines import FakeImageEngine, FakeTextEngine, Speed, once
 
 CRASH_POINTS = (

@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 import redis.exceptions
 
-from service.broker import RETRIED, Broker
+from service.broker.connection import RETRIED, Broker
+from service.broker.keys import GROUP, PRIORITIES
 from service.config import RedisSettings
-from service.embedded_redis import EmbeddedRedis, free_port
 from service.errors import ConnectionLost
-from service.keys import GROUP, PRIORITIES
+from service.local.embedded_redis import EmbeddedRedis, free_port
 from service.messages import decode_task
 from tests.faults import roles
 from tests.faults.engines import Speed

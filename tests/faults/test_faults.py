@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.broker import RETRIED
+from service.broker.connection import RETRIED
 from tests.faults.client import Client, Story
 from tests.faults.report import Report
 from tests.faults.roles import CRASH_POINTS

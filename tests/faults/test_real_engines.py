@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.embedded_redis import EmbeddedRedis, free_port
-from service.processes import Role
+from service.local.embedded_redis import EmbeddedRedis, free_port
+from service.local.processes import Role
 
 LEASE_S = 2.0
 ENDS = ("response.completed", "response.incomplete")

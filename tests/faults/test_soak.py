@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.queue import Queue
+from service.broker.turns.queue import Queue
 from tests.faults.client import Client, Story
 from tests.faults.engines import Speed
 from tests.faults.report import Report

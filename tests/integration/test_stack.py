@@ -11,11 +11,11 @@ import httpx
 import pytest
 from rich.console import Console
 
-from service.checkpoint import seeded_checkpoint
 from service.client.page import save_answer
 from service.client.stream import Answer, GatewayClient, Given, content_of
 from service.commands.demo import PICTURE
-from service.stack import Stack
+from service.local.stack import Stack
+from service.workers.checkpoint import seeded_checkpoint
 
 pytestmark = pytest.mark.timeout(1500)
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from service.broker.keys import GROUP, Keyspace
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
-from service.keys import GROUP, Keyspace
 
 ROOT = Path(__file__).resolve().parents[2]
 KEDA = ROOT / "tests" / "data" / "keda"

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import Batch, MMInterleaved
 
 DIRECTORY = Path(__file__).parent.parent / "data" / "goldens"

@@ -4,12 +4,12 @@ import re
 import pytest
 import torch
 
-from model import context
-from model.checkpoint.store import serving_dtype
-from model.config import ConfigError
-from model.image_decoder import TrainingNoise
+from model.checkpoint.load import serving_dtype
+from model.config.presets import preset
+from model.config.schema import ConfigError
+from model.image_decoder.image_decoder import TrainingNoise
 from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, freeze_pretrained
-from model.presets import preset
+from model.text_decoder import context
 from tests.model import golden
 
 MMFS = "image_decoder.decoder.mmfs_module."

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from model import processor as module
 from model.checkpoint import seeded
-from model.engine.protocol import ImageSegment, TextSegment, TokenSegment
-from model.presets import preset
+from model.config.presets import preset
 from model.processor import Processor, centre_crop, to_image
+from model.segments import ImageSegment, TextSegment, TokenSegment
 from tests.model import golden
 
 CONFIG = preset("tiny")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from service.broker import Broker
+from service.broker.connection import Broker
+from service.broker.turns.queue import Queue
 from service.config import RedisSettings
-from service.embedded_redis import EmbeddedRedis
-from service.queue import Queue
+from service.local.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture(scope="session")

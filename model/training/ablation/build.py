@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.checkpoint import store
+from model.checkpoint import load, store
+from model.config.presets import preset
 from model.mm_interleaved import MMInterleaved
-from model.presets import preset
 from model.training.ablation.recipe import AblationRecipe, Variant
 from model.training.initialise import initialise
 
@@ -42,7 +42,7 @@ def build(recipe: AblationRecipe, variant: Variant, seed: int) -> MMInterleaved:
 
 
 def _pretrained(recipe: AblationRecipe) -> dict[str, Tensor]:
-    tensors = dict(store.iter_tensors(recipe.start, _SHARED))
+    tensors = dict(load.iter_tensors(recipe.start, _SHARED))
     if recipe.vision is not None:
         vision = load_file(Path(recipe.vision))
         tensors |= {_VISION + name: tensor for name, tensor in vision.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from model.checkpoint import store
-from model.config import ConfigError
+from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.ablation.build import build

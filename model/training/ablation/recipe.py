@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
-from model.config import ConfigError
+from model.config.schema import ConfigError
 
 
 @dataclass(frozen=True)

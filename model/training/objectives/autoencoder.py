@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 from model.training.data import pixels_of
 from model.training.trainer import ParameterGroup
 from model.training.world.examples import any_scene

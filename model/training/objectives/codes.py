@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 from model.training.objectives.facts import (
     FACTS,
     fact_logits,

@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 from model.training.initialise import spread_queries
 from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
 from model.training.objectives.facts import FactReadout, fact_targets
 from model.training.trainer import ParameterGroup
-from model.visual_tokenizer import VisualTokenizer
+from model.visual_tokenizer.visual_tokenizer import VisualTokenizer
 
 _SHARPNESS = 1.6
 _TOKEN_WIDTH = 0.05

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.training.features import FeatureBank
 from model.training.world.examples import any_scene
 from model.training.world.scene import Scene
-from model.visual_tokenizer import VisualTokenizer
+from model.visual_tokenizer.visual_tokenizer import VisualTokenizer
 
 
 class EncodedScenes:

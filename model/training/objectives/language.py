@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model import context
 from model.mm_interleaved import Batch, MMInterleaved
 from model.processor import Processor
+from model.text_decoder import context
 from model.training.data import Tokenised, collate, tokenise
 from model.training.features import FeatureBank, features_of
 from model.training.mixture import Mixture, Source

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import SpecialTokens
+from model.config.schema import SpecialTokens
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.objectives.words import readers, word_vectors

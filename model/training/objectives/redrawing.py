@@ -16,12 +16,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from model.image_decoder.sampler import PictureSampler
 from model.mm_interleaved import MMInterleaved
-from model.picture_sampler import PictureSampler
 from model.processor import Processor, to_image
 from model.training.objectives.codes import codes_of
 from model.training.world.scene import Scene
-from model.visual_tokenizer import VisualFeatures
+from model.visual_tokenizer.visual_tokenizer import VisualFeatures
 
 _STEPS = 8
 _GUIDANCE = 3.0

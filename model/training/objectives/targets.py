@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from model import context
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.text_decoder import context
 from model.training.data import Tokenised, collate, pictures_of, pixels_of, tokenise
 from model.training.features import FeatureBank, features_of
 from model.training.mixture import Source

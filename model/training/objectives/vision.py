@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import MMInterleavedConfig
+from model.config.schema import MMInterleavedConfig
 from model.training.data import pixels_of
 from model.training.objectives.facts import FactReadout, fact_targets
 from model.training.trainer import ParameterGroup
 from model.training.world.examples import any_scene
-from model.visual_tokenizer import VisualFeatures, VisualTokenizer
+from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 _COARSEST_READ = 2  # How many of the four maps the facts are read from, the coarsest.
 

@@ -11,9 +11,9 @@ import torch
 
 from model.checkpoint import base_model, low_rank, store
 from model.checkpoint.base_model import BaseModel, is_base_tensor
-from model.config import LanguageModelConfig, MMInterleavedConfig, SpecialTokens
+from model.config.presets import preset
+from model.config.schema import LanguageModelConfig, MMInterleavedConfig, SpecialTokens
 from model.mm_interleaved import MMInterleaved
-from model.presets import preset
 from model.training.initialise import initialise
 from model.training.lora import LowRankAdapter
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from model.checkpoint.gguf import GgufLanguageModel
-from model.text_decoder import LanguageModel, VisibleImages
+from model.text_decoder.text_decoder import LanguageModel, VisibleImages
 from tests.model.checkpoint import small_llama
 from tests.model.checkpoint.small_llama import SIZES
 

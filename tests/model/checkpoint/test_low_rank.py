@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.checkpoint import base_model, low_rank, store
+from model.checkpoint import base_model, load, low_rank, store
 from model.checkpoint.base_model import BaseModel, is_base_tensor
-from model.config import ConfigError
+from model.config.schema import ConfigError
 from model.mm_interleaved import IMAGE, MMInterleaved
 from model.training.lora import LowRankAdapter
 from model.training.recipe import Recipe
@@ -68,7 +68,7 @@ def test_checkpoint_reads_as_the_model_that_learned_twice(
         len(factors.down_RI) == 2 * RANK for factors in low_rank.load_update(directory).values()
     )
     store.verify(directory)
-    read = store.load_model(directory).state_dict()
+    read = load.load_model(directory).state_dict()
     for name, tensor in model.state_dict().items():
         _assert_near(read[name], tensor, name in update)
 
@@ -124,10 +124,10 @@ def test_image_worker_does_without_the_package(
     names = base_model.tokenizer(base, model.config)
     absent = replace(base, module="no_such_module")
     base_model.save_trained(model, names, tmp_path, absent, {})
-    read = store.load_model(tmp_path, IMAGE).state_dict()
+    read = load.load_model(tmp_path, IMAGE).state_dict()
     assert read.keys() == {n for n in model.state_dict() if n.startswith(IMAGE)}
     with pytest.raises(store.CheckpointError, match="not installed"):
-        store.load_model(tmp_path)
+        load.load_model(tmp_path)
 
 
 def _assert_near(tensor: Tensor, wanted: Tensor, may_differ: bool) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import seeded, store
+from model.checkpoint import load, seeded, store
 from model.checkpoint.store import CheckpointError
+from model.config.presets import preset
 from model.mm_interleaved import TEXT, Batch, MMInterleaved
-from model.presets import preset
 from model.processor import Processor
 
 
@@ -30,7 +30,7 @@ def test_seeded_checkpoint_is_complete_and_repeatable(checkpoint: Path, tmp_path
 
 
 def test_loaded_model_is_whole(checkpoint: Path) -> None:
-    model = store.load_model(checkpoint)
+    model = load.load_model(checkpoint)
     assert not model.training
     assert all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers()))
     config = store.load_config(checkpoint)
@@ -39,14 +39,14 @@ def test_loaded_model_is_whole(checkpoint: Path) -> None:
 
 
 def test_components_can_be_loaded_alone(checkpoint: Path) -> None:
-    model = store.load_model(checkpoint, components=TEXT)
+    model = load.load_model(checkpoint, components=TEXT)
     names = set(model.state_dict())
     assert not [name for name in names if name.startswith("image_decoder.decoder")]
     assert [name for name in names if name.startswith("image_decoder.perceiver_resampler")]
 
 
 def test_precision_follows_the_policy(checkpoint: Path) -> None:
-    model = store.load_model(checkpoint, dtype=torch.bfloat16)
+    model = load.load_model(checkpoint, dtype=torch.bfloat16)
     assert model.image_decoder.decoder.vae.dtype == torch.float32
     assert model.text_decoder.head_new.bias.dtype == torch.float32
     assert model.text_decoder.head.weight.dtype == torch.bfloat16
@@ -61,7 +61,7 @@ def test_half_precision_computes_nearly_the_same(checkpoint: Path, dtype: torch.
     pixels_N3SS = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     chances = []
     for wanted in (torch.float32, dtype):
-        model = store.load_model(checkpoint, components=TEXT, dtype=wanted)
+        model = load.load_model(checkpoint, components=TEXT, dtype=wanted)
         ids_BL = torch.tensor([[1, 10, 20, *image, 30]])
         batch = Batch(ids_BL, pixels_N3SS.to(wanted), torch.tensor([1]))
         with torch.no_grad():
@@ -71,7 +71,7 @@ def test_half_precision_computes_nearly_the_same(checkpoint: Path, dtype: torch.
 
 
 def test_prefixes_choose_tensors(checkpoint: Path) -> None:
-    names = [name for name, _ in store.iter_tensors(checkpoint, ("soi_token", "context_feat"))]
+    names = [name for name, _ in load.iter_tensors(checkpoint, ("soi_token", "context_feat"))]
     assert sorted(names) == ["context_feat_proj.bias", "context_feat_proj.weight", "soi_token"]
 
 
@@ -109,19 +109,19 @@ def test_missing_and_misshapen_tensors_are_named(checkpoint: Path, tmp_path: Pat
     del where["soi_token"]
     store.write_index(tmp_path, where, 0)
     with pytest.raises(CheckpointError, match="lacks 1 tensors: soi_token"):
-        store.load_model(tmp_path)
+        load.load_model(tmp_path)
     config = json.loads((checkpoint / store.CONFIG).read_text())
     config["llm"]["intermediate_size"] += 1
     (tmp_path / store.CONFIG).unlink()
     (tmp_path / store.CONFIG).write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"mlp\.\w+_proj\.weight: shape"):
-        store.load_model(tmp_path)
+        load.load_model(tmp_path)
 
 
 def test_seeded_text_goes_on_and_begins_images(checkpoint: Path) -> None:
     """The expected run of text is tens of tokens, images are begun, placeholders never."""
     config = store.load_config(checkpoint)
-    model = store.load_model(checkpoint, components=("text_decoder",))
+    model = load.load_model(checkpoint, components=("text_decoder",))
     hidden_BLD = torch.randn(4, 64, config.llm.hidden_size, generator=torch.Generator())
     with torch.no_grad():
         chance_BLV = (model.text_decoder(hidden_BLD) / 0.7).softmax(-1)

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from model.checkpoint import seeded
-from model.config import MMInterleavedConfig, SynchronizerConfig
-from model.engine.denoising import DenoisingLoop
-from model.engine.picture import Item, Picture
-from model.engine.protocol import ImageEnd, ImageSampling, ImageSegment
-from model.presets import preset
+from model.config.presets import preset
+from model.config.schema import MMInterleavedConfig, SynchronizerConfig
+from model.engine.image.loop import DenoisingLoop
+from model.engine.image.picture import Item, Picture
+from model.engine.protocol import ImageEnd, ImageSampling
+from model.segments import ImageSegment
 
 
 def small_config(prediction_type: str = "epsilon") -> MMInterleavedConfig:

@@ -14,11 +14,11 @@ from PIL import Image
 from vllm import SamplingParams
 from vllm.outputs import RequestOutput
 
-from model.checkpoint import store
-from model.engine.protocol import ImageSegment, Segment, TextSegment
-from model.engine.text import VllmTextEngine
-from model.engine.text_prompt import TurnPrompt
+from model.checkpoint import load
+from model.engine.text.engine import VllmTextEngine
+from model.engine.text.prompt import TurnPrompt
 from model.mm_interleaved import TEXT, Batch, MMInterleaved
+from model.segments import ImageSegment, Segment, TextSegment
 
 WORDS = ("a", "module", "is", "a", "file", "of", "names", "and", "statements", "that", "may", "run")
 
@@ -99,7 +99,7 @@ class Reference:
     """The plain PyTorch model, whole sequences at once."""
 
     def __init__(self, checkpoint: Path) -> None:
-        self.model: MMInterleaved = store.load_model(checkpoint, TEXT)
+        self.model: MMInterleaved = load.load_model(checkpoint, TEXT)
 
     @torch.inference_mode()
     def read(self, prompt: TurnPrompt, token_ids: Sequence[int] = ()) -> tuple:

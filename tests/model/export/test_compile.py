@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from model.checkpoint import seeded
+from model.config.presets import preset
 from model.export import tensorrt
 from model.export.compile import (
     CompileOptions,
@@ -31,7 +32,6 @@ from model.export.parity import (
     onnxruntime_runner,
 )
 from model.export.wrappers import Graph, sampler_graphs
-from model.presets import preset
 from tests.model.engine.pictures import small_checkpoint
 
 OPERATORS = Path(__file__).parents[2] / "data" / "tensorrt" / "onnx_operators.json"
@@ -157,8 +157,8 @@ def test_the_key_names_everything_that_matters() -> None:
 def test_stable_diffusion_compiles_at_full_size(tmp_path: Path) -> None:
     """U-Net of SD 2.1 with 13 synchronizer blocks at 512 x 512, random weights, float16."""
     from model.export.compile import compile_sampler
-    from model.image_decoder import ImageDecoder
-    from model.map_sampling import GridSampling
+    from model.image_decoder.image_decoder import ImageDecoder
+    from model.synchronizer.map_sampling import GridSampling
 
     config = preset("13b")
     torch.manual_seed(0)

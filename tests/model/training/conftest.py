@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model.checkpoint.seeded import build_tokenizer
-from model.config import MMInterleavedConfig
+from model.config.presets import preset
+from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
-from model.presets import preset
 from model.processor import Processor
 from model.training.initialise import initialise
 

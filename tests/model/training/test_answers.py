@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.engine.offline import OfflineEngine, OfflineOptions, Story
-from model.engine.protocol import ImageSegment, TextSegment
 from model.mm_interleaved import MMInterleaved
+from model.offline.story import OfflineEngine, OfflineOptions, Story
 from model.processor import Processor
+from model.segments import ImageSegment, TextSegment
 from model.training.answers import Answer, Answering, OfflineAnswerer, max_pictures
 from model.training.drawing import Artist, DrawingOptions, Unfinished
 from model.training.scores import SCORES

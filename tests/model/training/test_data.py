@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from model.config import ConfigError
+from model.config.schema import ConfigError
 from model.processor import Processor
 from model.training.data import collate, tokenise
 from model.training.mixture import Mixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.checkpoint import store
-from model.config import ConfigError, MMInterleavedConfig
+from model.config.schema import ConfigError, MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.donor import adopt

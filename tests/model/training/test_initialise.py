@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from model.config import LanguageModelConfig
-from model.presets import preset
-from model.rotary import rotary_table, rotate
-from model.text_decoder import SelfAttention
+from model.config.presets import preset
+from model.config.schema import LanguageModelConfig
+from model.positions import rotary_table, rotate
+from model.text_decoder.text_decoder import SelfAttention
 from model.training.initialise import match_tokens
 
 

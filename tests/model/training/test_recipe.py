@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.checkpoint import store
-from model.config import ConfigError
+from model.config.schema import ConfigError
 from model.training.cli import start
 from model.training.objectives.language import LanguageObjective
 from model.training.recipe import PHASES, Recipe

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import MMInterleavedConfig
+from model.config.presets import preset
+from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
-from model.presets import preset
 from model.processor import Processor
 from model.training.data import tokenise
 from model.training.features import FeatureBank

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from model.config import SynchronizerConfig
-from model.feature_synchronizer import FeatureSynchronizer
+from model.config.schema import SynchronizerConfig
+from model.synchronizer.feature_synchronizer import FeatureSynchronizer
 from model.vllm_plugin.geometry import Geometry
 from model.vllm_plugin.plan import StepPlan
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from model import context
-from model.config import SpecialTokens
-from model.token_bytes import CLASS_WIDTH
+from model.config.schema import SpecialTokens
+from model.text_decoder import context
+from model.text_decoder.token_bytes import CLASS_WIDTH
 from model.vllm_plugin.metadata import StepMetadata
 from model.vllm_plugin.plan import plan_step, token_classes
 

@@ -19,9 +19,9 @@ import uvicorn
 from PIL import Image
 
 from service.config import GatewaySettings
-from service.embedded_redis import EmbeddedRedis
 from service.gateway.app import create_app
 from service.gateway.deps import Gateway
+from service.local.embedded_redis import EmbeddedRedis
 from tests.service.gateway.scripted import ScriptedWorkers
 
 

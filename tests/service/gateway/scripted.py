@@ -20,13 +20,13 @@ from model.engine.protocol import (
     TextSampling,
     TokenScore,
 )
-from service.attempt import Attempt
-from service.broker import Broker
+from service.broker.connection import Broker
+from service.broker.turns.attempt import Attempt
+from service.broker.turns.leases import Leases
+from service.broker.turns.queue import Queue
 from service.errors import Permanent, StaleAttempt
-from service.leases import Leases
-from service.queue import Queue
-from service.workers.image import ImageTurns
-from service.workers.text import TextTurns
+from service.workers.image.worker import ImageTurns
+from service.workers.text.worker import TextTurns
 
 
 class ScriptedText:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.blobs import BlobStore
-from service.broker import Broker
+from service.broker.blobs import BlobStore
+from service.broker.connection import Broker
+from service.broker.stream.events import EventHub
+from service.broker.turns.queue import Queue
 from service.config import ImageWorkerSettings, TextWorkerSettings
-from service.events import EventHub
 from service.messages import ImageParameters, Request, StoredEvent, TextPart
-from service.queue import Queue
-from service.workers import image, text
 from service.workers.base import Worker
+from service.workers.image import worker as image_worker
+from service.workers.text import worker as text_worker
 from tests.faults.engines import FakeImageEngine, FakeTextEngine, Speed, expected_answer
 
 
@@ -45,10 +46,10 @@ class Stage:
         }
         if kind == "text":
             engine = FakeTextEngine(speed)
-            worker = text.create(TextWorkerSettings(**common | settings), engine)
+            worker = text_worker.create(TextWorkerSettings(**common | settings), engine)
         else:
             drawing = FakeImageEngine(speed)
-            worker = image.create(ImageWorkerSettings(**common | settings), drawing)
+            worker = image_worker.create(ImageWorkerSettings(**common | settings), drawing)
             engine = drawing
         self.engines.append(engine)
         self.workers.append(worker)

@@ -247,6 +247,6 @@ async def test_finished_tasks_are_trimmed_and_others_are_not(stage: Stage) -> No
 
 
 async def worker_trim(stage: Stage) -> int:
-    from service.leases import Leases
+    from service.broker.turns.leases import Leases
 
     return await Leases(stage.broker, "text", "test", 1, 3).trim()

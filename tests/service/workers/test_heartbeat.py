@@ -3,10 +3,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from service.broker import Broker
-from service.leases import Leases
+from service.broker.connection import Broker
+from service.broker.turns.leases import Leases
+from service.broker.turns.queue import Queue
 from service.messages import Request, TextPart
-from service.queue import Queue
 from service.workers.heartbeat import Heartbeat
 
 LEASE_S = 0.9

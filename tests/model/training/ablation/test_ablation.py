@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.config import ConfigError
+from model.config.schema import ConfigError
 from model.training.ablation.build import build
 from model.training.ablation.recipe import VARIANTS, AblationRecipe, Variant
 from model.training.ablation.report import as_markdown, summarise

@@ -1,0 +1,184 @@
+"""What `mmi bench image` compares with: the published algorithm, on the same weights.
+
+Legend: B pictures, N rows (both guidance halves), I conditioning images (1), V positions of their
+maps, L positions of a skip, C channels, T image tokens, D width, S maps, H heads, P points.
+
+The published code builds a diffusers pipeline anew at every call. Each step then evaluates
+diffusers' own U-Net blocks on both guidance halves from the first layer on; computes the image
+tokens' keys and values anew; and lets every synchronizer block normalise and project the
+conditioning maps of both halves, and sample them by the pure PyTorch formulation of deformable
+attention (one `grid_sample` a map, all samples kept, then weighted and summed). Pictures are
+decoded by the plain autoencoder. Requests are served one after the other, or as whole batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+
+from model.engine.protocol import ImageSampling
+from model.image_decoder.image_decoder import ImageDecoder
+from model.image_decoder.schedulers import guide, make_scheduler, scheduler_step
+from model.synchronizer.deformable_attention import grid_centers
+from model.synchronizer.unet_synchronizer import SynchronizerBlock
+
+_ABSENT = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
+
+
+def save_pipeline(decoder: ImageDecoder, directory: Path) -> None:
+    """Write what every call of the published code reads again: scheduler and autoencoder.
+
+    Its text encoder, which it reads as well and never uses, is not among our weights.
+    """
+    pipeline = StableDiffusionPipeline(
+        decoder.decoder.vae,
+        None,
+        None,
+        decoder.decoder.unet,
+        _scheduler(decoder),
+        None,
+        None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(directory)
+
+
+def rebuild_pipeline(decoder: ImageDecoder, directory: Path) -> StableDiffusionPipeline:
+    """A call's pipeline, with the U-Net and the scheduler that are loaded already."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        directory,
+        unet=decoder.decoder.unet,
+        scheduler=_scheduler(decoder),
+        **dict.fromkeys(_ABSENT),
+        requires_safety_checker=False,
+        local_files_only=True,
+    )
+    pipeline.vae = pipeline.vae.float()
+    return pipeline
+
+
+def _scheduler(decoder: ImageDecoder) -> DDPMScheduler:
+    """The checkpoint's schedule as diffusers' pipeline wants it."""
+    scheduler = make_scheduler("ddpm", decoder.config.scheduler, 1)
+    assert isinstance(scheduler, DDPMScheduler)
+    # What the pipeline would otherwise correct itself, with a warning at every call.
+    scheduler.register_to_config(clip_sample=False, steps_offset=1)
+    return scheduler
+
+
+@torch.no_grad()
+def published_step(
+    decoder: ImageDecoder,
+    latents_BCHW: Tensor,
+    timestep: Tensor,
+    tokens_BTD: Tensor,
+    features_BIVD: Tensor,
+) -> Tensor:
+    """One guided evaluation as published: [N, C, H, W]."""
+    unet: UNet2DConditionModel = decoder.decoder.unet
+    num = len(latents_BCHW)
+    tokens_NTD = torch.cat((decoder.neg_prompt_embeds.expand(num, -1, -1), tokens_BTD))
+    features_NIVD = torch.cat((features_BIVD, features_BIVD))
+    sample = torch.cat((latents_BCHW, latents_BCHW))
+    emb_NE = unet.time_embedding(unet.time_proj(timestep.expand(2 * num)).to(sample.dtype))
+    sample = unet.conv_in(sample)
+    skips: tuple[Tensor, ...] = (sample,)
+    for block in unet.down_blocks:
+        sample, more = block(sample, emb_NE, **_condition(block, tokens_NTD))
+        skips += more
+    sample = unet.mid_block(sample, emb_NE, encoder_hidden_states=tokens_NTD)
+    blocks = decoder.decoder.mmfs_module
+    if blocks is not None:
+        *added, middle = (
+            x + published_residual(block, x, features_NIVD)
+            for block, x in zip(blocks.blocks, (*skips, sample), strict=True)
+        )
+        sample, skips = middle, tuple(added)
+    for block in unet.up_blocks:
+        taken, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
+        size = skips[-1].shape[2:] if skips else None
+        sample = block(sample, taken, emb_NE, upsample_size=size, **_condition(block, tokens_NTD))
+    prediction: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(sample)))
+    return prediction
+
+
+def _condition(block: torch.nn.Module, tokens_NTD: Tensor) -> dict[str, Tensor]:
+    """The condition, for blocks that take one."""
+    crosses = getattr(block, "has_cross_attention", False)
+    return {"encoder_hidden_states": tokens_NTD} if crosses else {}
+
+
+def published_residual(
+    block: SynchronizerBlock, sample_NCHW: Tensor, features_NIVD: Tensor
+) -> Tensor:
+    """What a skip gets from one visible image, with nothing folded and nothing kept."""
+    mmfs = block.mmfs
+    H, S, P = mmfs.n_heads, len(mmfs.spatial_shapes), mmfs.n_points
+    values_NVHd = mmfs.project(block.feat_norm(features_NIVD)).flatten(1, 2)
+    query_NLC = mmfs.dynamic_offset_mask(block.queries(sample_NCHW)) + mmfs.query_relpos.weight[1]
+    offsets_NLHP2 = mmfs.sampling_offsets(query_NLC).unflatten(-1, (H, 1, P, 2))
+    sides_S = query_NLC.new_tensor(mmfs.spatial_shapes)
+    # Offsets are predicted in cells of the base map, scaled to each map's cells, and then divided
+    # by its side.
+    cells_NLHSP2 = offsets_NLHP2 * (sides_S / mmfs.base_spatial_shape).view(-1, 1, 1)
+    grid = [(sample_NCHW.shape[2], sample_NCHW.shape[3])]
+    reference_L2 = grid_centers(grid)[0].to(query_NLC.device)
+    places_NLHSP2 = reference_L2.view(-1, 1, 1, 1, 2) + cells_NLHSP2 / sides_S.view(-1, 1, 1)
+    logits_NLHSP = mmfs.attention_weights(query_NLC).unflatten(-1, (H, S, P + 1))
+    # Every map has a slot for the ignore token; together they weigh as much as one logit of 0.
+    logits_NLHSP[..., -1] = -torch.tensor(float(S)).log()
+    weights_NLHSP = logits_NLHSP.flatten(3).softmax(-1).view_as(logits_NLHSP)
+    ignore_Hd = mmfs.ignore_token.view(H, -1)
+    ignored_NLHd = (weights_NLHSP[..., -1:] * ignore_Hd[:, None]).sum(3)
+    sampled_NLD = published_samples(
+        values_NVHd, mmfs.spatial_shapes, places_NLHSP2, weights_NLHSP[..., :-1]
+    )
+    out_NLC = mmfs.output_proj(sampled_NLD + ignored_NLHd.flatten(2))
+    residual: Tensor = block.conv(out_NLC.transpose(1, 2).reshape(sample_NCHW.shape))
+    return residual
+
+
+def published_samples(
+    values_NVHd: Tensor, sides: Sequence[int], places_NLHSP2: Tensor, weights_NLHSP: Tensor
+) -> Tensor:
+    """Deformable attention in plain PyTorch: [N, L, H * d]; all samples exist at once."""
+    N, _, H, d = values_NVHd.shape
+    L = places_NLHSP2.shape[1]
+    grids = (2 * places_NLHSP2 - 1).to(values_NVHd.dtype)
+    samples = []
+    for level, plane_NVHd in enumerate(values_NVHd.split([side**2 for side in sides], dim=1)):
+        plane = plane_NVHd.flatten(2).transpose(1, 2).reshape(N * H, d, sides[level], -1)
+        grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)
+        samples.append(F.grid_sample(plane, grid, align_corners=False))
+    weights = weights_NLHSP.transpose(1, 2).reshape(N * H, 1, L, -1)
+    summed = (torch.stack(samples, dim=-2).flatten(-2) * weights).sum(-1).view(N, H * d, L)
+    return summed.transpose(1, 2).contiguous()
+
+
+@torch.no_grad()
+def published_pictures(
+    decoder: ImageDecoder,
+    directory: Path,
+    tokens_BTD: Tensor,
+    features_BIVD: Tensor,
+    sampling: Sequence[ImageSampling],
+) -> Tensor:
+    """Pictures [B, 3, S, S] of a batch that goes through all steps together."""
+    config, first = decoder.config, sampling[0]
+    pipeline = rebuild_pipeline(decoder, directory)
+    generators = [torch.Generator().manual_seed(one.seed) for one in sampling]
+    shape = (1, int(config.unet["in_channels"]), config.latent_size, config.latent_size)
+    latents = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    scheduler = make_scheduler(first.scheduler, config.scheduler, first.num_inference_steps)
+    scale_B = latents.new_tensor([one.guidance_scale for one in sampling])
+    for timestep in scheduler.timesteps:
+        prediction = published_step(decoder, latents, timestep, tokens_BTD, features_BIVD)
+        prediction = guide(prediction, scale_B, torch.zeros_like(scale_B))
+        latents = scheduler_step(scheduler, prediction, timestep, latents, generators[0])
+    pixels: Tensor = pipeline.vae.decode(latents / config.vae["scaling_factor"]).sample
+    return (pixels / 2 + 0.5).clamp(0, 1)

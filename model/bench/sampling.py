@@ -1,0 +1,118 @@
+"""`mmi bench sampling`: the text synchronizer's inner loop, each kernel against the reference.
+
+Tokens as in a decode step, one of each request, all of which see `--images` images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
+    import torch
+
+    from model.vllm_plugin.geometry import Geometry
+    from model.vllm_plugin.plan import StepPlan
+
+    Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor, StepPlan]
+
+_BLOCK = 16
+_WARM_UP, _ROUNDS = 3, 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mmi bench sampling`."""
+    parser.add_argument("--preset", default="13b", help="model sizes")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 32, 256])
+    parser.add_argument("--images", type=int, default=3, help="images that each token sees")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--kernel", nargs="+", help="default: torch, and what the device has")
+    parser.add_argument("--cache-dir", type=Path, default=Path(".build"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and write what was asked for."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from model.config.presets import preset
+    from model.vllm_plugin.geometry import Geometry
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    geometry = Geometry.of(preset(args.preset))
+    kernels = args.kernel or ["torch", "triton" if device.type == "cuda" else "cpp"]
+    table = Table("type", "tokens", "kernel", "ms", "of the first", "largest difference")
+    rows = []
+    for name in args.dtype:
+        for num_tokens in args.tokens:
+            step = _step(geometry, num_tokens, args.images, getattr(torch, name), device)
+            measured = [_measure(kernel, geometry, step, args.cache_dir) for kernel in kernels]
+            for kernel, (ms, difference) in zip(kernels, measured, strict=True):
+                row = (f"{ms:.3f}", f"{measured[0][0] / ms:.1f}", f"{difference:.1e}")
+                table.add_row(name, str(num_tokens), kernel, *row)
+                row_numbers = {"ms": ms, "difference": difference}
+                rows.append({"dtype": name, "tokens": num_tokens, "kernel": kernel} | row_numbers)
+    Console().print(table)
+    if args.json:
+        args.json.write_text(json.dumps({"device": str(device), "results": rows}, indent=2) + "\n")
+    return 0
+
+
+def _measure(kernel: str, geometry: Geometry, step: Step, cache_dir: Path) -> tuple[float, float]:
+    """A kernel's milliseconds, and its largest difference from the reference in float32."""
+    from model.vllm_plugin.kernels import choose_sampler
+    from model.vllm_plugin.sampling import sample
+
+    query_TX, relative_RX, cache_NW, plan = step
+    sampler = choose_sampler(kernel, geometry, cache_NW.device, cache_NW.dtype, cache_dir)
+    exact_HTC = sample(query_TX, relative_RX, cache_NW.float(), plan, geometry)
+    difference = float((sampler(*step).float() - exact_HTC).abs().max())
+    return _median_ms(lambda: sampler(*step), cache_NW.device), difference
+
+
+def _step(
+    geometry: Geometry, num_tokens: int, num_images: int, dtype: torch.dtype, device: torch.device
+) -> Step:
+    """Queries, relative positions, a cache with blocks in random order, and the plan of a step."""
+    import torch
+
+    from model.vllm_plugin.plan import StepPlan
+
+    torch.manual_seed(0)
+    num_blocks = -(-num_images * (geometry.image_tokens + 1) // _BLOCK)
+    numbers = geometry.num_offsets + geometry.num_logits
+    start_I = torch.arange(geometry.max_images + 1) * (geometry.image_tokens + 1)
+    plan = StepPlan(
+        request_T=torch.arange(num_tokens, device=device),
+        base_T=torch.zeros(num_tokens, dtype=torch.long, device=device),
+        count_T=torch.full((num_tokens,), num_images, device=device),
+        image_start_RI=start_I.repeat(num_tokens, 1).to(device),
+        block_table_RW=torch.randperm(num_tokens * num_blocks, device=device).view(num_tokens, -1),
+        block_size=_BLOCK,
+    )
+    query_TX = torch.randn(num_tokens, numbers, device=device)
+    relative_RX = torch.randn(geometry.num_relative, numbers, device=device)
+    num_slots = num_tokens * num_blocks * _BLOCK
+    cache_NW = torch.randn(num_slots, geometry.token_width, device=device).to(dtype)
+    return query_TX, relative_RX, cache_NW, plan
+
+
+def _median_ms(call: Callable[[], object], device: torch.device) -> float:
+    """The median of some calls, each to its end."""
+    import torch
+
+    times = []
+    for _ in range(_WARM_UP + _ROUNDS):
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(times[_WARM_UP:])

@@ -1,1 +1,0 @@
-"""Ways to run the image decoder: one protocol, one module for each library."""

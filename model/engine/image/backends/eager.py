@@ -1,0 +1,217 @@
+"""The `torch` backend: PyTorch on the CPU or a GPU, eager or compiled.
+
+Legend: B pictures, N rows, T image tokens, D width, V positions, C latent channels, H, W latent
+grid, S pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.checkpoint import load, store
+from model.config.schema import MMInterleavedConfig
+from model.engine.image.backends.base import Backend, Batch, Capabilities
+from model.image_decoder.conditions import Invariants
+from model.image_decoder.sampler import PictureSampler
+from model.mm_interleaved import IMAGE
+from model.processor import centre_crop
+from model.synchronizer.map_sampling import GridSampling, Sampling
+from model.synchronizer.unet_synchronizer import flatten_maps
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Predict = Callable[[Tensor, Tensor, Invariants], Tensor]
+
+
+@dataclass(frozen=True)
+class TorchBatch:
+    """Pictures joined: invariants with padding, and how many rows are real."""
+
+    invariants: Invariants
+    num_pictures: int
+    bucket: int
+
+
+class TorchBackend:
+    """Evaluates with PyTorch."""
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_batch: int = 8,
+        compiled: bool = False,
+        sampling: Sampling | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.config: MMInterleavedConfig = store.load_config(checkpoint)
+        self.device = torch.device(choose_device(device))
+        self.dtype = _DTYPES[choose_dtype(dtype, self.device)]
+        self.max_batch = max_batch
+        self.compiled = compiled
+        self._sampling = sampling
+        self._sampler: PictureSampler | None = None
+        self._predict: Predict | None = None
+        self._precise: TorchBackend | None = None
+
+    @property
+    def sampler(self) -> PictureSampler:
+        """The networks."""
+        assert self._sampler is not None, "the backend is not started"
+        return self._sampler
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Any batch up to the largest, any size; compiled graphs want powers of two."""
+        buckets = range(1, self.max_batch + 1)
+        if self.compiled:
+            buckets = [b for b in buckets if b & (b - 1) == 0]  # type: ignore[assignment]
+        return Capabilities(
+            name="torch",
+            device=str(self.device),
+            precision=str(self.dtype).removeprefix("torch."),
+            buckets=tuple(buckets),
+            sizes=None,
+            picture_bytes=picture_bytes(self.config, self.dtype.itemsize),
+            notes=(f"torch {torch.__version__}", "compiled" if self.compiled else "eager"),
+        )
+
+    def start(self) -> None:
+        """Load the weights, fold them, and draw nothing once, so that kernels get compiled."""
+        model = load.load_model(self.checkpoint, IMAGE, self.dtype, self.device)
+        self.visual_tokenizer = model.visual_tokenizer
+        decoder = model.image_decoder
+        assert decoder is not None
+        if self.device.type == "cuda":
+            decoder.decoder.unet.to(memory_format=torch.channels_last)
+        # torch.compile can't look into the fused kernel, but fuses what `grid_sample` is part of.
+        sampling = self._sampling or (GridSampling() if self.compiled else None)
+        self._sampler = decoder.sampler(sampling)
+        self._predict = self._sampler.predict
+        if self.compiled:
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            self._predict = torch.compile(self._sampler.predict, mode=mode, dynamic=False)
+        self.warm_up(self.capabilities.buckets if self.compiled else (1,))
+
+    @torch.no_grad()
+    def warm_up(self, buckets: Sequence[int]) -> None:
+        """Evaluate once in every bucket."""
+        decoder = self.config.image_decoder
+        tokens = torch.zeros(1, decoder.perceiver.num_queries, decoder.perceiver.hidden_size)
+        prepared = self.prepare(tokens, None)
+        shape = (int(decoder.unet["in_channels"]), decoder.latent_size, decoder.latent_size)
+        for bucket in buckets:
+            batch = self.batch([prepared] * bucket, guided=True, bucket=bucket)
+            self.predict(torch.zeros(bucket, *shape), torch.zeros(bucket), batch)
+
+    @torch.no_grad()
+    def features(self, image: Image.Image) -> Tensor:
+        """Maps of a conditioning image as positions, [1, 1, V, D]."""
+        cropped = centre_crop(image, self.config.vision.image_size)
+        values_SS3 = torch.from_numpy(np.asarray(cropped, dtype=np.float32) / np.float32(255))
+        pixels_13SS = values_SS3.permute(2, 0, 1).unsqueeze(0)
+        maps = self.visual_tokenizer(pixels_13SS.to(self.device, self.dtype)).maps
+        return flatten_maps(maps).unsqueeze(1)
+
+    @torch.no_grad()
+    def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
+        """What all steps of one picture share."""
+        features_11VD, visible_11 = self.conditioning(features_11VD)
+        return self.sampler.prepare_features(
+            image_tokens_1TD.to(self.device, self.dtype), features_11VD, visible_11
+        )
+
+    def conditioning(self, features_11VD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features of the preceding image, zeros if there is none, and whether there is one."""
+        visible_11 = torch.ones(1, 1, device=self.device)
+        if features_11VD is None:
+            num = sum(side * side for side in self.config.vision.map_sizes)
+            features_11VD = torch.zeros(1, 1, num, self.config.image_embed_dim)
+            visible_11.zero_()
+        return features_11VD.to(self.device, self.dtype), visible_11
+
+    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> TorchBatch:
+        """Join pictures; padding repeats the last one."""
+        padded = [*pictures, *[pictures[-1]] * (bucket - len(pictures))]
+        return TorchBatch(self.sampler.batch(padded, guided), len(pictures), bucket)
+
+    @torch.no_grad()
+    def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
+        """One evaluation of the U-Net: [N, C, H, W] in float32, without padding."""
+        assert isinstance(batch, TorchBatch)
+        assert self._predict is not None
+        padding = batch.bucket - batch.num_pictures
+        if padding:
+            latents_BCHW = torch.cat((latents_BCHW, latents_BCHW[-1:].expand(padding, -1, -1, -1)))
+            timesteps_B = torch.cat((timesteps_B, timesteps_B[-1:].expand(padding)))
+        prediction = self._predict(
+            latents_BCHW.to(self.device, self.dtype), timesteps_B.to(self.device), batch.invariants
+        )
+        halves = prediction.unflatten(0, (-1, batch.bucket))[:, : batch.num_pictures]
+        rows: Tensor = halves.flatten(0, 1).float()
+        return rows
+
+    @torch.no_grad()
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] in [0, 1]."""
+        return self.sampler.decode(latents_BCHW.to(self.device))
+
+    @torch.no_grad()
+    def encode(self, pixels_B3SS: Tensor) -> Tensor:
+        """The mean of the autoencoder's posterior, scaled as the U-Net's latents are."""
+        posterior = self.sampler.vae.encode(pixels_B3SS.to(self.device) * 2 - 1).latent_dist
+        latents: Tensor = posterior.mean * self.config.image_decoder.vae["scaling_factor"]
+        return latents
+
+    def precise(self) -> Backend:
+        """A float32 copy, made at first need; this very backend if it computes so already."""
+        if self.dtype == torch.float32:
+            return self
+        if self._precise is None:
+            self._precise = TorchBackend(self.checkpoint, str(self.device), "float32", 1)
+            self._precise.start()
+        return self._precise
+
+    def stop(self) -> None:
+        """Free memory."""
+        self._sampler = self._predict = self._precise = None
+
+
+def choose_device(device: str) -> str:
+    """A GPU if there is one and nothing else was asked for."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_dtype(dtype: str, device: torch.device) -> str:
+    """bfloat16 where the hardware multiplies it fast, else float32.
+
+    A CPU needs tile units (AMX) for that: with AVX512-BF16 alone a step took 1.25 times as long as
+    in float32 (docs/performance.md).
+    """
+    if dtype != "auto":
+        return dtype
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def picture_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:
+    """Memory that a picture holds while being drawn: invariants, and a share of activations."""
+    decoder = config.image_decoder
+    num_blocks = (
+        len(decoder.unet["block_out_channels"]) * (decoder.unet["layers_per_block"] + 1) + 1
+    )
+    width = int((decoder.synchronizer.attn_dim or 0) * decoder.synchronizer.ratio)
+    values = num_blocks * sum(side * side for side in config.vision.map_sizes) * width
+    channels = max(decoder.unet["block_out_channels"])
+    activations = 2 * 16 * channels * decoder.latent_size**2
+    return int((values + activations) * item_bytes)

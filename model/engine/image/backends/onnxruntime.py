@@ -1,0 +1,197 @@
+"""The `onnxruntime` backend: the exported graphs on the CPU, or on CUDA where its build has it.
+
+Legend: B pictures, N rows (2B: negative half first), C latent channels, H, W latent grid, S pixels.
+
+On the CPU a picture is evaluated by itself, and several of them side by side on one thread each. A
+larger batch would not multiply faster there (rows are already long), small operators gain nothing
+from more threads, and so one graph serves every number of pictures without padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor
+
+from model.engine.image.backends.base import BackendUnavailable, Batch, Capabilities
+from model.engine.image.backends.eager import TorchBatch
+from model.engine.image.backends.graphs import GraphBackend
+from model.export.compile import CompileOptions, compile_checkpoint
+from model.export.manifest import Manifest
+from model.image_decoder.conditions import Invariants
+
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_CUDA_BUCKETS = (1, 2, 4, 8)
+
+
+class OnnxExecutor:
+    """One graph in an ONNX Runtime session; `run` may be called from several threads."""
+
+    def __init__(self, path: Path, output_names: Sequence[str], num_threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        # Idle threads that spin would take the cores from the text engine beside this one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        available = onnxruntime.get_available_providers()
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=[name for name in (_CUDA, _CPU) if name in available]
+        )
+        self._accepted = {value.name for value in self._session.get_inputs()}
+        self._output_names = list(output_names)
+        self._bound: dict[str, onnxruntime.OrtValue] = {}
+
+    def bind(self, inputs: Mapping[str, Tensor]) -> None:
+        """Hand over tensors that stay; they are read in place."""
+        self._bound = self.values(inputs)
+
+    def run(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Evaluate."""
+        return self.evaluate(self._bound | self.values(inputs))
+
+    def evaluate(self, values: Mapping[str, onnxruntime.OrtValue]) -> list[Tensor]:
+        """Evaluate what `values` has made of all inputs."""
+        outputs = self._session.run_with_ort_values(self._output_names, values)
+        return [torch.from_numpy(output.numpy()) for output in outputs]
+
+    def values(self, inputs: Mapping[str, Tensor]) -> dict[str, onnxruntime.OrtValue]:
+        """Inputs that the graph kept, as ONNX Runtime's tensors; on the CPU the same memory."""
+        return {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(x.contiguous().cpu().numpy())
+            for name, x in inputs.items()
+            if name in self._accepted
+        }
+
+
+@dataclass(eq=False)
+class OnnxBatch:
+    """Pictures that are evaluated side by side, each with its own constant inputs."""
+
+    pictures: tuple[Invariants, ...]
+    guided: bool
+    constants: tuple[Mapping[str, onnxruntime.OrtValue], ...]
+    joined: TorchBatch | None = None
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures; there is no padding."""
+        return len(self.pictures)
+
+
+class OnnxBackend(GraphBackend):
+    """The graphs of one picture on the CPU, for any number of pictures."""
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        manifest: Manifest,
+        alone: Mapping[str, OnnxExecutor],
+        beside: Mapping[str, OnnxExecutor],
+        max_batch: int,
+    ) -> None:
+        """Take sessions with all threads for a single picture, and with one thread for several."""
+        super().__init__(checkpoint, manifest, alone, "cpu", "onnxruntime")
+        self.max_batch = max_batch
+        self._alone, self._beside = alone, beside
+        self._pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="onnxruntime")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Any number of pictures, and any size: PyTorch draws those that were not compiled."""
+        buckets = tuple(range(1, self.max_batch + 1))
+        return replace(super().capabilities, buckets=buckets, sizes=None)
+
+    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> OnnxBatch:
+        """Every picture's constant inputs; nothing is joined."""
+        assert bucket == len(pictures)
+        executor = self._beside["denoise-1"]
+        return OnnxBatch(
+            tuple(pictures),
+            guided,
+            tuple(executor.values(self.constants([one])) for one in pictures),
+        )
+
+    def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
+        """One evaluation of the U-Net: [N, C, H, W] in float32."""
+        assert isinstance(batch, OnnxBatch)
+        if not self._is_compiled(latents_BCHW):
+            return self._predict_by_torch(latents_BCHW, timesteps_B, batch)
+
+        def one(executor: OnnxExecutor, index: int) -> Tensor:
+            inputs = {
+                "latents": latents_BCHW[index : index + 1],
+                "timesteps": timesteps_B[index : index + 1].float(),
+            }
+            values = {**batch.constants[index], **executor.values(inputs)}
+            return executor.evaluate(values)[0]
+
+        noise_B2CHW = torch.stack(self._side_by_side("denoise-1", one, len(latents_BCHW)))
+        halves = noise_B2CHW.transpose(0, 1)
+        return (halves if batch.guided else halves[1:]).flatten(0, 1)
+
+    def _predict_by_torch(self, latents: Tensor, timesteps: Tensor, batch: OnnxBatch) -> Tensor:
+        """The same for a size that was not compiled."""
+        if batch.joined is None:
+            batch.joined = self.torch.batch(batch.pictures, batch.guided, batch.num_pictures)
+        return self.torch.predict(latents, timesteps, batch.joined)
+
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] in [0, 1]."""
+        if not self._is_compiled(latents_BCHW):
+            return self.torch.decode(latents_BCHW)
+
+        def one(executor: OnnxExecutor, index: int) -> Tensor:
+            return executor.run({"latents": latents_BCHW[index : index + 1].float()})[0]
+
+        return torch.cat(self._side_by_side("decode-1", one, len(latents_BCHW)))
+
+    def _is_compiled(self, latents_BCHW: Tensor) -> bool:
+        return latents_BCHW.shape[-2:] == (self.manifest.latent_size,) * 2
+
+    def _side_by_side(
+        self, graph: str, one: Callable[[OnnxExecutor, int], Tensor], num: int
+    ) -> list[Tensor]:
+        """Evaluate a graph for every picture: one with all threads, several on one thread each."""
+        if num == 1:
+            return [one(self._alone[graph], 0)]
+        return list(self._pool.map(lambda index: one(self._beside[graph], index), range(num)))
+
+    def stop(self) -> None:
+        """Free memory."""
+        super().stop()
+        self._pool.shutdown()
+        self._alone = self._beside = {}
+
+
+def onnxruntime_backend(checkpoint: Path, directory: Path, max_batch: int) -> GraphBackend:
+    """The backend; graphs that were not exported before are exported now.
+
+    Raises:
+        BackendUnavailable: they can't be exported, or not be kept.
+    """
+    on_cpu = _CUDA not in onnxruntime.get_available_providers()
+    buckets = (1,) if on_cpu else tuple(b for b in _CUDA_BUCKETS if b <= max_batch)
+    options = CompileOptions("onnxruntime", targets=(), precision="float32", buckets=buckets)
+    try:
+        place, manifest = compile_checkpoint(checkpoint, directory, options)
+    except (torch.onnx.OnnxExporterError, OSError) as error:
+        raise BackendUnavailable(f"export to {directory} failed: {error}") from error
+    num_threads = torch.get_num_threads()
+    alone = _executors(place, manifest, num_threads)
+    if not on_cpu:
+        return GraphBackend(checkpoint, manifest, alone, "cpu", "onnxruntime")
+    beside = alone if num_threads == 1 else _executors(place, manifest, 1)
+    return OnnxBackend(checkpoint, manifest, alone, beside, max_batch)
+
+
+def _executors(place: Path, manifest: Manifest, num_threads: int) -> dict[str, OnnxExecutor]:
+    return {
+        name: OnnxExecutor(
+            place / graph.file, tuple(output.name for output in graph.outputs), num_threads
+        )
+        for name, graph in manifest.graphs.items()
+    }

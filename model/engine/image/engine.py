@@ -1,0 +1,156 @@
+"""The image engine: asynchronous in front, one denoising thread behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import torch
+
+from model.engine.image.backends.base import Backend
+from model.engine.image.backends.choice import load_backend
+from model.engine.image.loop import DenoisingLoop, ImageStatistics
+from model.engine.image.options import ImageEngineOptions
+from model.engine.image.picture import Item, Picture
+from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress, ImageSampling
+from model.image_decoder.schedulers import make_scheduler
+from model.segments import ImageSegment
+
+MAX_PREVIEWS = 3
+logger = logging.getLogger(__name__)
+
+
+class BatchedImageEngine:
+    """`model.engine.protocol.ImageEngine` with step-level continuous batching."""
+
+    def __init__(self, options: ImageEngineOptions) -> None:
+        self.options = options
+        self._backend: Backend | None = None
+        self._loop: DenoisingLoop | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it draws: `loop` and `backend` exist."""
+        return self._loop is not None
+
+    @property
+    def statistics(self) -> ImageStatistics:
+        """What the engine is doing."""
+        return self.loop.statistics
+
+    @property
+    def loop(self) -> DenoisingLoop:
+        """The denoising thread."""
+        assert self._loop is not None, "the engine is not started"
+        return self._loop
+
+    @property
+    def backend(self) -> Backend:
+        """What evaluates the networks."""
+        assert self._backend is not None, "the engine is not started"
+        return self._backend
+
+    async def start(self) -> None:
+        """Load the model, compile or load engines, and warm up."""
+        backend, reason = await asyncio.to_thread(load_backend, self.options)
+        self._backend = backend
+        memory = self.options.memory_mib * 2**20 or free_bytes(backend) // 4
+        self._loop = DenoisingLoop(backend, memory, self.options.cache_mib * 2**20)
+        self._loop.statistics.num_backend_fallbacks = int(bool(reason))
+        self._loop.start()
+
+    async def generate(
+        self,
+        image_tokens: torch.Tensor,
+        previous: ImageSegment | None,
+        sampling: ImageSampling,
+        request_id: str,
+        deadline: float | None = None,
+    ) -> AsyncIterator[ImageProgress | ImagePreview | ImageEnd]:
+        """Yield progress and previews, then exactly one `ImageEnd`.
+
+        Raises:
+            ValueError: the parameters are outside what the engine's graphs accept.
+            TimeoutError: the deadline passed.
+        """
+        size = self._check(image_tokens, sampling)
+        if deadline is not None and deadline < time.monotonic():
+            raise TimeoutError("the picture's deadline has passed")
+        items: asyncio.Queue[Item] = asyncio.Queue()
+        event_loop = asyncio.get_running_loop()
+
+        def emit(item: Item) -> None:
+            if not event_loop.is_closed():
+                event_loop.call_soon_threadsafe(items.put_nowait, item)
+
+        picture = Picture(
+            request_id, image_tokens.float().unsqueeze(0), previous, sampling, size, deadline, emit
+        )
+        self.loop.submit(picture)
+        try:
+            while True:
+                item = await items.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if isinstance(item, ImageEnd):
+                    return
+        finally:
+            self.loop.cancel(picture)
+
+    def _check(self, image_tokens: torch.Tensor, sampling: ImageSampling) -> tuple[int, int]:
+        """The latent grid of a request.
+
+        Raises:
+            ValueError: naming the parameter that does not fit.
+        """
+        decoder = self.backend.config.image_decoder
+        expected = (decoder.perceiver.num_queries, decoder.perceiver.hidden_size)
+        if tuple(image_tokens.shape) != expected:
+            raise ValueError(f"image_tokens must be {expected}, not {tuple(image_tokens.shape)}")
+        if not 1 <= sampling.num_inference_steps <= self.options.max_steps:
+            raise ValueError(f"num_inference_steps must be 1 to {self.options.max_steps}")
+        if not 0 <= sampling.num_previews <= MAX_PREVIEWS:
+            raise ValueError(f"num_previews must be 0 to {MAX_PREVIEWS}")
+        if not 0 <= sampling.guidance_rescale <= 1:
+            raise ValueError("guidance_rescale must be 0 to 1")
+        if not 0 <= sampling.guidance_scale <= 100:
+            raise ValueError("guidance_scale must be 0 to 100")
+        make_scheduler(sampling.scheduler, decoder.scheduler, sampling.num_inference_steps)
+        return self._latent_size(sampling)
+
+    def _latent_size(self, sampling: ImageSampling) -> tuple[int, int]:
+        decoder, capabilities = self.backend.config.image_decoder, self.backend.capabilities
+        height = sampling.height or decoder.image_size
+        width = sampling.width or decoder.image_size
+        unit = decoder.vae_scale_factor << (len(decoder.unet["block_out_channels"]) - 1)
+        if height % unit or width % unit or min(height, width) < unit:
+            raise ValueError(f"width and height must be multiples of {unit}")
+        if height * width > self.options.max_area * decoder.image_size**2:
+            raise ValueError(f"width x height must be at most {decoder.image_size}^2 pixels")
+        size = height // decoder.vae_scale_factor, width // decoder.vae_scale_factor
+        if capabilities.sizes is not None and size not in capabilities.sizes:
+            raise ValueError(f"this size is not among the compiled ones: {capabilities.sizes}")
+        if self.loop.picture_bytes(size) > self.loop.memory_bytes:
+            raise ValueError("a picture of this size does not fit into the engine's memory")
+        return size
+
+    async def stop(self) -> None:
+        """Stop the engine and free its memory."""
+        if self._loop is not None:
+            await asyncio.to_thread(self._loop.stop)
+        if self._backend is not None:
+            self._backend.stop()
+
+
+def free_bytes(backend: Backend) -> int:
+    """Memory that is free where the backend runs."""
+    if backend.capabilities.device.startswith("cuda"):
+        return torch.cuda.mem_get_info()[0]
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/meminfo does not say how much memory is available")

@@ -1,0 +1,157 @@
+"""The text engine: AsyncLLM with the MM-Interleaved plugin, embedded in this process.
+
+A turn samples text until its end or the begin-of-image token. In the latter case a second request
+of one token, whose prompt is the turn up to and including that token and hence nearly all in the
+prefix cache, brings out the hidden states of the whole context, and they become image tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from vllm.outputs import RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from model.checkpoint import load, store
+from model.engine.protocol import TextDelta, TextEnd, TextLimits, TextSampling
+from model.engine.text.memory import describe_cache
+from model.engine.text.options import TextEngineOptions
+from model.engine.text.prompt import PromptBuilder, TurnPrompt, engine_input, extraction_params
+from model.engine.text.scores import TokenScores
+from model.engine.text.statistics import TextStatistics
+from model.engine.text.turn import Turn
+from model.engine.text.vllm import longest_sequence, start_vllm, stop_vllm
+from model.processor import Processor
+from model.segments import Segment
+from model.vllm_plugin.hidden_states import PATH_KEY
+
+logger = logging.getLogger(__name__)
+
+_CONDITION = ("context_feat_proj", "image_decoder.perceiver_resampler")
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class VllmTextEngine:
+    """`model.engine.protocol.TextEngine` on vLLM."""
+
+    def __init__(self, options: TextEngineOptions) -> None:
+        self.options = options
+        self.config = store.load_config(options.checkpoint)
+        self.tokenizer = store.load_tokenizer(options.checkpoint)
+        self.max_len = longest_sequence(options, self.config)
+        self.scores = TokenScores(self.tokenizer.backend_tokenizer)
+        self.statistics = TextStatistics()
+        self.prompts = PromptBuilder(
+            self.config, Processor(self.config, self.tokenizer), self.max_len
+        )
+        self._llm: AsyncLLM | None = None
+        self._condition: torch.nn.Module | None = None
+        self._exchange: Path | None = None
+
+    async def start(self) -> None:
+        """Start vLLM's processes, load the model and warm up."""
+        self._condition = await asyncio.to_thread(
+            load.load_model, self.options.checkpoint, _CONDITION
+        )
+        shared = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+        self._exchange = Path(tempfile.mkdtemp(prefix="mmi-text-", dir=shared))
+        self._llm = await asyncio.to_thread(start_vllm, self.options, self.config, self.statistics)
+        logger.info("%s", describe_cache(self.config, self.options.dtype))
+        await self._warm_up()
+
+    async def stop(self) -> None:
+        """Stop vLLM's processes and free their memory."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await stop_vllm(llm)
+        if self._exchange is not None:
+            shutil.rmtree(self._exchange, ignore_errors=True)
+        self._condition = None
+
+    async def generate(
+        self,
+        context: tuple[Segment, ...],
+        sampling: TextSampling,
+        request_id: str,
+        resume: tuple[int, ...] = (),
+        priority: int = 0,
+    ) -> AsyncIterator[TextDelta | TextEnd]:
+        """Yield deltas, then exactly one `TextEnd`; see `TextEngine.generate`."""
+        force = sampling.images == "force"
+        prompt = await self.prompts.build(context, force, resume)
+        turn = Turn(self, prompt, sampling, request_id, resume, priority)
+        async with aclosing(turn.run()) as events:
+            async for event in events:
+                yield event
+
+    def limits(self) -> TextLimits:
+        """What it takes; see `TextEngine.limits`."""
+        return TextLimits(
+            max_prompt_tokens=self.max_len - 2,
+            max_images=self.config.max_images,
+            tokens_per_image=1 + self.config.num_img_token,
+            vocabulary=self.scores.vocabulary(),
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether vLLM's processes run and can take requests."""
+        return self._llm is not None and not self._llm.errored
+
+    def submit(
+        self, prompt: TurnPrompt, params: Any, request_id: str, priority: int
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Hand a request to vLLM."""
+        if self._llm is None:
+            raise RuntimeError("the text engine is not running")
+        inputs = engine_input(prompt, self.config)
+        outputs: AsyncGenerator[RequestOutput, None] = self._llm.generate(
+            inputs, params, request_id, priority=priority
+        )
+        return outputs
+
+    async def image_tokens(
+        self, prompt: TurnPrompt, request_id: str, priority: int
+    ) -> tuple[torch.Tensor, RequestOutput]:
+        """The image tokens [77, C] of a prompt that ends with begin-of-image."""
+        assert self._exchange is not None
+        name = hashlib.sha256(request_id.encode()).hexdigest()[:32]
+        path = Path(tempfile.mkdtemp(prefix=name, dir=self._exchange)) / "hidden.safetensors"
+        last: RequestOutput | None = None
+        try:
+            requests = self.submit(
+                prompt, extraction_params(str(path)), f"{request_id}/image", priority
+            )
+            async with aclosing(requests) as outputs:
+                async for output in outputs:
+                    last = output
+            assert last is not None
+            tokens = await asyncio.to_thread(self._to_image_tokens, path)
+        finally:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        return tokens, last
+
+    @torch.inference_mode()
+    def _to_image_tokens(self, path: Path) -> torch.Tensor:
+        """Read hidden states, nearest first, as the image decoder's perceiver does."""
+        model: Any = self._condition
+        hidden_LD = load_file(path)[PATH_KEY].float()
+        context_1LD = model.project_context(hidden_LD.flip(0).unsqueeze(0))
+        tokens_TC: torch.Tensor = model.image_tokens(context_1LD)[0]
+        return tokens_TC.float().clone()
+
+    async def _warm_up(self) -> None:
+        """Run a turn of two tokens, so that the first request finds everything loaded."""
+        sampling = TextSampling(max_tokens=2, min_tokens=2, temperature=0.0, images="forbid")
+        async for _ in self.generate((), sampling, "warm-up"):
+            pass

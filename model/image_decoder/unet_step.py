@@ -1,0 +1,250 @@
+"""One U-Net evaluation: diffusers' modules, walked so that nothing is computed twice.
+
+Legend: B images, N rows (B, or 2B with both guidance halves: negative first), C channels, T image
+tokens, h heads, d head width, L positions, W width.
+
+Three things differ from `UNet2DConditionModel.forward`. The synchronizer adds its residuals to the
+skips after the middle block. Keys and values of the image tokens come in ready made
+(`Invariants`). And the two guidance halves, which get the same latents, are one row until the
+first cross-attention, where the conditions first tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
+from torch import Tensor
+
+from model.image_decoder.conditions import Invariants
+
+_SUPPORTED = {
+    "class_embed_type": (None,),
+    "addition_embed_type": (None,),
+    "encoder_hid_dim": (None,),
+    "only_cross_attention": (False,),
+    "dual_cross_attention": (False,),
+    "center_input_sample": (False,),
+    "resnet_time_scale_shift": ("default",),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "cross_attention_norm": (None,),
+    "attention_type": ("default",),
+}
+
+
+class SkipReader(Protocol):
+    """One block of a synchronizer."""
+
+    def attend(self, sample_NCHW: Tensor, values: Tensor, visible_BI: Tensor, /) -> Tensor:
+        """The residual of a skip."""
+        ...
+
+
+class Synchronizer(Protocol):
+    """The published synchronizer, or its folded form."""
+
+    @property
+    def blocks(self) -> Sequence[SkipReader]:
+        """A block for every skip in order, then the middle's."""
+        ...
+
+    def project(self, features_BIVD: Tensor, /) -> tuple[Tensor, ...]:
+        """Every block's values of the conditioning images."""
+        ...
+
+
+def check_supported(unet: UNet2DConditionModel) -> None:
+    """Refuse U-Nets that `denoise` would not evaluate as diffusers does.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for option, accepted in _SUPPORTED.items():
+        if (value := getattr(unet.config, option)) not in accepted:
+            raise ValueError(f"unet.{option}={value!r} is not supported, only {accepted}")
+
+
+def prepare(
+    unet: UNet2DConditionModel,
+    synchronizer: Synchronizer | None,
+    image_tokens_BTW: Tensor,
+    features_BIVD: Tensor,
+    visible_BI: Tensor,
+) -> Invariants:
+    """Compute what every step of these pictures shares.
+
+    Args:
+        unet: the U-Net.
+        synchronizer: its synchronizer, None to leave it out.
+        image_tokens_BTW: the condition.
+        features_BIVD: positions of the conditioning images' maps, finest map first.
+        visible_BI: which conditioning images exist.
+    """
+    pairs = [_keys_values(attention, image_tokens_BTW) for attention in cross_attentions(unet)]
+    return Invariants(
+        tuple(keys for keys, _ in pairs),
+        tuple(values for _, values in pairs),
+        synchronizer.project(features_BIVD) if synchronizer else (),
+        visible_BI,
+    )
+
+
+def cross_attentions(unet: UNet2DConditionModel) -> Iterator[Attention]:
+    """All cross-attentions in order of use."""
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        for transformer in getattr(block, "attentions", None) or ():
+            for layer in transformer.transformer_blocks:
+                yield layer.attn2
+
+
+def denoise(
+    unet: UNet2DConditionModel,
+    synchronizer: Synchronizer | None,
+    latents_BCHW: Tensor,
+    timesteps_B: Tensor,
+    invariants: Invariants,
+) -> Tensor:
+    """Predict noise (or velocity): [N, C, H, W], N the rows of the invariants' keys."""
+    cross = iter(zip(invariants.keys, invariants.values, strict=True))
+    emb_BE = unet.time_embedding(unet.time_proj(timesteps_B).to(latents_BCHW.dtype))
+    sample, skips = _down(unet, latents_BCHW, emb_BE, cross)
+    sample = _middle(unet.mid_block, sample, emb_BE, cross)
+    if synchronizer is not None:
+        sample, skips = _synchronize(synchronizer, sample, skips, invariants)
+    sample = _up(unet, sample, skips, emb_BE, cross)
+    if unet.conv_norm_out is not None:
+        sample = unet.conv_act(unet.conv_norm_out(sample))
+    noise: Tensor = unet.conv_out(sample)
+    return noise
+
+
+_Cross = Iterator[tuple[Tensor, Tensor]]
+
+
+def _down(
+    unet: UNet2DConditionModel, latents: Tensor, emb: Tensor, cross: _Cross
+) -> tuple[Tensor, list[Tensor]]:
+    """The contracting path: its output and all skips."""
+    sample = unet.conv_in(latents)
+    skips = [sample]
+    for block in unet.down_blocks:
+        attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
+        for resnet, attention in zip(block.resnets, attentions, strict=True):
+            sample = resnet(sample, _rows_like(emb, sample))
+            if attention is not None:
+                sample = _transform(attention, sample, cross)
+            skips.append(sample)
+        for downsampler in block.downsamplers or ():
+            sample = downsampler(sample)
+            skips.append(sample)
+    return sample, skips
+
+
+def _middle(block: UNetMidBlock2DCrossAttn, sample: Tensor, emb: Tensor, cross: _Cross) -> Tensor:
+    """The middle block."""
+    first, *others = block.resnets
+    sample = first(sample, _rows_like(emb, sample))
+    for attention, resnet in zip(block.attentions, others, strict=True):
+        sample = _transform(attention, sample, cross)
+        sample = resnet(sample, _rows_like(emb, sample))
+    return sample
+
+
+def _synchronize(
+    synchronizer: Synchronizer, sample: Tensor, skips: list[Tensor], invariants: Invariants
+) -> tuple[Tensor, list[Tensor]]:
+    """Add every block's residual to its skip, and the last one's to the middle."""
+    added = [
+        x + block.attend(x, values, invariants.visible)
+        for block, x, values in zip(
+            synchronizer.blocks, (*skips, sample), invariants.maps, strict=True
+        )
+    ]
+    return added[-1], added[:-1]
+
+
+def _up(
+    unet: UNet2DConditionModel, sample: Tensor, skips: list[Tensor], emb: Tensor, cross: _Cross
+) -> Tensor:
+    """The expanding path. Odd sizes are restored from the skip that comes next."""
+    for block in unet.up_blocks:
+        attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
+        for resnet, attention in zip(block.resnets, attentions, strict=True):
+            sample = torch.cat((sample, _rows_like(skips.pop(), sample)), dim=1)
+            sample = resnet(sample, _rows_like(emb, sample))
+            if attention is not None:
+                sample = _transform(attention, sample, cross)
+        for upsampler in block.upsamplers or ():
+            sample = upsampler(sample, (skips[-1].shape[2], skips[-1].shape[3]))
+    return sample
+
+
+def _transform(transformer: Transformer2DModel, sample: Tensor, cross: _Cross) -> Tensor:
+    """Self-attention, cross-attention to the image tokens and feed-forward, over all positions."""
+    height, width = sample.shape[-2:]
+    hidden = transformer.norm(sample)
+    if transformer.use_linear_projection:
+        hidden = transformer.proj_in(hidden.flatten(2).transpose(1, 2))
+    else:
+        hidden = transformer.proj_in(hidden).flatten(2).transpose(1, 2)
+    for layer in transformer.transformer_blocks:
+        hidden = _layer(layer, hidden, *next(cross))
+    if transformer.use_linear_projection:
+        hidden = transformer.proj_out(hidden).transpose(1, 2).unflatten(2, (height, width))
+    else:
+        hidden = transformer.proj_out(hidden.transpose(1, 2).unflatten(2, (height, width)))
+    out: Tensor = hidden.contiguous() + _rows_like(sample, hidden)
+    return out
+
+
+def _layer(layer: BasicTransformerBlock, hidden: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One transformer layer. Halves part at its cross-attention, if they have not before."""
+    query = layer.norm1(hidden)
+    hidden = hidden + _attend(layer.attn1, query, *_keys_values(layer.attn1, query))
+    read = _attend(layer.attn2, layer.norm2(hidden), keys, values)
+    hidden = _rows_like(hidden, read) + read
+    out: Tensor = hidden + layer.ff(layer.norm3(hidden))
+    return out
+
+
+def _attend(attention: Attention, query_NLW: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Multi-head attention to ready keys and values, with the output projection."""
+    query = attention.to_q(query_NLW).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+    read = _softmax_attention(_rows_like(query, keys), keys, values)
+    out: Tensor = attention.to_out[0](read.transpose(1, 2).flatten(2))
+    return out
+
+
+def _softmax_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Scaled dot-product attention.
+
+    Unscaled, Stable Diffusion's logits overflow float16. So there queries are scaled first and the
+    softmax is computed in float32; the products stay in float16, as Turing GPUs need them.
+    """
+    if query.dtype != torch.float16:
+        return F.scaled_dot_product_attention(query, keys, values)
+    scale = float(query.shape[-1]) ** -0.5
+    logits = torch.matmul(query * scale, keys.transpose(-1, -2))
+    return torch.matmul(logits.float().softmax(-1).to(values.dtype), values)
+
+
+def _keys_values(attention: Attention, source_NTW: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of a sequence: [N, h, T, d] each."""
+    keys, values = (
+        linear(source_NTW).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for linear in (attention.to_k, attention.to_v)
+    )
+    return keys, values
+
+
+def _rows_like(x: Tensor, like: Tensor) -> Tensor:
+    """Repeat rows for both guidance halves where the other tensor already has them."""
+    halves = like.shape[0] // x.shape[0]
+    return x if halves == 1 else x.repeat(halves, *[1] * (x.ndim - 1))

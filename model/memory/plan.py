@@ -1,0 +1,229 @@
+"""How much memory the model needs, on the text worker and on the image worker.
+
+Weights are counted on the real modules, made without memory. What one picture or one image takes
+while it is worked on is counted by running the real code on the meta device. Only the language
+model's step is a formula, because vLLM runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from model.checkpoint.load import serving_dtype
+from model.config.schema import MMInterleavedConfig
+from model.memory.live_bytes import LiveBytes
+from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
+from model.text_decoder.token_bytes import TokenBytes
+
+GIB = 2**30
+
+# Live numbers of a token inside one layer of the language model: residual, normed and attention
+# output; gate and up, and their product.
+_LIVE_HIDDEN, _LIVE_INNER = 4, 3
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a plan takes as given.
+
+    Attributes:
+        dtype: of weights and cache.
+        num_images: images of a request, given and generated.
+        num_text_tokens: text tokens of a request, prompt and answer.
+        step_tokens: tokens that the text engine computes in one step.
+        step_requests: requests that it samples in one step.
+        reserve_bytes: CUDA context, graphs, workspaces and fragmentation, on each worker.
+    """
+
+    dtype: torch.dtype = torch.bfloat16
+    num_images: int = 4
+    num_text_tokens: int = 512
+    step_tokens: int = 2048
+    step_requests: int = 64
+    reserve_bytes: int = 2 * GIB
+
+
+@dataclass(frozen=True)
+class Component:
+    """Weights of one part of the model."""
+
+    name: str
+    num_parameters: int
+    num_bytes: int
+    text: bool
+    image: bool
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """Memory of the text worker. A request's tokens are its text and its images' tokens."""
+
+    weights: int
+    activations: int
+    token: TokenBytes
+    tokens_per_image: int
+    tokens_per_request: int
+
+    @property
+    def request_bytes(self) -> int:
+        """Cache of one request."""
+        return self.tokens_per_request * self.token.total
+
+    def fixed_bytes(self, reserve: int) -> int:
+        """What is taken before the first request."""
+        return self.weights + self.activations + reserve
+
+    def num_requests(self, gpu_bytes: int, reserve: int) -> int:
+        """Requests whose cache fits at the same time; -1 if not even the weights do."""
+        room = gpu_bytes - self.fixed_bytes(reserve)
+        return room // self.request_bytes if room >= 0 else -1
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """Memory of the image worker; `activations` is of one picture with both guidance halves."""
+
+    weights: int
+    invariants: int
+    activations: int
+    decoding: int
+    reading: int
+
+    def fixed_bytes(self, reserve: int) -> int:
+        """What is taken whatever the batch: weights, and decoding or reading one image."""
+        return self.weights + max(self.decoding, self.reading) + reserve
+
+    def num_pictures(self, gpu_bytes: int, reserve: int) -> int:
+        """Pictures that can be denoised in one batch; -1 if not even the weights fit."""
+        room = gpu_bytes - self.fixed_bytes(reserve)
+        return room // (self.invariants + self.activations) if room >= 0 else -1
+
+
+@dataclass(frozen=True)
+class OfficialMemory:
+    """The official program, which holds everything in one process."""
+
+    float32: int
+    half: int
+    host: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The whole plan of a configuration."""
+
+    config: MMInterleavedConfig
+    assumptions: Assumptions
+    components: tuple[Component, ...]
+    text: TextPlan
+    image: ImagePlan
+    official: OfficialMemory
+
+
+@torch.no_grad()
+def plan(config: MMInterleavedConfig, assumptions: Assumptions) -> MemoryPlan:
+    """Plan the memory of a configuration."""
+    with torch.device("meta"):
+        model = MMInterleaved(config).eval()
+        components = weigh(model, assumptions.dtype)
+        # The official program: everything in float32 on the GPU; before that the model and, beside
+        # it, the state dictionary in host memory.
+        float32 = sum(c.num_parameters for c in components) * 4
+        official = OfficialMemory(float32, float32 // 2, 2 * float32)
+        serve_as(model, assumptions.dtype)
+        reading, maps = _reading(model, assumptions.dtype)
+        text = _text_plan(config, assumptions, components, reading)
+        image = _image_plan(model, assumptions, components, reading, maps)
+    return MemoryPlan(config, assumptions, components, text, image, official)
+
+
+def weigh(model: MMInterleaved, dtype: torch.dtype) -> tuple[Component, ...]:
+    """The weights of every component in their serving formats, in the order of the model."""
+    counts: dict[str, list[int]] = {}
+    for name, tensor in model.state_dict().items():
+        count = counts.setdefault(_component_of(name), [0, 0])
+        count[0] += tensor.numel()
+        count[1] += tensor.numel() * serving_dtype(name, tensor.dtype, dtype).itemsize
+    return tuple(
+        Component(name, number, size, name.startswith(TEXT), name.startswith(IMAGE))
+        for name, (number, size) in counts.items()
+    )
+
+
+def serve_as(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give every parameter its serving format."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        tensor.data = tensor.data.to(serving_dtype(name, tensor.dtype, dtype))
+
+
+def _component_of(name: str) -> str:
+    """The image decoder's parts are components of their own."""
+    parts = name.split(".")
+    if parts[0] != "image_decoder":
+        return parts[0]
+    return ".".join(parts[: 3 if parts[1] == "decoder" else 2])
+
+
+def _reading(model: MMInterleaved, dtype: torch.dtype) -> tuple[int, Sequence[torch.Tensor]]:
+    """Peak of the vision tower on one image, and the maps that it makes."""
+    side = model.config.vision.image_size
+    with LiveBytes() as live:
+        visual = model.visual_tokenizer(torch.empty(1, 3, side, side, dtype=dtype))
+    return live.peak, visual.maps
+
+
+def _text_plan(
+    config: MMInterleavedConfig,
+    assumptions: Assumptions,
+    components: Sequence[Component],
+    reading: int,
+) -> TextPlan:
+    llm, size = config.llm, assumptions.dtype.itemsize
+    live = _LIVE_HIDDEN * llm.hidden_size + _LIVE_INNER * llm.intermediate_size
+    # Logits in float32, and the sampler's sorted copy of them.
+    logits = 2 * 4 * config.txt_vocab_size * assumptions.step_requests
+    tokens_per_image = config.num_img_token + 1
+    return TextPlan(
+        weights=sum(c.num_bytes for c in components if c.text),
+        activations=max(assumptions.step_tokens * live * size + logits, reading),
+        token=TokenBytes.of(config, assumptions.dtype),
+        tokens_per_image=tokens_per_image,
+        tokens_per_request=1
+        + assumptions.num_text_tokens
+        + assumptions.num_images * tokens_per_image,
+    )
+
+
+def _image_plan(
+    model: MMInterleaved,
+    assumptions: Assumptions,
+    components: Sequence[Component],
+    reading: int,
+    maps: Sequence[torch.Tensor],
+) -> ImagePlan:
+    """Run one picture's preparation, one denoising step and its decoding on the meta device."""
+    from model.synchronizer.map_sampling import GridSampling
+
+    config, dtype = model.config.image_decoder, assumptions.dtype
+    decoder = model.image_decoder
+    sampler = decoder.sampler(GridSampling())
+    tokens = torch.empty(1, config.perceiver.num_queries, config.perceiver.hidden_size, dtype=dtype)
+    visible = torch.ones(1, 1, dtype=torch.bool)
+    invariants = sampler.prepare(tokens, [m.unsqueeze(1) for m in maps], visible)
+    latents = torch.empty(
+        1, int(config.unet["in_channels"]), config.latent_size, config.latent_size, dtype=dtype
+    )
+    with LiveBytes() as denoising:
+        sampler.predict(latents, torch.full((1,), 1), sampler.batch([invariants], guided=True))
+    with LiveBytes() as decoding:
+        sampler.decode(latents)
+    return ImagePlan(
+        weights=sum(c.num_bytes for c in components if c.image),
+        invariants=invariants.num_bytes,
+        activations=denoising.peak,
+        decoding=decoding.peak,
+        reading=reading,
+    )

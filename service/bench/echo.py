@@ -1,0 +1,77 @@
+"""A text worker whose engine says the time: `python -m service.bench.echo`.
+
+Each delta is the clock's reading at the moment of its making, which all processes of a machine
+share, so that the reader of a stream knows how long each delta was under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from model.engine.protocol import TextDelta, TextEnd, TextLimits, TextSampling
+from model.segments import Segment
+from service import log, loop
+from service.config import TextWorkerSettings
+from service.workers.text.worker import create
+
+STEP_S = 0.02
+
+
+class EchoEngine:
+    """Yields `max_tokens` deltas per request: a first one at once, then one every `STEP_S`.
+
+    All requests in progress get theirs in the same step, as from an engine that batches them.
+    """
+
+    def __init__(self) -> None:
+        self._step: asyncio.Future[None] | None = None
+        self._step_at = time.monotonic()
+
+    def limits(self) -> TextLimits:
+        """Hardly any."""
+        return TextLimits(1_000_000, 1_000, 1)
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def stop(self) -> None:
+        """Nothing to free."""
+
+    async def generate(
+        self,
+        context: tuple[Segment, ...],
+        sampling: TextSampling,
+        request_id: str,
+        resume: tuple[int, ...] = (),
+        priority: int = 0,
+    ) -> AsyncIterator[TextDelta | TextEnd]:
+        """Yield the time, again and again."""
+        for number in range(sampling.max_tokens):
+            yield TextDelta(f"{time.monotonic_ns()} ", (number,))
+            await asyncio.shield(self._next_step())
+        yield TextEnd("stop", 1, 0, sampling.max_tokens)
+
+    def _next_step(self) -> asyncio.Future[None]:
+        """The step that all requests wait for; steps are `STEP_S` apart, on the average too."""
+        if self._step is None or self._step.done():
+            self._step = asyncio.get_running_loop().create_future()
+            now = time.monotonic()
+            late = now - self._step_at
+            self._step_at += STEP_S * (1 + max(0, late // STEP_S))
+            delay_s = self._step_at - now
+            asyncio.get_running_loop().call_later(delay_s, self._step.set_result, None)
+        return self._step
+
+
+def main() -> int:
+    """Work until SIGTERM."""
+    settings = TextWorkerSettings()
+    log.configure("echo", "WARNING")
+    return loop.run(create(settings, EchoEngine()).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""Measuring the service without a model."""

@@ -1,0 +1,80 @@
+"""A request's answer for clients: events with their pictures, and the whole as one document."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from service.errors import BlobNotFound
+from service.gateway.api.schemas import Choice, GenerateResponse, OutputImage, OutputText
+from service.gateway.stream.images import ImageLibrary
+from service.messages import ImageResult, Request, RequestStatus, StoredEvent
+
+_WITH_PICTURE = frozenset({"image.preview", "image.done"})
+
+
+def image_url(sha256: str) -> str:
+    """Where an image can be fetched."""
+    return f"/v1/images/{sha256}"
+
+
+class Answers:
+    """Fills in what events and records only name: the bytes or addresses of pictures."""
+
+    def __init__(self, images: ImageLibrary, model: str) -> None:
+        self._images = images
+        self._model = model
+
+    async def event(self, event: StoredEvent, request: Request) -> str:
+        """An event's JSON as the client of `request` gets it."""
+        if event.type not in _WITH_PICTURE:
+            return event.encode()
+        document: dict[str, Any] = event.document()
+        inline = event.type == "image.preview" or request.image.returns == "b64"
+        document |= await self._picture(request.owner, document["sha256"], inline)
+        return json.dumps(document, separators=(",", ":"))
+
+    async def _picture(self, owner: str, sha256: str, inline: bool) -> dict[str, str]:
+        """`b64` or `url` of a picture; a picture that is gone by now has its address only."""
+        if inline:
+            try:
+                return {"b64": await self._images.reveal(owner, sha256)}
+            except BlobNotFound:
+                pass
+        await self._images.grant(owner, sha256)
+        return {"url": image_url(sha256)}
+
+    async def document(self, status: RequestStatus) -> GenerateResponse:
+        """The whole answer, or all of them, as far as they are finished."""
+        choices = [
+            Choice(choice=number, **await self._outcome(choice))
+            for number, choice in enumerate(status.choices)
+        ]
+        return GenerateResponse(
+            id=status.request.request_id,
+            created_at=status.created_ms / 1000,
+            model=self._model,
+            choices=choices or None,
+            **await self._outcome(status),
+        )
+
+    async def _outcome(self, status: RequestStatus) -> dict[str, Any]:
+        """The fields of an `Outcome`."""
+        content: list[OutputText | OutputImage] = []
+        for result in status.results:
+            if isinstance(result, ImageResult):
+                content.append(await self._image(result, status.request))
+            else:
+                content.append(OutputText(text=result.text, logprobs=result.logprobs))
+        return {
+            "status": "in_progress" if status.state == "running" else status.state,
+            "reason": status.reason,
+            "content": content,
+            "usage": status.usage,
+            "error": status.error.model_dump() if status.error else None,
+        }
+
+    async def _image(self, result: ImageResult, request: Request) -> OutputImage:
+        inline = request.image.returns == "b64"
+        picture = await self._picture(request.owner, result.sha256, inline)
+        return OutputImage.model_validate(result.model_dump() | picture)

@@ -1,0 +1,81 @@
+"""The image engine's own numbers at `/metrics`, read from it whenever they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from model.engine.image.engine import BatchedImageEngine
+
+_COUNTERS = {
+    "num_steps": ("mmi_image_batches", "Evaluations of the U-Net, of any number of pictures"),
+    "num_rows": ("mmi_image_rows", "Rows evaluated: two a picture and step with guidance"),
+    "num_pictures": ("mmi_image_pictures", "Pictures finished by the engine"),
+    "num_cancelled": ("mmi_image_cancelled", "Pictures dropped because nobody wants them"),
+    "num_late": ("mmi_image_late", "Pictures dropped at their deadline"),
+    "num_failed": ("mmi_image_failed", "Pictures that could not be drawn"),
+    "num_retried_in_float32": (
+        "mmi_image_retried_in_float32",
+        "Pictures that came out black or not finite and were drawn again",
+    ),
+    "num_backend_fallbacks": (
+        "mmi_image_backend_fallbacks",
+        "Starts at which the chosen backend could not be used, or computed something else",
+    ),
+}
+_GAUGES = {
+    "num_waiting": ("mmi_image_waiting", "Pictures that wait for memory"),
+    "num_running": ("mmi_image_running", "Pictures under way"),
+}
+_PARTS = ("prepare", "denoise", "schedule", "decode")
+
+
+class ImageEngineCollector(Collector):
+    """Metrics of one engine."""
+
+    def __init__(self, engine: BatchedImageEngine) -> None:
+        self._engine = engine
+
+    def describe(self) -> list[Metric]:
+        """Nothing: names are known only from `collect`."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, once the engine has started."""
+        if not self._engine.started:
+            return
+        statistics, cache = self._engine.statistics, self._engine.loop.cache
+        for field, (name, text) in _COUNTERS.items():
+            yield CounterMetricFamily(name, text, getattr(statistics, field))
+        for field, (name, text) in _GAUGES.items():
+            yield GaugeMetricFamily(name, text, getattr(statistics, field))
+        seconds = CounterMetricFamily("mmi_image_seconds", "Time of the loop", labels=["part"])
+        for part in _PARTS:
+            seconds.add_metric([part], getattr(statistics, f"{part}_s"))
+        yield seconds
+        sizes = CounterMetricFamily("mmi_image_batch", "Evaluations by size", labels=["pictures"])
+        for size, num in sorted(statistics.batch_sizes.copy().items()):
+            sizes.add_metric([str(size)], num)
+        yield sizes
+        lookups = CounterMetricFamily("mmi_image_features", "Maps of images", labels=["lookup"])
+        lookups.add_metric(["hit"], cache.num_hits)
+        lookups.add_metric(["miss"], cache.num_misses)
+        yield lookups
+        yield self._backend()
+
+    def _backend(self) -> Metric:
+        """What draws, as labels."""
+        able = self._engine.backend.capabilities
+        info = GaugeMetricFamily(
+            "mmi_image_backend", "What draws", labels=["backend", "device", "precision"]
+        )
+        info.add_metric([able.name, able.device, able.precision], 1)
+        return info
+
+
+def export(engine: BatchedImageEngine) -> None:
+    """Show an engine's numbers at `/metrics`."""
+    REGISTRY.register(ImageEngineCollector(engine))

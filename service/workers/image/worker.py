@@ -1,0 +1,213 @@
+"""The image stage: draw the image that a text turn has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import safetensors.torch
+import torch
+
+from model.engine.protocol import ImageEnd, ImageEngine, ImagePreview, ImageProgress, ImageSampling
+from service import loop, messages
+from service.broker.blobs import BlobStore
+from service.broker.connection import Broker
+from service.broker.turns.attempt import Attempt
+from service.broker.turns.leases import Leases
+from service.config import ImageWorkerSettings
+from service.errors import InvalidRequest
+from service.log import configure
+from service.messages import Event, ImageResult, ImageTask, Stage, TextTask
+from service.metrics import IMAGE_STEPS, IMAGES
+from service.workers.answer import Answer
+from service.workers.base import Worker, consumer_name, end_on_signal
+from service.workers.checkpoint import find_checkpoint
+from service.workers.images import MIME_TYPES, ImageCache, encode
+
+_PREVIEW_TTL_S = 600
+
+
+class ImageTurns:
+    """Runs image turns on an engine."""
+
+    stage: Stage = "image"
+
+    def __init__(
+        self, engine: ImageEngine, leases: Leases, broker: Broker, progress_interval_s: float
+    ) -> None:
+        self._engine = engine
+        self._leases = leases
+        self._blobs = BlobStore(broker)
+        self._images = ImageCache(self._blobs)
+        self._progress_interval_s = progress_interval_s
+
+    async def start(self) -> None:
+        """Start the engine."""
+        await self._engine.start()
+
+    async def stop(self) -> None:
+        """Stop the engine."""
+        await self._engine.stop()
+
+    async def run(self, attempt: Attempt) -> None:
+        """Run the turn and commit it."""
+        async with asyncio.timeout(attempt.deadline - time.monotonic()):
+            if attempt.open_part is None:
+                index = self._task(attempt).index
+                start = messages.PartStart(index=index, kind="image")
+                await self._leases.append(attempt, [(start, "")], open=index)
+            try:
+                end = await self._draw(attempt)
+            except ValueError as error:
+                raise InvalidRequest("The image cannot be drawn with these parameters.") from error
+            await self._commit(attempt, end)
+
+    def _task(self, attempt: Attempt) -> ImageTask:
+        assert isinstance(attempt.task, ImageTask)
+        return attempt.task
+
+    async def _draw(self, attempt: Attempt) -> ImageEnd:
+        """Denoise, reporting progress; returns the picture."""
+        task, asked = self._task(attempt), attempt.request.image
+        previous = None
+        if task.previous_image is not None:
+            previous = await self._images.segment(task.previous_image, generated=True)
+        stream = self._engine.generate(
+            await self._image_tokens(task),
+            previous,
+            ImageSampling(
+                width=asked.width,
+                height=asked.height,
+                num_inference_steps=asked.steps,
+                guidance_scale=asked.guidance_scale,
+                guidance_rescale=asked.guidance_rescale,
+                scheduler=asked.scheduler,
+                seed=task.seed,
+                num_previews=asked.previews,
+            ),
+            f"{attempt.request_id}/{task.turn}/{attempt.fence}",
+            deadline=attempt.deadline,
+        )
+        report = ProgressReport(self._leases, attempt, task.index, self._progress_interval_s)
+        async with aclosing(stream) as items:  # type: ignore[type-var]
+            async for item in items:
+                match item:
+                    case ImageEnd():
+                        return item
+                    case ImagePreview():
+                        await self._preview(report, item)
+                    case ImageProgress():
+                        IMAGE_STEPS.inc()
+                        await report.step(item)
+        raise RuntimeError("the engine ended without a picture")
+
+    async def _image_tokens(self, task: ImageTask) -> torch.Tensor:
+        """What the text stage wants to see.
+
+        Raises:
+            BlobNotFound: it is gone.
+        """
+        return safetensors.torch.load(await self._blobs.get(task.image_tokens))["image_tokens"]
+
+    async def _preview(self, report: ProgressReport, preview: ImagePreview) -> None:
+        data = await asyncio.to_thread(encode, preview.image, "webp")
+        await report.preview(preview.number, await self._blobs.put(data, _PREVIEW_TTL_S))
+
+    async def _commit(self, attempt: Attempt, end: ImageEnd) -> None:
+        """Store the picture, then hand the turn back to the text stage or end the request."""
+        task, request, answer = self._task(attempt), attempt.request, Answer(attempt.status)
+        data = await asyncio.to_thread(encode, end.image, request.image.format)
+        result = ImageResult(
+            sha256=await self._blobs.put(data),
+            mime=MIME_TYPES[request.image.format],
+            width=end.image.width,
+            height=end.image.height,
+            seed=end.seed,
+        )
+        answer.add(result)
+        answer.bill_image(request.image.steps)
+        done = messages.ImageDone(index=task.index, **result.model_dump(exclude={"type"}))
+        events: list[tuple[Event, str]] = [
+            (done, ""),
+            (messages.PartDone(index=task.index), ""),
+        ]
+        following = None
+        if "text" not in request.output_modalities and answer.images_left <= 0:
+            events += answer.complete()
+        elif "text" in request.output_modalities and answer.tokens_left <= 0:
+            events += answer.incomplete("max_tokens")
+        else:
+            following = TextTask(
+                request_id=request.request_id, turn=task.turn + 1, traceparent=task.traceparent
+            )
+        IMAGES.inc()
+        await self._leases.commit(
+            attempt,
+            events,
+            next_task=following,
+            state=answer.state,
+            image_work=request.image.steps,
+            fields=answer.fields(),
+        )
+
+
+class ProgressReport:
+    """Reports steps and previews, not too often, and none that an earlier attempt has reported."""
+
+    def __init__(self, leases: Leases, attempt: Attempt, index: int, interval_s: float) -> None:
+        self._leases = leases
+        self._attempt = attempt
+        self._index = index
+        self._interval_s = interval_s
+        self._last_step = int(attempt.fields.get("progress", 0))
+        self._num_previews = int(attempt.fields.get("previews", 0))
+        self._next_at = 0.0
+
+    async def step(self, progress: ImageProgress) -> None:
+        """Report a step, if it is new and the last report is long enough ago."""
+        now = time.monotonic()
+        if progress.step <= self._last_step or (
+            now < self._next_at and progress.step < progress.total
+        ):
+            return
+        self._next_at = now + self._interval_s
+        self._last_step = progress.step
+        event = messages.ImageProgress(index=self._index, step=progress.step, total=progress.total)
+        await self._leases.append(self._attempt, [(event, "")], progress=progress.step)
+
+    async def preview(self, number: int, sha256: str) -> None:
+        """Report a preview, if it is new; previews are numbered from 1."""
+        if number <= self._num_previews:
+            return
+        self._num_previews = number
+        event = messages.ImagePreview(
+            index=self._index, n=number, mime=MIME_TYPES["webp"], sha256=sha256
+        )
+        await self._leases.append(self._attempt, [(event, "")], previews=number)
+
+
+def main(settings: ImageWorkerSettings) -> int:
+    """The process of `mmi image-worker`."""
+    end_on_signal()
+    configure("image-worker", settings.log_level)
+    from model.engine.image.engine import BatchedImageEngine
+    from model.engine.image.options import ImageEngineOptions
+
+    options = ImageEngineOptions(
+        checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
+        backend=settings.image_backend,
+        dtype=settings.dtype,
+        max_batch=settings.concurrency,
+        compiled=settings.compile,
+        engines=settings.engines,
+    )
+    return loop.run(create(settings, BatchedImageEngine(options)).run())
+
+
+def create(settings: ImageWorkerSettings, engine: ImageEngine) -> Worker:
+    """An image worker on `engine`."""
+    broker = Broker(settings)
+    leases = Leases(broker, "image", consumer_name(), settings.lease_s, settings.max_deliveries)
+    turns = ImageTurns(engine, leases, broker, settings.progress_interval_s)
+    return Worker(settings, broker, leases, turns)

@@ -1,0 +1,93 @@
+"""Streams a turn's text to Redis: never more than one command in flight, never one per token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.broker.turns.attempt import Attempt
+from service.broker.turns.leases import Leases
+from service.messages import Event, PartStart, TextDelta, TokenScore
+
+
+@dataclass
+class Said:
+    """Text, the ids behind it, and (if asked for) their scores."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)
+
+    def add(self, text: str, token_ids: Sequence[int], scores: Sequence[TokenScore] = ()) -> None:
+        """Go on."""
+        self.text += text
+        self.token_ids += token_ids
+        self.scores += scores
+
+
+class DeltaWriter:
+    """Collects tokens while an append is on its way; what has collected goes with the next one."""
+
+    def __init__(self, leases: Leases, attempt: Attempt, index: int, said: Said) -> None:
+        """Prepare; `said` is what earlier attempts have streamed."""
+        self._leases = leases
+        self._attempt = attempt
+        self._index = index
+        self.said = said
+        self.started = attempt.open_part is not None
+        self._pending = Said()
+        self._sending: asyncio.Task[None] | None = None
+        self._finishing = False
+
+    def add(self, text: str, token_ids: Sequence[int], scores: Sequence[TokenScore] = ()) -> None:
+        """Take a delta, without waiting.
+
+        Raises:
+            StaleAttempt: the turn is somebody else's by now, or the request has ended.
+            ConnectionLost: Redis stayed away for too long.
+        """
+        self.said.add(text, token_ids, scores)
+        self._pending.add(text, token_ids, scores)
+        if self._sending is not None and self._sending.done():
+            self._sending.result()
+            self._sending = None
+        # Ids without text wait for the text that they are part of.
+        if self._sending is None and self._pending.text:
+            self._sending = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._pending.text and not self._finishing:
+            await self._leases.append(
+                self._attempt,
+                self.rest(),
+                open=self._index,
+                streamed=len(self.said.token_ids) - len(self._pending.token_ids),
+            )
+
+    async def finish(self) -> None:
+        """Wait for the append on its way; what is left is for the turn's commit."""
+        self._finishing = True
+        if self._sending is not None:
+            await self._sending
+
+    async def aclose(self) -> None:
+        """Stop sending; whatever is on its way either arrives or is refused."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    def rest(self) -> list[tuple[Event, str]]:
+        """The events of what has collected, which counts as sent from here on."""
+        new = self._pending
+        if not new.text and not (self.started and new.scores):
+            return []
+        delta = TextDelta(
+            index=self._index, text=new.text, logprobs=tuple(new.scores) if new.scores else None
+        )
+        events: list[tuple[Event, str]] = [(delta, ",".join(map(str, new.token_ids)))]
+        if not self.started:
+            events.insert(0, (PartStart(index=self._index, kind="text"), ""))
+            self.started = True
+        self._pending = Said()
+        return events

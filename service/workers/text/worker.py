@@ -1,0 +1,246 @@
+"""The text stage: continue an answer with text, up to its end or its next image."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import safetensors.torch
+
+from model.engine import protocol
+from model.engine.protocol import TextEnd, TextEngine, TextSampling
+from model.segments import Segment, TextSegment, TokenSegment
+from service import loop
+from service.broker.blobs import BlobStore
+from service.broker.connection import Broker
+from service.broker.model_card import publish
+from service.broker.stream.events import read_events
+from service.broker.turns.attempt import Attempt
+from service.broker.turns.leases import Leases
+from service.config import TextWorkerSettings
+from service.errors import ContextTooLong
+from service.log import configure
+from service.messages import (
+    Event,
+    ImagePart,
+    ImageTask,
+    ModelCard,
+    PartDone,
+    Stage,
+    TextResult,
+    TokenScore,
+    count_words,
+)
+from service.workers.answer import Answer
+from service.workers.base import Worker, consumer_name, end_on_signal
+from service.workers.checkpoint import find_checkpoint
+from service.workers.images import ImageCache
+from service.workers.text.deltas import DeltaWriter, Said
+
+
+class TextTurns:
+    """Runs text turns on an engine."""
+
+    stage: Stage = "text"
+
+    def __init__(self, engine: TextEngine, leases: Leases, broker: Broker) -> None:
+        self._engine = engine
+        self._leases = leases
+        self._broker = broker
+        self._blobs = BlobStore(broker)
+        self._images = ImageCache(self._blobs)
+
+    async def start(self) -> None:
+        """Start the engine, and let the gateways know what fits it."""
+        await self._engine.start()
+        await publish(self._broker, await asyncio.to_thread(card_of, self._engine.limits()))
+
+    async def stop(self) -> None:
+        """Stop the engine."""
+        await self._engine.stop()
+
+    async def run(self, attempt: Attempt) -> None:
+        """Run the turn and commit it."""
+        async with asyncio.timeout(attempt.deadline - time.monotonic()):
+            answer = Answer(attempt.status)
+            streamed = await self._streamed(attempt)
+            resume = tuple(streamed.token_ids)
+            writer = DeltaWriter(self._leases, attempt, answer.next_index, streamed)
+            async with aclosing(writer):
+                end = await self._generate(attempt, answer, writer, resume)
+            await self._commit(attempt, answer, writer, end)
+
+    async def _generate(
+        self, attempt: Attempt, answer: Answer, writer: DeltaWriter, resume: tuple[int, ...]
+    ) -> TextEnd:
+        """Stream the turn's text; returns how it ended."""
+        request = attempt.request
+        stream = self._engine.generate(
+            await self._context(attempt),
+            sampling_of(attempt, answer),
+            f"{attempt.request_id}/{attempt.task.turn}/{attempt.fence}",
+            resume=resume,
+            priority=0 if request.priority == "interactive" else 1,
+        )
+        async with aclosing(stream) as items:  # type: ignore[type-var]
+            try:
+                async for item in items:
+                    if isinstance(item, TextEnd):
+                        await writer.finish()
+                        return item
+                    writer.add(item.text, item.token_ids, [_score(score) for score in item.scores])
+            except ValueError as error:
+                if not answer.results and not writer.started:
+                    raise ContextTooLong from error
+                return TextEnd("length", 0, 0, 0)  # the answer has outgrown the context
+        raise RuntimeError("the engine ended without saying how")
+
+    async def _context(self, attempt: Attempt) -> tuple[Segment, ...]:
+        """What was asked, then the answer so far."""
+        segments: list[Segment] = []
+        for part in attempt.request.content:
+            if isinstance(part, ImagePart):
+                segments.append(await self._images.segment(part.sha256, generated=False))
+            else:
+                segments.append(TextSegment(part.text))
+        for result in attempt.status.results:
+            if isinstance(result, TextResult):
+                segments.append(TokenSegment(result.token_ids))
+            else:
+                segments.append(await self._images.segment(result.sha256, generated=True))
+        return tuple(segments)
+
+    async def _streamed(self, attempt: Attempt) -> Said:
+        """What earlier attempts at this turn have streamed already."""
+        said, cursor = Said(), attempt.cursor
+        if attempt.open_part is None:
+            return said
+        while events := await read_events(self._broker, attempt.request_id, cursor):
+            for event in events:
+                if event.type != "text.delta":
+                    continue
+                data = event.data
+                if data.get("choice") == attempt.choice:
+                    scores = [TokenScore(**score) for score in data.get("logprobs", ())]
+                    said.add(data["text"], event.token_ids, scores)
+            cursor = events[-1].id
+        return said
+
+    async def _commit(
+        self, attempt: Attempt, answer: Answer, writer: DeltaWriter, end: TextEnd
+    ) -> None:
+        """Store the text, then go on with an image or end the request."""
+        if attempt.task.turn == 0:
+            answer.bill_prompt(end.num_prompt_tokens, end.num_cached_tokens)
+        said = writer.said
+        answer.bill_text(len(said.token_ids))
+        events: list[tuple[Event, str]] = writer.rest()
+        if writer.started:
+            scored = attempt.request.sampling.logprobs is not None
+            result = TextResult(
+                text=said.text,
+                token_ids=tuple(said.token_ids),
+                logprobs=tuple(said.scores) if scored else None,
+            )
+            events.append((PartDone(index=answer.next_index), ""))
+            answer.add(result)
+        task = None
+        if end.reason == "image" and answer.images_left > 0:
+            task = await self._image_task(attempt, answer, end)
+        elif end.reason == "image":
+            events += answer.incomplete("max_images")
+        elif end.reason == "stop":
+            events += answer.complete()
+        else:
+            spent = answer.tokens_left <= 0
+            events += answer.incomplete("max_tokens" if spent else "context_length")
+        await self._leases.commit(
+            attempt,
+            events,
+            next_task=task,
+            state=answer.state,
+            text_work=len(said.token_ids),
+            fields=answer.fields(),
+        )
+
+    async def _image_task(self, attempt: Attempt, answer: Answer, end: TextEnd) -> ImageTask:
+        """The task of drawing the image that the text has begun."""
+        assert end.image_tokens is not None
+        data = safetensors.torch.save({"image_tokens": end.image_tokens.contiguous()})
+        return ImageTask(
+            request_id=attempt.request_id,
+            turn=attempt.task.turn + 1,
+            index=answer.next_index,
+            image_tokens=await self._blobs.put(data),
+            previous_image=answer.last_image,
+            seed=(attempt.request.image.seed + answer.usage.images) % 2**63,
+            traceparent=attempt.task.traceparent,
+        )
+
+
+def card_of(limits: protocol.TextLimits) -> ModelCard:
+    """What gateways must know of the model."""
+    return ModelCard(
+        max_prompt_tokens=limits.max_prompt_tokens,
+        max_images=limits.max_images,
+        tokens_per_image=limits.tokens_per_image,
+        words_per_token=max(map(count_words, limits.vocabulary), default=0),
+        characters_per_token=max(map(len, limits.vocabulary), default=0),
+    )
+
+
+def _score(score: protocol.TokenScore) -> TokenScore:
+    return TokenScore(token=score.token, logprob=score.logprob, top=score.top)
+
+
+def sampling_of(attempt: Attempt, answer: Answer) -> TextSampling:
+    """The sampling parameters of this turn."""
+    asked, modalities = attempt.request.sampling, attempt.request.output_modalities
+    first = attempt.task.turn == 0
+    images = "allow" if "image" in modalities else "forbid"
+    if "text" not in modalities or (attempt.request.draw_now and first):
+        images = "force"
+    # Each turn draws its own random numbers, the same ones in each attempt at it.
+    seed = None if asked.seed is None else (asked.seed + attempt.task.turn) % 2**63
+    return TextSampling(
+        **asked.model_dump(exclude={"seed", "min_tokens"}),
+        min_tokens=asked.min_tokens if first else 0,
+        max_tokens=max(1, answer.tokens_left),
+        seed=seed,
+        images=images,  # type: ignore[arg-type]
+    )
+
+
+def main(settings: TextWorkerSettings) -> int:
+    """The process of `mmi text-worker`."""
+    from model.engine.text.engine import VllmTextEngine
+    from model.engine.text.options import TextEngineOptions
+
+    end_on_signal()
+    configure("text-worker", settings.log_level)
+    options = TextEngineOptions(
+        checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
+        cache_dir=settings.cache_dir,
+        dtype=settings.dtype,
+        max_num_seqs=settings.concurrency,
+        kv_cache_bytes=settings.kv_cache_mib << 20 if settings.kv_cache_mib else None,
+        max_model_len=settings.max_model_len,
+        compile=settings.compile,
+        kernel=settings.kernel,
+    )
+    return loop.run(create(settings, VllmTextEngine(options)).run())
+
+
+def create(settings: TextWorkerSettings, engine: TextEngine) -> Worker:
+    """A text worker on `engine`."""
+    broker = Broker(settings)
+    leases = Leases(
+        broker,
+        "text",
+        consumer_name(),
+        settings.lease_s,
+        settings.max_deliveries,
+        settings.flush_interval_s,
+    )
+    return Worker(settings, broker, leases, TextTurns(engine, leases, broker))

@@ -1,0 +1,106 @@
+"""The image engine as its callers see it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from model.engine.image.engine import BatchedImageEngine
+from model.engine.image.options import ImageEngineOptions
+from model.engine.protocol import ImageEnd, ImageProgress, ImageSampling
+from tests.model.engine.pictures import conditioning_image, small_checkpoint, tokens
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkpoint(tmp_path_factory.mktemp("small") / "model")
+
+
+@pytest_asyncio.fixture
+async def engine(checkpoint: Path) -> AsyncIterator[BatchedImageEngine]:
+    engine = BatchedImageEngine(ImageEngineOptions(checkpoint, device="cpu"))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+async def draw(engine: BatchedImageEngine, seed: int, **options: object) -> list[object]:
+    sampling = ImageSampling(seed=seed, **{"num_inference_steps": 3, **options})
+    stream = engine.generate(tokens(seed), conditioning_image(1), sampling, f"request-{seed}")
+    return [item async for item in stream]
+
+
+async def test_many_at_once(engine: BatchedImageEngine) -> None:
+    answers = await asyncio.gather(*(draw(engine, seed) for seed in range(4)))
+    for seed, items in enumerate(answers):
+        assert [type(item) for item in items] == [ImageProgress] * 3 + [ImageEnd]
+        end = items[-1]
+        assert isinstance(end, ImageEnd)
+        assert end.seed == seed
+        assert end.image.size == (32, 32)
+    again = (await draw(engine, 2))[-1]
+    assert isinstance(again, ImageEnd)
+    first = answers[2][-1]
+    assert isinstance(first, ImageEnd)
+    assert np.abs(np.asarray(again.image, int) - np.asarray(first.image, int)).max() <= 1
+
+
+async def test_closing_the_iterator_frees_the_rows(engine: BatchedImageEngine) -> None:
+    sampling = ImageSampling(num_inference_steps=200)
+    async with aclosing(engine.generate(tokens(1), None, sampling, "abandoned")) as items:
+        async for _ in items:
+            break
+    while not engine.statistics.num_cancelled:
+        await asyncio.sleep(0.01)
+    assert engine.statistics.num_waiting == 0
+    assert engine.statistics.num_steps < 200
+
+
+async def test_deadline(engine: BatchedImageEngine) -> None:
+    sampling = ImageSampling(num_inference_steps=200)
+    with pytest.raises(TimeoutError):
+        async for _ in engine.generate(
+            tokens(1), None, sampling, "late", deadline=time.monotonic() + 0.05
+        ):
+            pass
+    with pytest.raises(TimeoutError):
+        async for _ in engine.generate(tokens(1), None, sampling, "past", deadline=0.0):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"num_inference_steps": 100_000}, "num_inference_steps"),
+        ({"width": 33}, "multiples"),
+        ({"width": 0, "height": -8}, "multiples"),
+        ({"width": 64, "height": 64}, "at most"),
+        ({"guidance_rescale": 1.5}, "guidance_rescale"),
+        ({"guidance_scale": -1.0}, "guidance_scale"),
+        ({"num_previews": 4}, "num_previews"),
+        ({"scheduler": "euler"}, "scheduler"),
+    ],
+)
+async def test_parameters_out_of_range(
+    engine: BatchedImageEngine, options: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        await draw(engine, 1, **options)
+
+
+async def test_stopping_fails_what_is_under_way(checkpoint: Path) -> None:
+    engine = BatchedImageEngine(ImageEngineOptions(checkpoint, device="cpu"))
+    await engine.start()
+    stream = engine.generate(tokens(1), None, ImageSampling(num_inference_steps=200), "request")
+    await anext(stream)
+    stopping = asyncio.create_task(engine.stop())
+    with pytest.raises(RuntimeError, match="stopped"):
+        async for _ in stream:
+            pass
+    await stopping

@@ -1,0 +1,287 @@
+"""Pictures join and leave the batch at any step, and never change each other."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from model.engine.image.backends.base import Backend
+from model.engine.image.backends.eager import TorchBackend
+from model.engine.image.loop import DenoisingLoop
+from model.engine.image.picture import PATIENCE_S
+from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress, ImageSampling
+from model.image_decoder.schedulers import SCHEDULERS
+from tests.model.engine.pictures import (
+    conditioning_image,
+    drain,
+    drawn,
+    make_picture,
+    small_checkpoint,
+    tokens,
+)
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> TorchBackend:
+    backend = TorchBackend(small_checkpoint(tmp_path_factory.mktemp("small") / "model"), "cpu")
+    backend.start()
+    return backend
+
+
+def new_loop(backend: Backend, memory_bytes: int = 2**40) -> DenoisingLoop:
+    return DenoisingLoop(backend, memory_bytes, 2**20)
+
+
+def alone(backend: Backend, seed: int, sampling: ImageSampling, **options: object) -> np.ndarray:
+    loop = new_loop(backend)
+    picture, items = make_picture(seed, sampling, **options)
+    loop.submit(picture)
+    drain(loop, items)
+    return drawn(items)
+
+
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+def test_same_picture_whoever_shares_the_batch(backend: TorchBackend, scheduler: str) -> None:
+    """A second picture joins before every step of the first one, each with its own parameters."""
+    sampling = ImageSampling(num_inference_steps=5, scheduler=scheduler)
+    image = conditioning_image(10)
+    loop = new_loop(backend)
+    first, first_items = make_picture(1, sampling, image)
+    loop.submit(first)
+    others = []
+    for step in range(5):
+        mixed = ImageSampling(
+            num_inference_steps=2 + step, scheduler=scheduler, guidance_scale=1.5 + step
+        )
+        picture, items = make_picture(10 + step, mixed)
+        loop.submit(picture)
+        others.append((10 + step, mixed, items))
+        loop.turn()
+    drain(loop, first_items, *(items for *_, items in others))
+    assert max(loop.statistics.batch_sizes) > 3
+    expected = alone(backend, 1, sampling, previous=image)
+    assert np.abs(drawn(first_items) - expected).max() <= 1
+    for seed, mixed, items in others:
+        assert np.abs(drawn(items) - alone(backend, seed, mixed)).max() <= 1
+
+
+def test_the_loop_draws_what_the_plain_sampler_draws(backend: TorchBackend) -> None:
+    """The published algorithm, one picture, 6 steps of DDPM with guidance and rescale."""
+    sampling = ImageSampling(num_inference_steps=6, guidance_scale=4.0, guidance_rescale=0.7)
+    ours = alone(backend, 3, sampling, previous=conditioning_image(200))
+    generator = torch.Generator().manual_seed(3)
+    sampler = backend.sampler
+    prepared = backend.prepare(tokens(3)[None], backend.features(conditioning_image(200).image))
+    latents = sampler.denoise(
+        sampler.initial_latents(1, generator),
+        sampler.batch([prepared], guided=True),
+        generator,
+        6,
+        4.0,
+        0.7,
+    )
+    theirs = (sampler.decode(latents)[0].permute(1, 2, 0) * 255 + 0.5).int().numpy()
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_bits_are_the_same_in_the_same_bucket(backend: TorchBackend) -> None:
+    sampling = ImageSampling(num_inference_steps=3)
+    pictures = []
+    for companion in (7, 8):
+        loop = new_loop(backend)
+        first, items = make_picture(1, sampling)
+        second, more = make_picture(companion, sampling, conditioning_image(companion))
+        loop.submit(first)
+        loop.submit(second)
+        drain(loop, items, more)
+        pictures.append(drawn(items))
+    assert (pictures[0] == pictures[1]).all()
+
+
+def test_another_pictures_broken_numbers_stay_there(backend: TorchBackend) -> None:
+    sampling = ImageSampling(num_inference_steps=4)
+    loop = new_loop(backend)
+    good, good_items = make_picture(1, sampling)
+    bad, bad_items = make_picture(2, sampling)
+    bad.image_tokens_1TD = torch.full_like(bad.image_tokens_1TD, float("nan"))
+    loop.submit(good)
+    loop.submit(bad)
+    drain(loop, good_items, bad_items)
+    assert np.abs(drawn(good_items) - alone(backend, 1, sampling)).max() <= 1
+    assert isinstance(bad_items[-1], ArithmeticError)
+
+
+def test_the_previous_image_matters(backend: TorchBackend) -> None:
+    sampling = ImageSampling(num_inference_steps=3)
+    without = alone(backend, 1, sampling)
+    red = alone(backend, 1, sampling, previous=conditioning_image(255))
+    blue = alone(backend, 1, sampling, previous=conditioning_image(0))
+    assert np.abs(without - red).max() > 1
+    assert np.abs(blue - red).max() > 1
+
+
+def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> None:
+    loop = new_loop(backend)
+    sampling = ImageSampling(num_inference_steps=8)
+    stays, stays_items = make_picture(1, sampling)
+    goes, _ = make_picture(2, sampling)
+    loop.submit(stays)
+    loop.submit(goes)
+    loop.turn()
+    assert loop.statistics.num_rows == 4
+    loop.cancel(goes)
+    loop.turn()
+    assert loop.statistics.num_rows == 6
+    assert loop.statistics.num_cancelled == 1
+    drain(loop, stays_items)
+
+
+def test_leaving_at_any_step_changes_nobody(backend: TorchBackend) -> None:
+    sampling = ImageSampling(num_inference_steps=5)
+    loop = new_loop(backend)
+    stays, items = make_picture(1, sampling)
+    leaving = [make_picture(10 + step, sampling)[0] for step in range(4)]
+    for picture in (stays, *leaving):
+        loop.submit(picture)
+    for picture in leaving:
+        loop.turn()
+        loop.cancel(picture)
+    drain(loop, items)
+    assert loop.statistics.batch_sizes == {5: 1, 4: 1, 3: 1, 2: 1, 1: 1}
+    assert np.abs(drawn(items) - alone(backend, 1, sampling)).max() <= 1
+
+
+def test_a_passed_deadline_ends_a_picture_before_the_next_step(backend: TorchBackend) -> None:
+    loop = new_loop(backend)
+    picture, items = make_picture(1, ImageSampling(num_inference_steps=50))
+    loop.submit(picture)
+    loop.turn()
+    picture.deadline = time.monotonic() - 1
+    loop.turn()
+    assert isinstance(items[-1], TimeoutError)
+    assert picture.step == 1
+    assert loop.statistics.num_late == 1
+
+
+def test_earliest_deadline_goes_first_and_interrupts(backend: TorchBackend) -> None:
+    """With room for one picture, an urgent newcomer overtakes between two steps."""
+    small = TorchBackend(backend.checkpoint, "cpu", max_batch=1)
+    small.start()
+    loop = new_loop(small)
+    sampling = ImageSampling(num_inference_steps=4)
+    patient, patient_items = make_picture(1, sampling)
+    loop.submit(patient)
+    loop.turn()
+    urgent, urgent_items = make_picture(2, sampling, deadline=time.monotonic() + 30)
+    loop.submit(urgent)
+    for _ in range(4):
+        loop.turn()
+    assert isinstance(urgent_items[-1], ImageEnd)
+    assert patient.step == 1
+    drain(loop, patient_items)
+    assert np.abs(drawn(patient_items) - alone(small, 1, sampling)).max() <= 1
+
+
+def test_nobody_starves() -> None:
+    """Whoever has waited for the patience goes before every newcomer, however urgent."""
+    now = time.monotonic()
+    old, _ = make_picture(1, ImageSampling(), arrival=now - PATIENCE_S)
+    new, _ = make_picture(2, ImageSampling(), arrival=now, deadline=now + 0.001)
+    assert old.urgency < new.urgency
+
+
+def test_admission_by_memory(backend: TorchBackend) -> None:
+    loop = new_loop(backend, memory_bytes=2 * backend.capabilities.picture_bytes)
+    outputs = []
+    for seed in range(5):
+        picture, items = make_picture(seed, ImageSampling(num_inference_steps=3))
+        loop.submit(picture)
+        outputs.append(items)
+    loop.turn()
+    assert loop.statistics.num_waiting == 3
+    drain(loop, *outputs)
+    assert max(loop.statistics.batch_sizes) == 2
+
+
+@pytest.mark.parametrize("num", range(4))
+def test_progress_and_previews(backend: TorchBackend, num: int) -> None:
+    loop = new_loop(backend)
+    picture, items = make_picture(1, ImageSampling(num_inference_steps=8, num_previews=num))
+    loop.submit(picture)
+    drain(loop, items)
+    steps = [item.step for item in items if isinstance(item, ImageProgress)]
+    assert steps == list(range(1, 9))
+    previews = [item for item in items if isinstance(item, ImagePreview)]
+    assert [preview.number for preview in previews] == list(range(1, num + 1))
+    assert all(preview.image.size == (32, 32) for preview in previews)
+
+
+def test_unguided_and_other_sizes_take_turns(backend: TorchBackend) -> None:
+    kinds = (
+        ImageSampling(num_inference_steps=3),
+        ImageSampling(num_inference_steps=3, guidance_scale=1.0),
+        ImageSampling(num_inference_steps=3, width=24, height=16),
+    )
+    loop = new_loop(backend)
+    outputs = []
+    for seed, sampling in enumerate(kinds):
+        picture, items = make_picture(seed, sampling, conditioning_image(3))
+        loop.submit(picture)
+        outputs.append(items)
+    for _ in range(3):
+        loop.turn()
+    for seed, (items, sampling) in enumerate(zip(outputs, kinds, strict=True)):
+        expected = alone(backend, seed, sampling, previous=conditioning_image(3))
+        assert np.abs(drawn(items) - expected).max() <= 1
+    assert drawn(outputs[2]).shape == (16, 24, 3)
+
+
+def test_maps_of_an_image_are_computed_once(backend: TorchBackend) -> None:
+    loop = new_loop(backend)
+    outputs = []
+    for seed in range(3):
+        picture, items = make_picture(
+            seed, ImageSampling(num_inference_steps=1), conditioning_image(9)
+        )
+        loop.submit(picture)
+        outputs.append(items)
+    drain(loop, *outputs)
+    assert (loop.cache.num_misses, loop.cache.num_hits) == (1, 2)
+
+
+class Overflowing(TorchBackend):
+    """Says that it computes in half precision, and overflows as that does."""
+
+    def __init__(self, inner: TorchBackend, value: float) -> None:
+        self.inner, self.value = inner, value
+        self.config = inner.config
+        super().__init__(inner.checkpoint, "cpu", "float16")
+
+    def start(self) -> None:
+        """Nothing to load."""
+
+    prepare = property(lambda self: self.inner.prepare)  # type: ignore[assignment]
+    batch = property(lambda self: self.inner.batch)  # type: ignore[assignment]
+
+    def predict(self, latents: torch.Tensor, *_: object) -> torch.Tensor:
+        return torch.full_like(latents, float("nan")).repeat(2, 1, 1, 1)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(latents), 3, 32, 32), self.value)
+
+    def precise(self) -> Backend:
+        return self.inner
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_black_or_broken_pictures_are_drawn_again_in_float32(
+    backend: TorchBackend, value: float
+) -> None:
+    loop = new_loop(Overflowing(backend, value))
+    sampling = ImageSampling(num_inference_steps=3)
+    picture, items = make_picture(4, sampling)
+    loop.submit(picture)
+    drain(loop, items)
+    assert loop.statistics.num_retried_in_float32 == 1
+    assert (drawn(items) == alone(backend, 4, sampling)).all()

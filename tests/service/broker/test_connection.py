@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.broker.blobs import BlobStore
+from service.broker.connection import Broker
+from service.broker.turns.leases import Leases
+from service.broker.turns.queue import Queue
+from service.config import RedisSettings
+from service.errors import BlobNotFound, ConnectionLost
+from service.local.embedded_redis import EmbeddedRedis, find_server, free_port
+from service.messages import Request, TextPart
+
+
+async def test_blobs_are_found_by_their_hash_and_expire(broker: Broker) -> None:
+    blobs = BlobStore(broker)
+    digest = await blobs.put(b"bytes")
+    assert digest == await blobs.put(b"bytes")
+    assert await blobs.get(digest) == b"bytes"
+    assert 0 < await broker.call("TTL", broker.keys.blob(digest)) <= broker.settings.blob_ttl_s
+    assert await blobs.exists(digest) and not await blobs.exists("0" * 64)
+    with pytest.raises(BlobNotFound):
+        await blobs.get_many([digest, "0" * 64])
+
+
+async def test_calls_outlive_a_restart_of_redis(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path, tmp_path / "log")
+    server.start()
+    broker = Broker(RedisSettings(redis_url=server.url))
+    queue = Queue(broker)
+    await queue.create_groups()
+    request = Request(content=(TextPart(text="x"),))
+    await queue.admit(request)
+    server._process.send_signal(signal.SIGKILL)
+    server._process.wait()
+    assert not await broker.ping()
+    with pytest.raises(ConnectionLost):
+        await broker.call("PING", retry_s=0.1)
+    waiting = asyncio.create_task(queue.status(request.request_id))
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(server.start)
+    assert (await waiting).request == request
+    assert [d.request_id for d in await Leases(broker, "text", "w", 1, 3).take(0, 5)] == [
+        request.request_id
+    ]
+    await broker.close()
+    server.stop()
+
+
+@pytest.fixture
+def cluster_url(tmp_path: Path) -> Iterator[str]:
+    """A Redis Cluster of one node: slots are checked as in a large one."""
+    port = free_port()
+    # The default, 10,000 above the port, can lie beyond the last one.
+    bus = ["--cluster-port", str(free_port())]
+    command = [find_server(), "--port", str(port), "--cluster-enabled", "yes", "--save", "", *bus]
+    process = subprocess.Popen(
+        [*command, "--dir", tmp_path, "--bind", "127.0.0.1", "--logfile", tmp_path / "log"]
+    )
+    yield f"redis+cluster://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+async def test_a_cluster_with_several_partitions(cluster_url: str) -> None:
+    plain = Broker(RedisSettings(redis_url=cluster_url.replace("+cluster", "")))
+    await plain.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    while (await plain.call("CLUSTER INFO"))["cluster_state"] != "ok":
+        await asyncio.sleep(0.05)
+    await plain.close()
+    broker = Broker(RedisSettings(redis_url=cluster_url, num_partitions=4))
+    queue, leases = Queue(broker), Leases(broker, "text", "w", 1, 3)
+    await queue.create_groups()
+    # Fixed ids: with random ones, all may fall into partitions that have nothing to trim.
+    requests = [
+        Request(request_id=f"req_{i:032x}", content=(TextPart(text="x"),)) for i in range(12)
+    ]
+    for request in requests:
+        await queue.admit(request)
+    assert len({broker.keys.partition(request.request_id) for request in requests}) > 1
+    assert await queue.depth("text") == (12, 0)
+    taken = [d for p in range(4) for d in await leases.take(p, 12)]
+    assert {d.request_id for d in taken} == {request.request_id for request in requests}
+    attempt = await leases.begin(taken[0])
+    await leases.commit(attempt, [], state="completed", fields={})
+    await queue.cancel(taken[1].request_id)
+    assert (await queue.load()).active_requests == 10
+    assert await queue.expire_due() == 0
+    assert await leases.trim() >= 1
+    blobs = BlobStore(broker)
+    assert await blobs.get(await blobs.put(b"x")) == b"x"
+    await broker.close()
