@@ -4,8 +4,8 @@ Legend: B sequences, L tokens, I images of a sequence, N images of the whole bat
 image, K context length, S side of an image, V vocabulary, D width.
 
 An image enters the language model twice: condensed into T tokens among the text, and as feature
-maps that some layers look at (`FeatureSynchronizer`). A picture is drawn from the hidden states
-before it, and from the feature maps of the picture before it.
+maps that some layers look at (`FeatureSynchronizer`). An image is drawn from the hidden states
+before it, and from the feature maps of the image before it.
 """
 
 from __future__ import annotations

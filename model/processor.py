@@ -1,4 +1,4 @@
-"""Content in, model input out: prompt ids by the official rules, pictures as pixel values.
+"""Content in, model input out: prompt ids by the official rules, images as pixel values.
 
 A prompt is `bos`, then the context in reading order. An image is one `soi` token followed by
 `num_img_token` placeholders; white space next to an image disappears, as it does around special
@@ -41,7 +41,7 @@ class Prompt:
 
 
 class Processor:
-    """Turns contexts into prompts, pictures into pixels, and ids back into text."""
+    """Turns contexts into prompts, images into pixels, and ids back into text."""
 
     def __init__(self, config: MMInterleavedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         self.config = config
@@ -183,6 +183,6 @@ def centre_crop(image: Image.Image, side: int) -> Image.Image:
 
 
 def to_image(pixels_3HW: torch.Tensor) -> Image.Image:
-    """Pixel values in [0, 1] as an 8-bit picture, rounded half up as officially."""
+    """Pixel values in [0, 1] as an 8-bit image, rounded half up as officially."""
     values_HWC = (pixels_3HW.float() * 255 + 0.5).clamp(0, 255).to("cpu", torch.uint8)
     return Image.fromarray(values_HWC.permute(1, 2, 0).numpy())

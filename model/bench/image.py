@@ -8,7 +8,7 @@
 `--scheduler`.
 
 All get the same requests at the same times: one after the other for one client, else a Poisson
-process that offers the last variant about `--concurrency` pictures at once.
+process that offers the last variant about `--concurrency` images at once.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _measure(arguments: argparse.Namespace) -> list[Result]:
-    """All variants under all loads, which are paced by our own engine's time for one picture."""
+    """All variants under all loads, which are paced by our own engine's time for one image."""
     checkpoint: Path = arguments.checkpoint or Path("deploy/checkpoints/tiny")
     config = store.load_config(checkpoint).image_decoder.perceiver
     largest = max(arguments.concurrency) * arguments.per_client

@@ -1,4 +1,4 @@
-"""Multiplications of one picture, as published and as computed here. Runs on the meta device."""
+"""Multiplications of one image, as published and as computed here. Runs on the meta device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Flops:
 
 
 def count(config: MMInterleavedConfig) -> Flops:
-    """Count for one guided picture with a preceding image."""
+    """Count for one guided image with a preceding image."""
     with torch.device("meta"), torch.no_grad():
         decoder = ImageDecoder(config).eval()
         x = StepInputs.random(config, 1, "meta")

@@ -23,7 +23,7 @@ _ROUNDS = 2
 
 @torch.no_grad()
 def full_size_step(console: Console) -> dict[str, float]:
-    """One guided step of a picture at the published sizes, random weights, float32.
+    """One guided step of an image at the published sizes, random weights, float32.
 
     The best of two rounds: the first one also pays for getting its memory.
     """

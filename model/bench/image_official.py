@@ -1,13 +1,13 @@
 """What `mmi bench image` compares with: the published algorithm, on the same weights.
 
-Legend: B pictures, N rows (both guidance halves), I conditioning images (1), V positions of their
+Legend: B images, N rows (both guidance halves), I conditioning images (1), V positions of their
 maps, L positions of a skip, C channels, T image tokens, D width, S maps, H heads, P points.
 
 The published code builds a diffusers pipeline anew at every call. Each step then evaluates
 diffusers' own U-Net blocks on both guidance halves from the first layer on; computes the image
 tokens' keys and values anew; and lets every synchronizer block normalise and project the
 conditioning maps of both halves, and sample them by the pure PyTorch formulation of deformable
-attention (one `grid_sample` a map, all samples kept, then weighted and summed). Pictures are
+attention (one `grid_sample` a map, all samples kept, then weighted and summed). Images are
 decoded by the plain autoencoder. Requests are served one after the other, or as whole batches.
 """
 
@@ -168,7 +168,7 @@ def published_pictures(
     features_BIVD: Tensor,
     sampling: Sequence[ImageSampling],
 ) -> Tensor:
-    """Pictures [B, 3, S, S] of a batch that goes through all steps together."""
+    """Images [B, 3, S, S] of a batch that goes through all steps together."""
     config, first = decoder.config, sampling[0]
     pipeline = rebuild_pipeline(decoder, directory)
     generators = [torch.Generator().manual_seed(one.seed) for one in sampling]

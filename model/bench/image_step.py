@@ -1,6 +1,6 @@
 """The inputs of one denoising step, for whatever measures or counts it.
 
-Legend: B pictures, T image tokens, D width, V positions of a conditioning image's maps.
+Legend: B images, T image tokens, D width, V positions of a conditioning image's maps.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _WORDS = ("a", "picture", "of", "the", "house", "and", "its", "garden", "seen", 
 
 @dataclass(frozen=True)
 class Workload:
-    """Numbered requests of the same shape, each with pictures of its own: none shares a cache."""
+    """Numbered requests of the same shape, each with images of its own: none shares a cache."""
 
     config: MMInterleavedConfig
     processor: Processor
@@ -55,7 +55,7 @@ class Workload:
         return tokens * numbers * _BYTES[dtype]
 
     def _context(self, number: int) -> tuple[Segment, ...]:
-        """Text, then pictures."""
+        """Text, then images."""
         rng = np.random.default_rng(number)
         words = " ".join(rng.choice(_WORDS, self.num_words))
         return (TextSegment(f"{number} {words}"), *self._pictures(number, rng))

@@ -37,7 +37,7 @@ def preset(name: str) -> MMInterleavedConfig:
 
 
 def _tiny() -> MMInterleavedConfig:
-    """A complete model for two CPU cores: 96-pixel vision and pictures, a vocabulary of its own."""
+    """A complete model for two CPU cores: 96-pixel vision and images, a vocabulary of its own."""
     return MMInterleavedConfig(
         name="tiny",
         llm=LanguageModelConfig(
@@ -92,7 +92,7 @@ def _tokens_behind(vocab_size: int) -> SpecialTokens:
 
 
 def _tiny_decoder() -> ImageDecoderConfig:
-    """Pictures of 96 x 96 from 12 x 12 latents of 16 channels."""
+    """Images of 96 x 96 from 12 x 12 latents of 16 channels."""
     return ImageDecoderConfig(
         image_size=96,
         perceiver=PerceiverConfig(

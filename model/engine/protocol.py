@@ -122,7 +122,7 @@ class TextEngine(Protocol):
 
 @dataclass(frozen=True)
 class ImageSampling:
-    """Parameters of one picture. None takes the checkpoint's default."""
+    """Parameters of one image. None takes the checkpoint's default."""
 
     width: int | None = None
     height: int | None = None
@@ -144,7 +144,7 @@ class ImageProgress:
 
 @dataclass(frozen=True)
 class ImagePreview:
-    """The `number`-th partial picture."""
+    """The `number`-th partial image."""
 
     number: int
     image: Image.Image
@@ -152,14 +152,14 @@ class ImagePreview:
 
 @dataclass(frozen=True)
 class ImageEnd:
-    """The finished picture."""
+    """The finished image."""
 
     image: Image.Image
     seed: int
 
 
 class ImageEngine(Protocol):
-    """Draws pictures from image tokens, many requests in one batch."""
+    """Draws images from image tokens, many requests in one batch."""
 
     async def start(self) -> None:
         """Load the model, compile or load engines, and warm up."""
@@ -179,9 +179,9 @@ class ImageEngine(Protocol):
             image_tokens: [77, D] float32, from `TextEnd`.
             previous: the immediately preceding image of the context, whose features the
                 synchronizer reads.
-            sampling: parameters of the picture.
+            sampling: parameters of the image.
             request_id: for logs and fairness.
-            deadline: time.monotonic() by which the picture must be done; earlier goes first.
+            deadline: time.monotonic() by which the image must be done; earlier goes first.
 
         Raises:
             ValueError: the parameters are outside what the engine's graphs accept.

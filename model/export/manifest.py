@@ -29,7 +29,7 @@ class CompileKey:
         targets: compute capabilities; none means the machine of the build.
         library_version: of what compiles or runs the graphs.
         precision: number type of the U-Net.
-        buckets: numbers of pictures.
+        buckets: numbers of images.
         format: of our graphs.
     """
 

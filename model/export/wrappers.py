@@ -1,10 +1,10 @@
 """The image decoder as plain graphs: named tensors in, named tensors out, static shapes.
 
-Legend: B pictures of a bucket, N rows (2B: negative half first), T image tokens, D width, V
+Legend: B images of a bucket, N rows (2B: negative half first), T image tokens, D width, V
 positions of the preceding image's maps, C latent channels, H, W latent grid, S pixels.
 
-`prepare` runs once per picture, `denoise` at every step for a bucket of pictures, `decode` at the
-end. Unguided pictures go through the guided graph, whose negative half is thrown away.
+`prepare` runs once per image, `denoise` at every step for a bucket of images, `decode` at the
+end. Unguided images go through the guided graph, whose negative half is thrown away.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Graph:
 
     Attributes:
         name: which of the graphs.
-        bucket: pictures per evaluation.
+        bucket: images per evaluation.
         module: to trace.
         inputs: example inputs by name, in order.
         output_names: in order.
@@ -97,7 +97,7 @@ class DecodeGraph(nn.Module):
         self.scaling_factor = float(sampler.config.vae["scaling_factor"])
 
     def forward(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [0, 1]."""
+        """Images [B, 3, S, S] in [0, 1]."""
         pixels: Tensor = self.vae.decode(latents_BCHW / self.scaling_factor, return_dict=False)[0]
         return (pixels / 2 + 0.5).clamp(0, 1)
 
@@ -117,13 +117,13 @@ def invariant_names(sampler: PictureSampler) -> tuple[str, ...]:
 def graphs(
     sampler: PictureSampler, num_features: int, feature_width: int, buckets: Sequence[int]
 ) -> list[Graph]:
-    """All graphs to export: `prepare` for one picture, the others for every bucket.
+    """All graphs to export: `prepare` for one image, the others for every bucket.
 
     Args:
         sampler: the networks, with `GridSampling`.
         num_features: positions of the preceding image's maps.
         feature_width: their width.
-        buckets: numbers of pictures.
+        buckets: numbers of images.
     """
     generator = torch.Generator().manual_seed(0)
     config, dtype, device = sampler.config, sampler.unet.dtype, sampler.unet.device

@@ -1,4 +1,4 @@
-"""What the steps of a picture share.
+"""What the steps of an image share.
 
 Legend: B images, N rows (B, or 2B with both guidance halves: negative first), T image tokens, h
 heads, d head width, I conditioning images (one in practice), V positions of their maps.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Invariants:
-    """What stays the same over all steps of a batch of pictures.
+    """What stays the same over all steps of a batch of images.
 
     Attributes:
         keys: of the image tokens, [N, h, T, d] for every cross-attention in order of use.
@@ -54,7 +54,7 @@ class Invariants:
 
     @staticmethod
     def stack(images: Sequence[Invariants], negative: Invariants | None = None) -> Invariants:
-        """Join pictures to a batch; `negative` puts its half in front of keys and values."""
+        """Join images to a batch; `negative` puts its half in front of keys and values."""
 
         def join(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
             return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))

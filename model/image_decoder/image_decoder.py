@@ -1,7 +1,7 @@
-"""The image decoder: context to image tokens, image tokens to a picture.
+"""The image decoder: context to image tokens, image tokens to an image.
 
 Legend: B images, I conditioning images, L context length, T image tokens, V positions of the
-maps, D width, C latent channels, H, W latent grid, S side of a picture in pixels.
+maps, D width, C latent channels, H, W latent grid, S side of an image in pixels.
 
 Here are the parameters and the training loss; `model.image_decoder.sampler` draws.
 """
@@ -41,7 +41,7 @@ class StableDiffusion(nn.Module):
     def prepare(
         self, image_tokens_BTD: Tensor, maps: Sequence[Tensor], visible_BI: Tensor
     ) -> Invariants:
-        """What all steps of these pictures share; `maps` are [B, I, D, s, s], finest first."""
+        """What all steps of these images share; `maps` are [B, I, D, s, s], finest first."""
         features_BIVD = flatten_maps(maps)
         return unet_step.prepare(
             self.unet, self.mmfs_module, image_tokens_BTD, features_BIVD, visible_BI
@@ -52,7 +52,7 @@ class StableDiffusion(nn.Module):
         return unet_step.denoise(self.unet, self.mmfs_module, latents_BCHW, timesteps_B, invariants)
 
     def encode(self, pixels_B3SS: Tensor, posterior_noise_BCHW: Tensor) -> Tensor:
-        """Latents of pictures in [0, 1], drawn from the autoencoder's posterior."""
+        """Latents of images in [0, 1], drawn from the autoencoder's posterior."""
         with torch.no_grad():
             posterior = self.vae.encode(pixels_B3SS.float() * 2 - 1).latent_dist
             latents: Tensor = posterior.mean + posterior.std * posterior_noise_BCHW
@@ -131,14 +131,14 @@ class ImageDecoder(nn.Module):
         """Mean squared error of the predicted noise: the training loss.
 
         Args:
-            pixels_B3SS: the pictures to learn, in [0, 1].
+            pixels_B3SS: the images to learn, in [0, 1].
             context_features_BLD: context of each, soi first.
             attention_mask_BL: its extent. Images without any context before them do not count.
             maps: of the preceding image, [B, 1, D, s, s], finest first.
             visible_BI: whether there is a preceding image.
             noise: the random numbers; drawn if not given.
             image_loss_mask_B: which images count.
-            latents_BCHW: ready latents of the pictures, in place of encoding them.
+            latents_BCHW: ready latents of the images, in place of encoding them.
             emphasis_BHW: how much each place of the latents counts, of mean 1; all alike without.
             tokens_BTD: ready image tokens, in place of those of the context.
         """
@@ -199,7 +199,7 @@ class ImageDecoder(nn.Module):
         scheduler: str = "ddpm",
         seed: int | None = None,
     ) -> Tensor:
-        """Draw a picture for every context: [B, 3, S, S] in [0, 1], as the published loop does.
+        """Draw an image for every context: [B, 3, S, S] in [0, 1], as the published loop does.
 
         One generator serves the whole batch: first all initial latents, then all noise per step.
         """

@@ -1,7 +1,7 @@
-"""Drawing: image tokens and the preceding image's maps become a picture.
+"""Drawing: image tokens and the preceding image's maps become an image.
 
 Legend: B images, N rows (2B with guidance: negative half first), T image tokens, D width, C latent
-channels, H, W latent grid, S side of a picture in pixels.
+channels, H, W latent grid, S side of an image in pixels.
 
 Three stages without side effects: `prepare` what never changes, `denoise` step by step, `decode`.
 """
@@ -42,7 +42,7 @@ class PictureSampler:
         synchronizer: UNetSynchronizer | None = decoder.mmfs_module
         self.synchronizer = FoldedSynchronizer(synchronizer, sampling) if synchronizer else None
         none = neg_prompt_embeds_1TD.new_zeros(1, 0)
-        # The same for every picture, so computed here.
+        # The same for every image, so computed here.
         self.negative = unet_step.prepare(self.unet, None, neg_prompt_embeds_1TD, none, none)
 
     @torch.no_grad()
@@ -68,7 +68,7 @@ class PictureSampler:
         )
 
     def batch(self, images: Sequence[Invariants], guided: bool) -> Invariants:
-        """Join prepared pictures to one batch, with the negative half in front if `guided`."""
+        """Join prepared images to one batch, with the negative half in front if `guided`."""
         return Invariants.stack(images, self.negative if guided else None)
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class PictureSampler:
         guidance_rescale: float = 0.0,
         scheduler: str = "ddpm",
     ) -> Tensor:
-        """Stage two: from noise to clean latents, all pictures in step."""
+        """Stage two: from noise to clean latents, all images in step."""
         steps = make_scheduler(scheduler, self.config.scheduler, num_inference_steps)
         num = latents_BCHW.shape[0]
         scale_B = latents_BCHW.new_full((num,), guidance_scale)
@@ -102,7 +102,7 @@ class PictureSampler:
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Stage three: pictures [B, 3, S, S] in [0, 1], float32 whatever the U-Net's type."""
+        """Stage three: images [B, 3, S, S] in [0, 1], float32 whatever the U-Net's type."""
         latents = latents_BCHW.float() / self.config.vae["scaling_factor"]
         pixels: Tensor = self.vae.decode(latents, return_dict=False)[0]
         return (pixels / 2 + 0.5).clamp(0, 1).float()

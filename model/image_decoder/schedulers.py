@@ -1,4 +1,4 @@
-"""From noise to a picture's latents: schedulers, guidance, random numbers.
+"""From noise to an image's latents: schedulers, guidance, random numbers.
 
 Legend: B images, N rows (2B with guidance: negative half first), C channels, H, W latent grid.
 """
@@ -24,7 +24,7 @@ _FIXED = {"clip_sample": False}
 
 
 class Scheduler(Protocol):
-    """What we use of a diffusers scheduler. Solvers of higher order keep state: one per picture."""
+    """What we use of a diffusers scheduler. Solvers of higher order keep state: one per image."""
 
     timesteps: Tensor
     alphas_cumprod: Tensor
@@ -79,7 +79,7 @@ def guide(prediction_NCHW: Tensor, scale_B: Tensor, rescale_B: Tensor) -> Tensor
 
     Args:
         prediction_NCHW: negative half, then positive half.
-        scale_B: guidance scale of every picture.
+        scale_B: guidance scale of every image.
         rescale_B: how much of the positive half's standard deviation to restore, 0 to 1
             (https://arxiv.org/abs/2305.08891, section 3.4).
 

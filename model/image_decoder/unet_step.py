@@ -78,7 +78,7 @@ def prepare(
     features_BIVD: Tensor,
     visible_BI: Tensor,
 ) -> Invariants:
-    """Compute what every step of these pictures shares.
+    """Compute what every step of these images shares.
 
     Args:
         unet: the U-Net.

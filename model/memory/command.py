@@ -122,7 +122,7 @@ def weights_table(made: MemoryPlan) -> Table:
 
 
 def demand_table(made: MemoryPlan) -> Table:
-    """What requests and pictures take beside the weights."""
+    """What requests and images take beside the weights."""
     text, image, given = made.text, made.image, made.assumptions
     token = text.token
     table = Table(title="Beside the weights", show_header=False)

@@ -1,6 +1,6 @@
 """How much memory the model needs, on the text worker and on the image worker.
 
-Weights are counted on the real modules, made without memory. What one picture or one image takes
+Weights are counted on the real modules, made without memory. What one image or one image takes
 while it is worked on is counted by running the real code on the meta device. Only the language
 model's step is a formula, because vLLM runs it.
 """
@@ -84,7 +84,7 @@ class TextPlan:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """Memory of the image worker; `activations` is of one picture with both guidance halves."""
+    """Memory of the image worker; `activations` is of one image with both guidance halves."""
 
     weights: int
     invariants: int
@@ -97,7 +97,7 @@ class ImagePlan:
         return self.weights + max(self.decoding, self.reading) + reserve
 
     def num_pictures(self, gpu_bytes: int, reserve: int) -> int:
-        """Pictures that can be denoised in one batch; -1 if not even the weights fit."""
+        """Images that can be denoised in one batch; -1 if not even the weights fit."""
         room = gpu_bytes - self.fixed_bytes(reserve)
         return room // (self.invariants + self.activations) if room >= 0 else -1
 
@@ -204,7 +204,7 @@ def _image_plan(
     reading: int,
     maps: Sequence[torch.Tensor],
 ) -> ImagePlan:
-    """Run one picture's preparation, one denoising step and its decoding on the meta device."""
+    """Run one image's preparation, one denoising step and its decoding on the meta device."""
     from model.synchronizer.map_sampling import GridSampling
 
     config, dtype = model.config.image_decoder, assumptions.dtype

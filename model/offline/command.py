@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stories of the content; texts are printed, pictures and results are saved."""
+    """Run the stories of the content; texts are printed, images and results are saved."""
     from model.checkpoint.load import load_model
     from model.checkpoint.store import CheckpointError, load_tokenizer
     from model.offline.story import OfflineEngine
@@ -131,7 +131,7 @@ def read_stories(args: argparse.Namespace, processor: Processor) -> list[Story]:
 
 
 def save(done: Round, directory: Path, name: str) -> list[str]:
-    """A round as the results list it: its text, or the files of its pictures."""
+    """A round as the results list it: its text, or the files of its images."""
     if not done.images:
         return [done.text]
     names = [f"{name}_{number}.png" for number in range(len(done.images))]

@@ -1,9 +1,9 @@
-"""The official inference loop: text and pictures in turn, in one process, without a service.
+"""The official inference loop: text and images in turn, in one process, without a service.
 
 Legend: N images, S side of an image.
 
 A story grows round by round. A text round continues it; a text that ends by beginning an image
-makes the next round draw, and after a picture comes text again. Text that ends with `<eos>` goes
+makes the next round draw, and after an image comes text again. Text that ends with `<eos>` goes
 on in the next round all the same, unless `auto_end` is set.
 """
 
@@ -34,16 +34,16 @@ class OfflineOptions:
 
     Attributes:
         text: how a text round samples.
-        num_inference_steps: denoising steps of a picture.
-        guidance_scale: guidance of a picture.
+        num_inference_steps: denoising steps of an image.
+        guidance_scale: guidance of an image.
         guidance_rescale: the official code documents 0.7 and runs with 0.
         scheduler: kind of diffusion sampler.
-        num_pictures: pictures drawn in a round; the first one enters the story.
+        num_pictures: images drawn in a round; the first one enters the story.
         force_image: every text round ends by beginning an image.
         replace_text: a story's own `multiround_context` replaces what a text round wrote.
         auto_end: stop after `<eos>`.
         num_iter: rounds; a story's own number counts instead, unless `auto_end` is set.
-        seed: of text sampling and of pictures; None: pictures take the checkpoint's seed.
+        seed: of text sampling and of images; None: images take the checkpoint's seed.
     """
 
     text: TextGeneration = field(
@@ -136,7 +136,7 @@ def read_annotations(path: Path, processor: Processor, root: Path | None = None)
 
 @dataclass(frozen=True)
 class Round:
-    """What a round added: a text with its ids, or pictures. `story` goes on from here."""
+    """What a round added: a text with its ids, or images. `story` goes on from here."""
 
     story: Story
     text: str = ""

@@ -3,10 +3,10 @@
 Legend: B images, N rows (a multiple of B), V positions of the maps, D feature width, H heads, d
 width of a sampled vector, L positions of a skip, C channels, K predicted numbers of a query.
 
-A picture has one conditioning image at most, so its relative position is a constant. That makes
+An image has one conditioning image at most, so its relative position is a constant. That makes
 offsets and logits one affine map of the query (dynamic offset mask and relative position folded
 in), and the output projection and the 1x1 convolution another one. Where a skip has fewer
-channels than a head, the latter is applied to the values once per picture instead of to the
+channels than a head, the latter is applied to the values once per image instead of to the
 samples at every step.
 """
 

@@ -42,7 +42,7 @@ class Sampling(Protocol):
     """One way to sample; it also chooses how values lie in memory."""
 
     def arrange(self, values_BVHd: Tensor) -> Tensor:
-        """Bring an image's values into the layout that `sample` reads. Once per picture."""
+        """Bring an image's values into the layout that `sample` reads. Once per image."""
         ...
 
     def sample(

@@ -4,7 +4,7 @@ Legend: B images, N rows of the U-Net (B, or 2B when both guidance halves differ
 I conditioning images (one in practice), V positions of their maps, H heads, d head width, L
 positions of a skip, D width.
 
-What depends on the conditioning image alone (`project`) is computed once per picture. Both
+What depends on the conditioning image alone (`project`) is computed once per image. Both
 guidance halves read the same values: their rows are folded into the queries of one image.
 """
 
@@ -73,7 +73,7 @@ class SynchronizerBlock(nn.Module):
         return residual_NCHW
 
     def queries(self, sample_NCHW: Tensor) -> Tensor:
-        """Normalised positions of a skip with their place in the picture added: [N, L, C]."""
+        """Normalised positions of a skip with their place in the image added: [N, L, C]."""
         height, width = sample_NCHW.shape[-2:]
         query_NLC: Tensor = self.query_norm(sample_NCHW.flatten(2).transpose(1, 2))
         return query_NLC + resize_grid(self.pos_embed, height, width)
@@ -115,7 +115,7 @@ class UNetSynchronizer(nn.Module):
         return (*self.mmfs_down_blocks, self.mmfs_mid_block)
 
     def project(self, features_BIVD: Tensor) -> tuple[Tensor, ...]:
-        """Every block's values of the conditioning images: compute them once per picture."""
+        """Every block's values of the conditioning images: compute them once per image."""
         return tuple(block.project(features_BIVD) for block in self.blocks)
 
 

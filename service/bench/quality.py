@@ -1,9 +1,9 @@
-"""`mmi bench quality`: what each quality of pictures costs, and how far it is from many steps.
+"""`mmi bench quality`: what each quality of images costs, and how far it is from many steps.
 
 Held-out descriptions of the picture-book world are drawn at every quality by the same contexts and
 seeds. The yardstick are 100 steps of DPM-Solver++. Distances are root mean squared differences of
-pixels in [0, 1]; attributes are what a reader of the pictures finds as the description says.
-DDPM adds noise of its own at every step, so its pictures differ from the yardstick more than by
+pixels in [0, 1]; attributes are what a reader of the images finds as the description says.
+DDPM adds noise of its own at every step, so its images differ from the yardstick more than by
 error: the row of 100 steps of it shows by how much.
 """
 
@@ -45,7 +45,7 @@ _LABEL_PIXELS = 12
 
 @dataclass(frozen=True)
 class Row:
-    """One way to draw; distances are means over the pictures."""
+    """One way to draw; distances are means over the images."""
 
     quality: str
     steps: int
@@ -142,14 +142,14 @@ class Drawn:
         ]
 
     def _attributes(self, pictures: Sequence[Image.Image]) -> float:
-        """The share of described attributes that pictures show."""
+        """The share of described attributes that images show."""
         found: list[bool] = []
         for example, picture in zip(self.asked, pictures, strict=True):
             found += match_scene(example.scenes[-1], read_scene(picture)).values()
         return float(np.mean(found))
 
     def sheet(self) -> Image.Image:
-        """Some pictures of every way, a row for each, under what was asked for."""
+        """Some images of every way, a row for each, under what was asked for."""
         truth = [example.scenes[-1].render() for example in self.asked]
         rows = {"asked for": truth, **self.pictures}
         side = self.pictures["reference"][0].width
@@ -171,7 +171,7 @@ def _artist(model: MMInterleaved, way: Quality, guidance: float) -> Artist:
 
 
 def _story(example: Example, processor: Processor, seed: int) -> Unfinished:
-    """A description and the placeholders of the picture that it asks for."""
+    """A description and the placeholders of the image that it asks for."""
     story = Story.from_context([TextSegment(str(example.prompt[0]))], processor)
     pixels_N3SS = story.pixels_N3SS
     undrawn_13SS = pixels_N3SS.new_full((1, *pixels_N3SS.shape[1:]), _GREY)
@@ -186,5 +186,5 @@ def _array(pictures: Sequence[Image.Image]) -> Array:
 
 
 def _distance(one: Array, other: Array) -> float:
-    """Root mean squared difference of each picture, averaged."""
+    """Root mean squared difference of each image, averaged."""
     return float(np.sqrt(np.square(one - other).mean((1, 2, 3))).mean())

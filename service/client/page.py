@@ -1,4 +1,4 @@
-"""An answer as files: its pictures, and one self-contained HTML page."""
+"""An answer as files: its images, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def save_answer(
     read_image: Callable[[dict[str, Any]], bytes],
     directory: Path,
 ) -> tuple[list[Path], Path]:
-    """Write the pictures and the page into `directory`; returns their paths."""
+    """Write the images and the page into `directory`; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     pictures: list[Path] = []
     blocks: list[str] = []

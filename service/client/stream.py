@@ -116,7 +116,7 @@ class Answer:
 
     @property
     def images(self) -> list[dict[str, Any]]:
-        """The finished pictures."""
+        """The finished images."""
         return [p for p in self.ordered if p["type"] == "image" and "sha256" in p]
 
 
@@ -171,7 +171,7 @@ class GatewayClient:
             method, url, body = "GET", f"/v1/requests/{request_id}/events", ""
 
     def image(self, part: dict[str, Any]) -> bytes:
-        """The bytes of a finished picture."""
+        """The bytes of a finished image."""
         if part.get("b64"):
             return base64.b64decode(part["b64"])
         response = self._http.get(f"/v1/images/{part['sha256']}")

@@ -1,4 +1,4 @@
-"""An answer on the terminal: text as it streams, a progress bar for each picture."""
+"""An answer on the terminal: text as it streams, a progress bar for each image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mmi demo`: start everything, answer one request of text and a picture, stop everything."""
+"""`mmi demo`: start everything, answer one request of text and an image, stop everything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo; 0 if text streamed and a picture was made."""
+    """Run the demo; 0 if text streamed and an image was made."""
     console = Console()
     interrupt_once()
     started = time.monotonic()
@@ -59,7 +59,7 @@ def _ask(url: str, args: argparse.Namespace, console: Console) -> int:
     console.print(f"\n[bold]{TEXT_BEFORE}[/bold] [dim]({PICTURE.name})[/dim]")
     console.print(f"[bold]{TEXT_AFTER}[/bold]\n")
     try:
-        # Whether an answer holds a picture is the model's own choice; a few seeds are allowed.
+        # Whether an answer holds an image is the model's own choice; a few seeds are allowed.
         for seed in range(args.seed, args.seed + _TRIES):
             document = {
                 "content": content_of(given),

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class ServedAnswerer:
-    """Answers examples through the API: greedy text, pictures from fixed seeds."""
+    """Answers examples through the API: greedy text, images from fixed seeds."""
 
     def __init__(self, url: str, steps: int, guidance: float, seed: int) -> None:
         self.url, self.steps, self.guidance, self.seed = url, steps, guidance, seed
@@ -90,7 +90,7 @@ def _part(part: Any) -> dict[str, str]:
 
 
 def _read(client: GatewayClient, parts: Iterable[dict[str, Any]]) -> Iterable[str | Image.Image]:
-    """The texts and pictures of an answer."""
+    """The texts and images of an answer."""
     for part in parts:
         if part["type"] != "image":
             yield part["text"]

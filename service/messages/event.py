@@ -60,7 +60,7 @@ class ImageProgress(Event):
 
 
 class ImagePreview(Event):
-    """The `n`-th partial picture of part `index`; the gateway adds its bytes."""
+    """The `n`-th partial image of part `index`; the gateway adds its bytes."""
 
     type: Literal["image.preview"] = "image.preview"
     index: int
@@ -70,7 +70,7 @@ class ImagePreview(Event):
 
 
 class ImageDone(Event, Picture):
-    """The picture of part `index`; the gateway adds bytes or an address."""
+    """The image of part `index`; the gateway adds bytes or an address."""
 
     type: Literal["image.done"] = "image.done"
     index: int

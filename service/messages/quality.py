@@ -1,6 +1,6 @@
 """Named ways to draw: how many denoising steps, by which scheduler.
 
-What each costs and how far its pictures are from many steps is measured by `mmi bench quality`
+What each costs and how far its images are from many steps is measured by `mmi bench quality`
 (docs/performance.md).
 """
 

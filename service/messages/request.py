@@ -68,7 +68,7 @@ class Limits(Message):
     max_images: int = Field(default=4, ge=0)
 
 
-# Far from the seeds of neighbouring turns and pictures, which differ by one.
+# Far from the seeds of neighbouring turns and images, which differ by one.
 _CHOICE_STRIDE = 1_000_003
 
 

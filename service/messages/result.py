@@ -30,7 +30,7 @@ class TextResult(Message):
 
 
 class Picture(Message):
-    """A drawn picture: its bytes are in the blob store."""
+    """A drawn image: its bytes are in the blob store."""
 
     sha256: Sha256
     mime: str

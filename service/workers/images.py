@@ -1,4 +1,4 @@
-"""Pictures between bytes and Pillow, off the event loop."""
+"""Images between bytes and Pillow, off the event loop."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _QUALITY: dict[str, dict[str, int | bool]] = {
 
 
 def encode(image: Image.Image, kind: Format) -> bytes:
-    """The picture as a file, without metadata; equal pictures give equal bytes."""
+    """The image as a file, without metadata; equal images give equal bytes."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, kind.upper(), **_QUALITY[kind])
     return buffer.getvalue()
 
 
 def decode(data: bytes) -> Image.Image:
-    """The picture in a file that the gateway or a worker has written."""
+    """The image in a file that the gateway or a worker has written."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         return image.convert("RGB")
 
 
 class ImageCache:
-    """Decoded pictures by hash: later turns of a request read the same ones again."""
+    """Decoded images by hash: later turns of a request read the same ones again."""
 
     def __init__(self, blobs: BlobStore, size: int = 64) -> None:
         self._blobs = blobs
@@ -44,7 +44,7 @@ class ImageCache:
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
 
     async def segment(self, sha256: str, *, generated: bool) -> ImageSegment:
-        """The picture as a segment of a context.
+        """The image as a segment of a context.
 
         Raises:
             BlobNotFound: its bytes are gone.

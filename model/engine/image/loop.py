@@ -1,10 +1,10 @@
 """The denoising loop: one thread, and before every step the question who takes part in it.
 
-Legend: B pictures, N rows (2B with guidance: negative half first), C channels, H, W latent grid.
+Legend: B images, N rows (2B with guidance: negative half first), C channels, H, W latent grid.
 
-Pictures join and leave between any two steps. Each has its own timestep, scheduler, guidance and
-random numbers, so what else is in the batch does not change it. The most urgent pictures that fit
-into the largest bucket are evaluated; the others keep their latents and wait. Pictures that can't
+Images join and leave between any two steps. Each has its own timestep, scheduler, guidance and
+random numbers, so what else is in the batch does not change it. The most urgent images that fit
+into the largest bucket are evaluated; the others keep their latents and wait. Images that can't
 be evaluated together (other size, no guidance, float32) take turns, one step each.
 """
 
@@ -53,7 +53,7 @@ class ImageStatistics:
 
 
 class DenoisingLoop:
-    """Draws all pictures submitted to it, on one thread."""
+    """Draws all images submitted to it, on one thread."""
 
     def __init__(self, backend: Backend, memory_bytes: int, cache_bytes: int) -> None:
         self.statistics = ImageStatistics()
@@ -73,7 +73,7 @@ class DenoisingLoop:
         self._thread.start()
 
     def submit(self, picture: Picture) -> None:
-        """Take a picture; it begins before the next step if there is room."""
+        """Take an image; it begins before the next step if there is room."""
         with self._lock:
             if self._stopping:
                 raise RuntimeError("the image engine has stopped")
@@ -81,13 +81,13 @@ class DenoisingLoop:
             self._lock.notify()
 
     def cancel(self, picture: Picture) -> None:
-        """Drop a picture before the next step."""
+        """Drop an image before the next step."""
         with self._lock:
             picture.cancelled = True
             self._lock.notify()
 
     def stop(self) -> None:
-        """Stop before the next step; pictures under way fail."""
+        """Stop before the next step; images under way fail."""
         with self._lock:
             self._stopping = True
             self._lock.notify()
@@ -95,13 +95,13 @@ class DenoisingLoop:
             self._thread.join()
 
     def picture_bytes(self, size: tuple[int, int]) -> int:
-        """Memory that a picture of a latent size holds."""
+        """Memory that an image of a latent size holds."""
         side = self._backend.config.image_decoder.latent_size
         area = max(1.0, size[0] * size[1] / side**2)
         return int(self._backend.capabilities.picture_bytes * area)
 
     def turn(self) -> None:
-        """One step of everybody whose turn it is, after letting pictures join and leave."""
+        """One step of everybody whose turn it is, after letting images join and leave."""
         with self._lock:
             self._drop()
             self._admit()
@@ -145,7 +145,7 @@ class DenoisingLoop:
         self.statistics.num_waiting = len(self._waiting)
 
     def _groups(self) -> list[list[Picture]]:
-        """The most urgent pictures of every kind, as many as its largest bucket holds."""
+        """The most urgent images of every kind, as many as its largest bucket holds."""
         kinds: dict[tuple[object, ...], list[Picture]] = {}
         for picture in sorted(self._running, key=lambda picture: picture.urgency):
             kinds.setdefault(picture.group, []).append(picture)
@@ -160,7 +160,7 @@ class DenoisingLoop:
         return self._backend.precise() if picture.precise else self._backend
 
     def _step(self, pictures: list[Picture]) -> None:
-        """One step of some pictures; what goes wrong in it ends these pictures, not the loop."""
+        """One step of some images; what goes wrong in it ends these images, not the loop."""
         try:
             self._prepare(pictures)
             self._advance(pictures)
@@ -193,7 +193,7 @@ class DenoisingLoop:
         return self.cache.get(previous.digest, lambda: backend.features(previous.image))
 
     def _advance(self, pictures: list[Picture]) -> None:
-        """Evaluate, guide, and let every picture's own scheduler go on."""
+        """Evaluate, guide, and let every image's own scheduler go on."""
         started = time.perf_counter()
         first = pictures[0]
         latents_BCHW = torch.cat([picture.latents for picture in pictures])
@@ -222,7 +222,7 @@ class DenoisingLoop:
         statistics.batch_sizes[num] = statistics.batch_sizes.get(num, 0) + 1
 
     def _batch(self, pictures: list[Picture]) -> Batch:
-        """The pictures' invariants joined; kept as long as the same ones take part."""
+        """The images' invariants joined; kept as long as the same ones take part."""
         group = pictures[0].group
         members, batch = self._joined.get(group, ([], None))
         if batch is None or members != pictures:
@@ -234,7 +234,7 @@ class DenoisingLoop:
         return batch
 
     def _go_on(self, picture: Picture, prediction_1CHW: Tensor) -> None:
-        """Take a picture's step, and report it."""
+        """Take an image's step, and report it."""
         timestep, before = picture.timestep, picture.latents
         picture.latents = scheduler_step(
             picture.scheduler, prediction_1CHW, timestep, before, picture.generator
@@ -273,7 +273,7 @@ class DenoisingLoop:
                 self._end(picture, ImageEnd(to_image(pixels_3SS), picture.sampling.seed))
 
     def _retry(self, picture: Picture) -> None:
-        """Draw a picture again from its seed in float32."""
+        """Draw an image again from its seed in float32."""
         logger.warning("picture of %s is black or not finite: float32", picture.request_id)
         self.statistics.num_retried_in_float32 += 1
         picture.precise, picture.invariants = True, None

@@ -18,11 +18,11 @@ class ImageEngineOptions:
         backend: library that evaluates the networks; `auto` takes the fastest that fits.
         device: `auto`, `cpu` or `cuda`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        max_batch: pictures in one evaluation at most.
-        memory_mib: of pictures under way, beside the weights; 0: a quarter of what is free.
+        max_batch: images in one evaluation at most.
+        memory_mib: of images under way, beside the weights; 0: a quarter of what is free.
         cache_mib: of maps of conditioning images.
-        max_steps: denoising steps a picture may ask for.
-        max_area: largest picture, as a multiple of the checkpoint's own area.
+        max_steps: denoising steps an image may ask for.
+        max_area: largest image, as a multiple of the checkpoint's own area.
         compiled: torch.compile, with CUDA graphs on a GPU.
         engines: directory of compiled graphs (`mmi compile`).
         fallback: use `torch` where the chosen backend can't run; else refuse to start.

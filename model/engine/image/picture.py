@@ -1,4 +1,4 @@
-"""One picture on its way through the denoising loop."""
+"""One image on its way through the denoising loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.image_decoder.conditions import Invariants
 from model.image_decoder.schedulers import Scheduler, make_scheduler
 from model.segments import ImageSegment
 
-# Pictures without a deadline are ordered as if it were this far away, and no deadline counts for
+# Images without a deadline are ordered as if it were this far away, and no deadline counts for
 # more: whoever has waited this long comes before all newcomers.
 PATIENCE_S = 60.0
 
@@ -33,7 +33,7 @@ class Picture:
         size: latent grid (height, width).
         deadline: in time.monotonic(); None for no limit.
         emit: hands items, and last an `ImageEnd` or an exception, to the caller.
-        cancelled: set by the caller; the loop drops the picture before its next step.
+        cancelled: set by the caller; the loop drops the image before its next step.
         precise: computed in float32, after numbers overflowed.
     """
 
@@ -66,7 +66,7 @@ class Picture:
 
     @property
     def group(self) -> tuple[bool, bool, tuple[int, int]]:
-        """Pictures of the same group can be evaluated together."""
+        """Images of the same group can be evaluated together."""
         return self.guided, self.precise, self.size
 
     @property

@@ -1,4 +1,4 @@
-"""Partial pictures without the autoencoder: a linear map from a latent vector to a colour.
+"""Partial images without the autoencoder: a linear map from a latent vector to a colour.
 
 Legend: C latent channels, H, W latent grid, R samples, S pixels.
 """
@@ -32,7 +32,7 @@ class LatentColours:
         self.pixels_per_latent = decoder.vae_scale_factor
 
     def image(self, latents_CHW: Tensor) -> Image.Image:
-        """A picture of full size, soft."""
+        """An image of full size, soft."""
         height, width = latents_CHW.shape[-2:]
         with_bias_LC = F.pad(latents_CHW.float().cpu().flatten(1).T, (0, 1), value=1.0)
         colours_3HW = (with_bias_LC @ self.matrix_C3).T.unflatten(1, (height, width))

@@ -81,7 +81,7 @@ _QUALITIES: dict[str, QualityName] = {
 
 
 def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
-    """The request for pictures that are independent of each other.
+    """The request for images that are independent of each other.
 
     Raises:
         Problem: the size can't be drawn.
@@ -112,7 +112,7 @@ def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
 
 
 def image_items(answer: GenerateResponse) -> list[dict[str, str]]:
-    """The pictures of all answers, as items of `data`."""
+    """The images of all answers, as items of `data`."""
     outcomes: Sequence[Outcome] = answer.choices or [answer]
     pictures = [p for one in outcomes for p in one.content if isinstance(p, OutputImage)]
     return [{"b64_json": p.b64} if p.b64 else {"url": p.url or ""} for p in pictures]
@@ -147,7 +147,7 @@ def _scores(scores: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _choice(index: int, outcome: Outcome) -> dict[str, Any]:
-    """One answer. Text parts are joined; pictures are in `images`, as data: URLs."""
+    """One answer. Text parts are joined; images are in `images`, as data: URLs."""
     texts = [part for part in outcome.content if isinstance(part, OutputText)]
     pictures = [part for part in outcome.content if isinstance(part, OutputImage)]
     message: dict[str, Any] = {

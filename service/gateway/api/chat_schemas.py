@@ -26,7 +26,7 @@ class ChatText(Schema):
 
 
 class ChatImage(Schema):
-    """Picture of a message."""
+    """Image of a message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl

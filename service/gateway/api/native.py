@@ -50,7 +50,7 @@ async def admit(
 @router.post("/generate", include_in_schema=False)
 @router.post("/v1/generate", response_model=GenerateResponse, operation_id="generate")
 async def generate(http: Request) -> Response:
-    """Continue interleaved content with text and pictures."""
+    """Continue interleaved content with text and images."""
     gateway, caller = gateway_of(http), caller_of(http, "generate")
     document, admission, request = await admit(http, gateway, caller)
     location = {"Location": f"/v1/requests/{admission.request_id}"}

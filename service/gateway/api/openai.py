@@ -55,7 +55,7 @@ async def list_models(http: Request) -> dict[str, Any]:
 
 @router.post("/v1/chat/completions", operation_id="chat_completions")
 async def chat_completions(http: Request) -> Response:
-    """Chat completion; with `modalities: ["text", "image"]` pictures come in `images`."""
+    """Chat completion; with `modalities: ["text", "image"]` images come in `images`."""
     gateway, caller = gateway_of(http), caller_of(http, "generate")
     chat, digest = await _read(http, ChatRequest)
     admission, request = await gateway.admissions.accept(
@@ -96,7 +96,7 @@ async def _chat_frames(
 
 @router.post("/v1/images/generations", operation_id="images_generations")
 async def images_generations(http: Request) -> Response:
-    """Pictures from a prompt; `n` pictures are independent of each other."""
+    """Images from a prompt; `n` images are independent of each other."""
     gateway, caller = gateway_of(http), caller_of(http, "generate")
     wanted, digest = await _read(http, ImagesRequest)
     _, request = await gateway.admissions.accept(

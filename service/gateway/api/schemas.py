@@ -30,7 +30,7 @@ class TextPart(Schema):
 
 
 class ImagePart(Schema):
-    """A picture, given in exactly one way."""
+    """An image, given in exactly one way."""
 
     type: Literal["image"]
     b64: str | None = Field(default=None, min_length=1, description="Base64, or a data: URL.")
@@ -57,7 +57,7 @@ ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class ImageOptions(Schema):
-    """Parameters of the pictures of an answer. A missing size is the model's own."""
+    """Parameters of the images of an answer. A missing size is the model's own."""
 
     width: Side | None = None
     height: Side | None = None
@@ -98,7 +98,7 @@ class Sampling(Schema):
 
 
 class GenerateRequest(Sampling):
-    """A request for an interleaved answer: `content` is continued with text and pictures."""
+    """A request for an interleaved answer: `content` is continued with text and images."""
 
     model: str | None = Field(default=None, max_length=128)
     content: list[ContentPart] = Field(min_length=1, max_length=1024)
@@ -163,7 +163,7 @@ class OutputText(BaseModel):
 
 
 class OutputImage(Picture):
-    """A picture of an answer, in `b64` or at `url`."""
+    """An image of an answer, in `b64` or at `url`."""
 
     type: Literal["image"] = "image"
     b64: str | None = None

@@ -81,7 +81,7 @@ class Admissions:
         self._queue, self._images = queue, images
         self._fetcher, self._cards = fetcher, cards
         self._limits, self._defaults = limits, defaults
-        # Decoding is bounded so that a few large pictures cannot take all memory at once.
+        # Decoding is bounded so that a few large images cannot take all memory at once.
         self._decoding = asyncio.Semaphore(2)
 
     async def accept(
@@ -213,7 +213,7 @@ class Admissions:
 
 
 def _image_parameters(image: ImageOptions, seed: int) -> messages.ImageParameters:
-    """How pictures are drawn; steps and scheduler are the quality's unless they are given."""
+    """How images are drawn; steps and scheduler are the quality's unless they are given."""
     quality = QUALITIES[image.quality]
     return messages.ImageParameters(
         **image.model_dump(exclude={"quality", "steps", "scheduler", "seed", "return_"}),

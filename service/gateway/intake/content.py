@@ -1,7 +1,7 @@
-"""Admission of images: bytes from outside become a clean picture, or a `Problem`.
+"""Admission of images: bytes from outside become a clean image, or a `Problem`.
 
 The order matters. The format is decided by the content and from an explicit list, the size is read
-from the header, both before anything is decoded; only then is the picture decoded, turned upright,
+from the header, both before anything is decoded; only then is the image decoded, turned upright,
 stripped of metadata (by re-encoding the pixels alone) and hashed. Hashes are always ours.
 """
 
@@ -31,7 +31,7 @@ _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class CleanImage:
-    """An admitted picture: upright RGB pixels as PNG, and nothing else of the original."""
+    """An admitted image: upright RGB pixels as PNG, and nothing else of the original."""
 
     data: bytes
     sha256: str

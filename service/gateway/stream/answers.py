@@ -1,4 +1,4 @@
-"""A request's answer for clients: events with their pictures, and the whole as one document."""
+"""A request's answer for clients: events with their images, and the whole as one document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def image_url(sha256: str) -> str:
 
 
 class Answers:
-    """Fills in what events and records only name: the bytes or addresses of pictures."""
+    """Fills in what events and records only name: the bytes or addresses of images."""
 
     def __init__(self, images: ImageLibrary, model: str) -> None:
         self._images = images
@@ -35,7 +35,7 @@ class Answers:
         return json.dumps(document, separators=(",", ":"))
 
     async def _picture(self, owner: str, sha256: str, inline: bool) -> dict[str, str]:
-        """`b64` or `url` of a picture; a picture that is gone by now has its address only."""
+        """`b64` or `url` of an image; an image that is gone by now has its address only."""
         if inline:
             try:
                 return {"b64": await self._images.reveal(owner, sha256)}

@@ -68,7 +68,7 @@ class ImageTurns:
         return attempt.task
 
     async def _draw(self, attempt: Attempt) -> ImageEnd:
-        """Denoise, reporting progress; returns the picture."""
+        """Denoise, reporting progress; returns the image."""
         task, asked = self._task(attempt), attempt.request.image
         previous = None
         if task.previous_image is not None:
@@ -115,7 +115,7 @@ class ImageTurns:
         await report.preview(preview.number, await self._blobs.put(data, _PREVIEW_TTL_S))
 
     async def _commit(self, attempt: Attempt, end: ImageEnd) -> None:
-        """Store the picture, then hand the turn back to the text stage or end the request."""
+        """Store the image, then hand the turn back to the text stage or end the request."""
         task, request, answer = self._task(attempt), attempt.request, Answer(attempt.status)
         data = await asyncio.to_thread(encode, end.image, request.image.format)
         result = ImageResult(

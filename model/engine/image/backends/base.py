@@ -1,6 +1,6 @@
 """What the denoising loop asks of whatever evaluates the networks.
 
-Legend: B pictures, N rows (2B with guidance: negative half first), T image tokens, D width, V
+Legend: B images, N rows (2B with guidance: negative half first), T image tokens, D width, V
 positions of the preceding image's maps, C latent channels, H, W latent grid, S pixels.
 """
 
@@ -29,9 +29,9 @@ class Capabilities:
         name: of the backend.
         device: where it runs.
         precision: number type of the U-Net.
-        buckets: numbers of pictures that one evaluation may hold, ascending.
+        buckets: numbers of images that one evaluation may hold, ascending.
         sizes: latent grids (height, width) it accepts; None: any that the networks can halve.
-        picture_bytes: memory that a picture of the checkpoint's size holds while being drawn.
+        picture_bytes: memory that an image of the checkpoint's size holds while being drawn.
         notes: what else is worth knowing, such as library versions.
     """
 
@@ -45,11 +45,11 @@ class Capabilities:
 
 
 class Batch(Protocol):
-    """Pictures joined for evaluation. Made anew only when the pictures in it change."""
+    """Images joined for evaluation. Made anew only when the images in it change."""
 
     @property
     def num_pictures(self) -> int:
-        """Pictures without padding."""
+        """Images without padding."""
         ...
 
 
@@ -75,11 +75,11 @@ class Backend(Protocol):
         ...
 
     def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
-        """What all steps of one picture share."""
+        """What all steps of one image share."""
         ...
 
     def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> Batch:
-        """Join pictures, padded to a bucket; with both guidance halves if `guided`."""
+        """Join images, padded to a bucket; with both guidance halves if `guided`."""
         ...
 
     def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
@@ -87,11 +87,11 @@ class Backend(Protocol):
         ...
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [0, 1]."""
+        """Images [B, 3, S, S] in [0, 1]."""
         ...
 
     def encode(self, pixels_B3SS: Tensor) -> Tensor:
-        """Latents of pictures in [0, 1]; used to fit previews."""
+        """Latents of images in [0, 1]; used to fit previews."""
         ...
 
     def precise(self) -> Backend:

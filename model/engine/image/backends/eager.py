@@ -1,6 +1,6 @@
 """The `torch` backend: PyTorch on the CPU or a GPU, eager or compiled.
 
-Legend: B pictures, N rows, T image tokens, D width, V positions, C latent channels, H, W latent
+Legend: B images, N rows, T image tokens, D width, V positions, C latent channels, H, W latent
 grid, S pixels.
 """
 
@@ -31,7 +31,7 @@ Predict = Callable[[Tensor, Tensor, Invariants], Tensor]
 
 @dataclass(frozen=True)
 class TorchBatch:
-    """Pictures joined: invariants with padding, and how many rows are real."""
+    """Images joined: invariants with padding, and how many rows are real."""
 
     invariants: Invariants
     num_pictures: int
@@ -122,7 +122,7 @@ class TorchBackend:
 
     @torch.no_grad()
     def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
-        """What all steps of one picture share."""
+        """What all steps of one image share."""
         features_11VD, visible_11 = self.conditioning(features_11VD)
         return self.sampler.prepare_features(
             image_tokens_1TD.to(self.device, self.dtype), features_11VD, visible_11
@@ -138,7 +138,7 @@ class TorchBackend:
         return features_11VD.to(self.device, self.dtype), visible_11
 
     def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> TorchBatch:
-        """Join pictures; padding repeats the last one."""
+        """Join images; padding repeats the last one."""
         padded = [*pictures, *[pictures[-1]] * (bucket - len(pictures))]
         return TorchBatch(self.sampler.batch(padded, guided), len(pictures), bucket)
 
@@ -160,7 +160,7 @@ class TorchBackend:
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [0, 1]."""
+        """Images [B, 3, S, S] in [0, 1]."""
         return self.sampler.decode(latents_BCHW.to(self.device))
 
     @torch.no_grad()
@@ -205,7 +205,7 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 
 def picture_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:
-    """Memory that a picture holds while being drawn: invariants, and a share of activations."""
+    """Memory that an image holds while being drawn: invariants, and a share of activations."""
     decoder = config.image_decoder
     num_blocks = (
         len(decoder.unet["block_out_channels"]) * (decoder.unet["layers_per_block"] + 1) + 1

@@ -1,9 +1,9 @@
 """Backends that run compiled graphs: what ONNX Runtime and TensorRT have in common.
 
-Legend: B pictures, N rows (2B: negative half first), T image tokens, D width, V positions, C
+Legend: B images, N rows (2B: negative half first), T image tokens, D width, V positions, C
 latent channels, H, W latent grid, S pixels.
 
-The visual tokenizer and second tries in float32 stay with PyTorch. Before the first picture every
+The visual tokenizer and second tries in float32 stay with PyTorch. Before the first image every
 graph is compared with PyTorch on the device at hand; graphs that differ are not used.
 """
 
@@ -42,7 +42,7 @@ class Executor(Protocol):
 
 @dataclass(eq=False)
 class GraphBatch:
-    """Pictures joined to the inputs of the denoising graph of a bucket."""
+    """Images joined to the inputs of the denoising graph of a bucket."""
 
     num_pictures: int
     bucket: int
@@ -97,7 +97,7 @@ class GraphBackend:
         return self.torch.features(image)
 
     def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
-        """What all steps of one picture share."""
+        """What all steps of one image share."""
         features_11VD, visible_11 = self.torch.conditioning(features_11VD)
         inputs = {
             "image_tokens": image_tokens_1TD.to(self.torch.device, self.torch.dtype),
@@ -113,13 +113,13 @@ class GraphBackend:
         )
 
     def constants(self, pictures: Sequence[Invariants]) -> dict[str, Tensor]:
-        """Joined pictures as inputs of the denoising graph, which always has both halves."""
+        """Joined images as inputs of the denoising graph, which always has both halves."""
         joined = Invariants.stack(pictures, self.torch.sampler.negative)
         tensors = (*joined.keys, *joined.values, *joined.maps)
         return dict(zip(self._names, tensors, strict=True)) | {"visible": joined.visible}
 
     def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> Batch:
-        """Join pictures; padding repeats the last one."""
+        """Join images; padding repeats the last one."""
         padded = [*pictures, *[pictures[-1]] * (bucket - len(pictures))]
         return GraphBatch(len(pictures), bucket, guided, self.constants(padded))
 
@@ -142,7 +142,7 @@ class GraphBackend:
         return (halves if batch.guided else halves[1:]).flatten(0, 1).float()
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [0, 1], in as few evaluations as the buckets allow."""
+        """Images [B, 3, S, S] in [0, 1], in as few evaluations as the buckets allow."""
         buckets, images = self.manifest.key.buckets, []
         while len(latents_BCHW):
             bucket = next((b for b in buckets if b >= len(latents_BCHW)), buckets[-1])
@@ -154,7 +154,7 @@ class GraphBackend:
         return torch.cat(images)
 
     def encode(self, pixels_B3SS: Tensor) -> Tensor:
-        """Latents of pictures in [0, 1]; used to fit previews."""
+        """Latents of images in [0, 1]; used to fit previews."""
         return self.torch.encode(pixels_B3SS)
 
     def precise(self) -> Backend:

@@ -1,10 +1,10 @@
 """The `onnxruntime` backend: the exported graphs on the CPU, or on CUDA where its build has it.
 
-Legend: B pictures, N rows (2B: negative half first), C latent channels, H, W latent grid, S pixels.
+Legend: B images, N rows (2B: negative half first), C latent channels, H, W latent grid, S pixels.
 
-On the CPU a picture is evaluated by itself, and several of them side by side on one thread each. A
+On the CPU an image is evaluated by itself, and several of them side by side on one thread each. A
 larger batch would not multiply faster there (rows are already long), small operators gain nothing
-from more threads, and so one graph serves every number of pictures without padding.
+from more threads, and so one graph serves every number of images without padding.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OnnxExecutor:
 
 @dataclass(eq=False)
 class OnnxBatch:
-    """Pictures that are evaluated side by side, each with its own constant inputs."""
+    """Images that are evaluated side by side, each with its own constant inputs."""
 
     pictures: tuple[Invariants, ...]
     guided: bool
@@ -78,12 +78,12 @@ class OnnxBatch:
 
     @property
     def num_pictures(self) -> int:
-        """Pictures; there is no padding."""
+        """Images; there is no padding."""
         return len(self.pictures)
 
 
 class OnnxBackend(GraphBackend):
-    """The graphs of one picture on the CPU, for any number of pictures."""
+    """The graphs of one image on the CPU, for any number of images."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class OnnxBackend(GraphBackend):
         beside: Mapping[str, OnnxExecutor],
         max_batch: int,
     ) -> None:
-        """Take sessions with all threads for a single picture, and with one thread for several."""
+        """Take sessions with all threads for a single image, and with one thread for several."""
         super().__init__(checkpoint, manifest, alone, "cpu", "onnxruntime")
         self.max_batch = max_batch
         self._alone, self._beside = alone, beside
@@ -101,12 +101,12 @@ class OnnxBackend(GraphBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Any number of pictures, and any size: PyTorch draws those that were not compiled."""
+        """Any number of images, and any size: PyTorch draws those that were not compiled."""
         buckets = tuple(range(1, self.max_batch + 1))
         return replace(super().capabilities, buckets=buckets, sizes=None)
 
     def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> OnnxBatch:
-        """Every picture's constant inputs; nothing is joined."""
+        """Every image's constant inputs; nothing is joined."""
         assert bucket == len(pictures)
         executor = self._beside["denoise-1"]
         return OnnxBatch(
@@ -140,7 +140,7 @@ class OnnxBackend(GraphBackend):
         return self.torch.predict(latents, timesteps, batch.joined)
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [0, 1]."""
+        """Images [B, 3, S, S] in [0, 1]."""
         if not self._is_compiled(latents_BCHW):
             return self.torch.decode(latents_BCHW)
 
@@ -155,7 +155,7 @@ class OnnxBackend(GraphBackend):
     def _side_by_side(
         self, graph: str, one: Callable[[OnnxExecutor, int], Tensor], num: int
     ) -> list[Tensor]:
-        """Evaluate a graph for every picture: one with all threads, several on one thread each."""
+        """Evaluate a graph for every image: one with all threads, several on one thread each."""
         if num == 1:
             return [one(self._alone[graph], 0)]
         return list(self._pool.map(lambda index: one(self._beside[graph], index), range(num)))
