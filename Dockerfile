@@ -29,6 +29,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 FROM base AS gateway
 COPY --from=gateway-packages /opt/venv /opt/venv
 COPY pyproject.toml README.md LICENSE ./
+# Of the model, the gateway imports model.sampling_params alone, which needs no package.
+COPY model ./model
 COPY service ./service
 USER 10001:10001
 ENV MMI_HOST=0.0.0.0 MMI_CACHE_DIR=/cache HOME=/cache

@@ -15,8 +15,9 @@ import torch
 from model.bench.image_official import published_pictures, save_pipeline
 from model.checkpoint import load
 from model.engine.image.engine import BatchedImageEngine
-from model.engine.protocol import ImageEnd, ImageSampling
+from model.engine.protocol import ImageEnd
 from model.mm_interleaved import IMAGE
+from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 
 
@@ -44,9 +45,9 @@ class Load:
     scheduler: str
     closed: bool = False
 
-    def sampling(self, index: int) -> ImageSampling:
+    def sampling(self, index: int) -> ImageParams:
         """Parameters of one request."""
-        return ImageSampling(
+        return ImageParams(
             num_inference_steps=self.steps,
             scheduler=self.scheduler,  # type: ignore[arg-type]
             seed=index,

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from model.engine.protocol import ImageSampling
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.schedulers import guide, make_scheduler, scheduler_step
+from model.sampling_params import ImageParams
 from model.synchronizer.deformable_attention import grid_centers
 from model.synchronizer.unet_synchronizer import SynchronizerBlock
 
@@ -166,7 +166,7 @@ def published_pictures(
     directory: Path,
     tokens_BTD: Tensor,
     features_BIVD: Tensor,
-    sampling: Sequence[ImageSampling],
+    sampling: Sequence[ImageParams],
 ) -> Tensor:
     """Images [B, 3, S, S] of a batch that goes through all steps together."""
     config, first = decoder.config, sampling[0]

@@ -7,38 +7,15 @@ denoising step and frees what it held.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from PIL import Image
 
+from model.sampling_params import ImageMode, ImageParams, SamplingParams
 from model.segments import ImageSegment, Segment
-
-
-@dataclass(frozen=True)
-class TextSampling:
-    """Sampling parameters of a text turn, with vLLM's names.
-
-    `images` says whether the turn may end by beginning an image: `allow`, `forbid`, or `force`
-    (begin one at once, without sampling any text). `logprobs` is how many of the most probable
-    tokens to report at each position; None reports nothing, 0 the sampled token alone.
-    """
-
-    max_tokens: int = 256
-    min_tokens: int = 0
-    temperature: float = 0.7
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    images: Literal["allow", "forbid", "force"] = "allow"
-    logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,15 +77,25 @@ class TextEngine(Protocol):
     def generate(
         self,
         context: tuple[Segment, ...],
-        sampling: TextSampling,
+        sampling: SamplingParams,
         request_id: str,
+        max_tokens: int = 256,
+        images: ImageMode = "allow",
         resume: tuple[int, ...] = (),
         priority: int = 0,
     ) -> AsyncIterator[TextDelta | TextEnd]:
         """Yield deltas, then exactly one `TextEnd`.
 
-        `resume` are ids already streamed of this same turn: they count as output (for limits and
-        penalties), are not yielded again, and generation goes on after them.
+        Args:
+            context: the interleaved segments to continue.
+            sampling: how tokens are sampled.
+            request_id: for logs and vLLM.
+            max_tokens: the bound of this turn.
+            images: whether the turn may end by beginning an image; `force` begins one at once,
+                without sampling any text.
+            resume: ids of this turn that are streamed already. They count as output (for limits
+                and penalties), are not yielded again, and generation continues after them.
+            priority: smaller goes first.
 
         Raises:
             ValueError: the context does not fit the model (length, number of images).
@@ -118,20 +105,6 @@ class TextEngine(Protocol):
     async def stop(self) -> None:
         """Stop the engine and free its memory."""
         ...
-
-
-@dataclass(frozen=True)
-class ImageSampling:
-    """Parameters of one image. None takes the checkpoint's default."""
-
-    width: int | None = None
-    height: int | None = None
-    num_inference_steps: int = 30
-    guidance_scale: float = 7.5
-    guidance_rescale: float = 0.0
-    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] = "ddpm"
-    seed: int = 0
-    num_previews: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,7 +142,7 @@ class ImageEngine(Protocol):
         self,
         image_tokens: torch.Tensor,
         previous: ImageSegment | None,
-        sampling: ImageSampling,
+        sampling: ImageParams,
         request_id: str,
         deadline: float | None = None,
     ) -> AsyncIterator[ImageProgress | ImagePreview | ImageEnd]:

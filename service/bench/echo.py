@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from model.engine.protocol import TextDelta, TextEnd, TextLimits, TextSampling
+from model.engine.protocol import TextDelta, TextEnd, TextLimits
+from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
 from service import log, loop
 from service.config import TextWorkerSettings
@@ -43,16 +44,18 @@ class EchoEngine:
     async def generate(
         self,
         context: tuple[Segment, ...],
-        sampling: TextSampling,
+        sampling: SamplingParams,
         request_id: str,
+        max_tokens: int = 256,
+        images: ImageMode = "allow",
         resume: tuple[int, ...] = (),
         priority: int = 0,
     ) -> AsyncIterator[TextDelta | TextEnd]:
         """Yield the time, again and again."""
-        for number in range(sampling.max_tokens):
+        for number in range(max_tokens):
             yield TextDelta(f"{time.monotonic_ns()} ", (number,))
             await asyncio.shield(self._next_step())
-        yield TextEnd("stop", 1, 0, sampling.max_tokens)
+        yield TextEnd("stop", 1, 0, max_tokens)
 
     def _next_step(self) -> asyncio.Future[None]:
         """The step that all requests wait for; steps are `STEP_S` apart, on the average too."""

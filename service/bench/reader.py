@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from model.engine.protocol import TextEngine, TextSampling
+from model.engine.protocol import TextEngine
+from model.sampling_params import SamplingParams
 from service.messages import TERMINAL_EVENTS
 
 
@@ -53,8 +54,7 @@ def _request(port: int, tokens: int) -> bytes:
 async def read_direct(engine: TextEngine, tokens: int) -> Reading:
     """Read from the engine itself, in this process."""
     started, reading = time.monotonic_ns(), Reading()
-    sampling = TextSampling(max_tokens=tokens)
-    async for item in engine.generate((), sampling, "direct"):
+    async for item in engine.generate((), SamplingParams(), "direct", tokens):
         if hasattr(item, "text"):
             reading.note(started, item.text)
     return reading

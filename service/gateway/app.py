@@ -18,7 +18,7 @@ from service.errors import BlobNotFound, ConnectionLost, RequestNotFound, Servic
 from service.gateway.api import native, openai
 from service.gateway.deps import Gateway
 from service.gateway.middleware import RequestContext
-from service.gateway.pages import health
+from service.gateway.pages import health, routes
 from service.gateway.pages.openapi import install_openapi
 from service.gateway.problems import Problem, document, headers_of, status_of
 
@@ -52,7 +52,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.draining = False
-    for router in (native.router, openai.router, health.router, native.router):
+    for router in (native.router, openai.router, health.router, routes.router):
         app.include_router(router)
     install_openapi(app)
     _add_error_handlers(app)

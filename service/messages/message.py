@@ -21,7 +21,7 @@ class Message(BaseModel):
 
     def encode(self) -> str:
         """This message as JSON."""
-        return self.model_dump_json(exclude_none=True)
+        return self.model_dump_json(exclude_none=True, by_alias=True)
 
     @classmethod
     def decode(cls, document: str | bytes) -> Self:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from model.sampling_params import SchedulerName
+
 QualityName = Literal["reference", "high", "balanced", "fast"]
-Scheduler = Literal["ddpm", "ddim", "dpmsolver++", "unipc"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Quality:
     """One preset."""
 
     steps: int
-    scheduler: Scheduler
+    scheduler: SchedulerName
 
 
 QUALITIES: dict[QualityName, Quality] = {

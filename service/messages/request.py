@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from model.sampling_params import ImageParams, SamplingParams
 from service.messages.message import Message, Modality, Sha256
-from service.messages.quality import Scheduler
 
 Priority = Literal["interactive", "batch"]
 
@@ -30,35 +31,15 @@ class ImagePart(Message):
 ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class Sampling(Message):
-    """How text is sampled; vLLM's names."""
+@dataclass(frozen=True)
+class RequestImageParams(ImageParams):
+    """How the images of an answer are generated and delivered."""
 
-    min_tokens: int = Field(default=0, ge=0)
-    temperature: float = Field(default=0.7, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=2)
-    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
-    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    logit_bias: dict[int, float] = Field(default_factory=dict)
-    logprobs: int | None = Field(default=None, ge=0)
-
-
-class ImageParameters(Message):
-    """How images are drawn. Sizes of None take the checkpoint's."""
-
-    width: int | None = None
-    height: int | None = None
-    steps: int = Field(default=30, ge=1)
-    guidance_scale: float = Field(default=7.5, ge=0)
-    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    scheduler: Scheduler = "ddpm"
-    seed: int = Field(default=0, ge=0)
+    # The stored names are those of the HTTP API.
+    num_inference_steps: Annotated[int, Field(alias="steps")] = 30
+    num_previews: Annotated[int, Field(alias="previews")] = 0
     format: Literal["png", "jpeg", "webp"] = "png"
     returns: Literal["b64", "url"] = "b64"
-    previews: int = Field(default=0, ge=0, le=3)
 
 
 class Limits(Message):
@@ -97,8 +78,8 @@ class Request(Message):
     owner: str = "anonymous"
     content: tuple[ContentPart, ...] = Field(min_length=1)
     output_modalities: tuple[Modality, ...] = ("text", "image")
-    sampling: Sampling = Sampling()
-    image: ImageParameters = ImageParameters()
+    sampling: SamplingParams = SamplingParams()
+    image: RequestImageParams = RequestImageParams()
     draw_now: bool = False
     limits: Limits = Limits()
     n: int = Field(default=1, ge=1, le=1000)
@@ -126,8 +107,8 @@ class Request(Message):
             update={
                 "request_id": f"{self.request_id}.{number}",
                 "n": 1,
-                "sampling": self.sampling.model_copy(update={"seed": seed}),
-                "image": self.image.model_copy(update={"seed": image_seed}),
+                "sampling": replace(self.sampling, seed=seed),
+                "image": replace(self.image, seed=image_seed),
             }
         )
 
@@ -142,4 +123,4 @@ class Request(Message):
         """Denoising steps that one answer may cost the image stage."""
         if "image" not in self.output_modalities:
             return 0
-        return self.limits.max_images * self.image.steps
+        return self.limits.max_images * self.image.num_inference_steps

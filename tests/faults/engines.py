@@ -21,13 +21,12 @@ from model.engine.protocol import (
     ImageEnd,
     ImagePreview,
     ImageProgress,
-    ImageSampling,
     TextDelta,
     TextEnd,
     TextLimits,
-    TextSampling,
     TokenScore,
 )
+from model.sampling_params import ImageMode, ImageParams, SamplingParams
 from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
 
 NUM_TURNS_OF_TEXT = 3
@@ -115,8 +114,10 @@ class FakeTextEngine:
     async def generate(
         self,
         context: tuple[Segment, ...],
-        sampling: TextSampling,
+        sampling: SamplingParams,
         request_id: str,
+        max_tokens: int = 256,
+        images: ImageMode = "allow",
         resume: tuple[int, ...] = (),
         priority: int = 0,
     ) -> AsyncIterator[TextDelta | TextEnd]:
@@ -129,7 +130,7 @@ class FakeTextEngine:
         assert resume == tuple(token_id(prompt, turn, i) for i in range(len(resume)))
         self.running += 1
         try:
-            total = min(num_tokens(prompt, turn), sampling.max_tokens)
+            total = min(num_tokens(prompt, turn), max_tokens)
             if "endless" in prompt:
                 total = 1_000_000
             for position in range(len(resume), total):
@@ -138,7 +139,7 @@ class FakeTextEngine:
                 said = word(prompt, turn, position)
                 scores = () if sampling.logprobs is None else (score(said, sampling.logprobs),)
                 yield TextDelta(said, (token_id(prompt, turn, position),), scores)
-            if sampling.images == "allow" and turn < NUM_TURNS_OF_TEXT - 1:
+            if images == "allow" and turn < NUM_TURNS_OF_TEXT - 1:
                 yield TextEnd("image", 10, 0, total, tokens_of(prompt, turn))
             else:
                 cut = total < num_tokens(prompt, turn)
@@ -175,7 +176,7 @@ class FakeImageEngine:
         self,
         image_tokens: torch.Tensor,
         previous: ImageSegment | None,
-        sampling: ImageSampling,
+        sampling: ImageParams,
         request_id: str,
         deadline: float | None = None,
     ) -> AsyncIterator[ImageProgress | ImagePreview | ImageEnd]:

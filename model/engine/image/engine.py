@@ -15,8 +15,9 @@ from model.engine.image.backends.choice import load_backend
 from model.engine.image.loop import DenoisingLoop, ImageStatistics
 from model.engine.image.options import ImageEngineOptions
 from model.engine.image.picture import Item, Picture
-from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress, ImageSampling
+from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
 from model.image_decoder.schedulers import make_scheduler
+from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 
 MAX_PREVIEWS = 3
@@ -66,7 +67,7 @@ class BatchedImageEngine:
         self,
         image_tokens: torch.Tensor,
         previous: ImageSegment | None,
-        sampling: ImageSampling,
+        sampling: ImageParams,
         request_id: str,
         deadline: float | None = None,
     ) -> AsyncIterator[ImageProgress | ImagePreview | ImageEnd]:
@@ -101,7 +102,7 @@ class BatchedImageEngine:
         finally:
             self.loop.cancel(picture)
 
-    def _check(self, image_tokens: torch.Tensor, sampling: ImageSampling) -> tuple[int, int]:
+    def _check(self, image_tokens: torch.Tensor, sampling: ImageParams) -> tuple[int, int]:
         """The latent grid of a request.
 
         Raises:
@@ -122,7 +123,7 @@ class BatchedImageEngine:
         make_scheduler(sampling.scheduler, decoder.scheduler, sampling.num_inference_steps)
         return self._latent_size(sampling)
 
-    def _latent_size(self, sampling: ImageSampling) -> tuple[int, int]:
+    def _latent_size(self, sampling: ImageParams) -> tuple[int, int]:
         decoder, capabilities = self.backend.config.image_decoder, self.backend.capabilities
         height = sampling.height or decoder.image_size
         width = sampling.width or decoder.image_size

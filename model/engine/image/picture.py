@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress, ImageSampling
+from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
 from model.image_decoder.conditions import Invariants
 from model.image_decoder.schedulers import Scheduler, make_scheduler
+from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 
 # Images without a deadline are ordered as if it were this far away, and no deadline counts for
@@ -40,7 +41,7 @@ class Picture:
     request_id: str
     image_tokens_1TD: Tensor
     previous: ImageSegment | None
-    sampling: ImageSampling
+    sampling: ImageParams
     size: tuple[int, int]
     deadline: float | None
     emit: Callable[[Item], None]

@@ -23,7 +23,7 @@ from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from model.checkpoint import load, store
-from model.engine.protocol import TextDelta, TextEnd, TextLimits, TextSampling
+from model.engine.protocol import TextDelta, TextEnd, TextLimits
 from model.engine.text.memory import describe_cache
 from model.engine.text.options import TextEngineOptions
 from model.engine.text.prompt import PromptBuilder, TurnPrompt, engine_input, extraction_params
@@ -32,6 +32,7 @@ from model.engine.text.statistics import TextStatistics
 from model.engine.text.turn import Turn
 from model.engine.text.vllm import longest_sequence, start_vllm, stop_vllm
 from model.processor import Processor
+from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
 from model.vllm_plugin.hidden_states import PATH_KEY
 
@@ -81,15 +82,16 @@ class VllmTextEngine:
     async def generate(
         self,
         context: tuple[Segment, ...],
-        sampling: TextSampling,
+        sampling: SamplingParams,
         request_id: str,
+        max_tokens: int = 256,
+        images: ImageMode = "allow",
         resume: tuple[int, ...] = (),
         priority: int = 0,
     ) -> AsyncIterator[TextDelta | TextEnd]:
         """Yield deltas, then exactly one `TextEnd`; see `TextEngine.generate`."""
-        force = sampling.images == "force"
-        prompt = await self.prompts.build(context, force, resume)
-        turn = Turn(self, prompt, sampling, request_id, resume, priority)
+        prompt = await self.prompts.build(context, images == "force", resume)
+        turn = Turn(self, prompt, sampling, request_id, max_tokens, images, resume, priority)
         async with aclosing(turn.run()) as events:
             async for event in events:
                 yield event
@@ -152,6 +154,6 @@ class VllmTextEngine:
 
     async def _warm_up(self) -> None:
         """Run a turn of two tokens, so that the first request finds everything loaded."""
-        sampling = TextSampling(max_tokens=2, min_tokens=2, temperature=0.0, images="forbid")
-        async for _ in self.generate((), sampling, "warm-up"):
+        sampling = SamplingParams(min_tokens=2, temperature=0.0)
+        async for _ in self.generate((), sampling, "warm-up", max_tokens=2, images="forbid"):
             pass

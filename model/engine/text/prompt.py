@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import vllm
 from transformers import BatchFeature
-from vllm import SamplingParams
 from vllm.inputs import MultiModalInput, TokensInput, mm_input, tokens_input
 from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
 from vllm.sampling_params import RequestOutputKind
 
 from model.config.schema import MMInterleavedConfig
-from model.engine.protocol import TextSampling
 from model.processor import Processor, Prompt
+from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
 from model.vllm_plugin.hidden_states import PATH_KEY
 from model.vllm_plugin.multimodal import PIXELS, image_fields
@@ -113,8 +113,13 @@ def engine_input(prompt: TurnPrompt, config: MMInterleavedConfig) -> MultiModalI
 
 
 def sampling_params(
-    sampling: TextSampling, config: MMInterleavedConfig, resume: tuple[int, ...], room: int
-) -> SamplingParams:
+    sampling: SamplingParams,
+    max_tokens: int,
+    images: ImageMode,
+    config: MMInterleavedConfig,
+    resume: tuple[int, ...],
+    room: int,
+) -> vllm.SamplingParams:
     """VLLM's parameters for the rest of a turn of which `resume` has been generated.
 
     A seeded turn that is resumed draws from a seed of its own: its continuation is reproducible,
@@ -122,11 +127,11 @@ def sampling_params(
     """
     special, bias = config.special_tokens, dict(sampling.logit_bias)
     bias[special.image_token_id] = _NEVER
-    if sampling.images == "forbid":
+    if images == "forbid":
         bias[special.soi_token_id] = _NEVER
     seed = sampling.seed
-    return SamplingParams(
-        max_tokens=min(sampling.max_tokens - len(resume), room),
+    return vllm.SamplingParams(
+        max_tokens=min(max_tokens - len(resume), room),
         min_tokens=max(0, min(sampling.min_tokens - len(resume), room)),
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -145,9 +150,9 @@ def sampling_params(
     )
 
 
-def extraction_params(path: str) -> SamplingParams:
+def extraction_params(path: str) -> vllm.SamplingParams:
     """One forgettable token, after the prompt's hidden states have been written to `path`."""
-    return SamplingParams(
+    return vllm.SamplingParams(
         max_tokens=1,
         temperature=0.0,
         detokenize=False,

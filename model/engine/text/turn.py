@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from vllm.outputs import RequestOutput
 
-from model.engine.protocol import TextDelta, TextEnd, TextSampling, TokenScore
+from model.engine.protocol import TextDelta, TextEnd, TokenScore
 from model.engine.text.detokenizer import Detokenizer
 from model.engine.text.prompt import TurnPrompt, sampling_params
+from model.sampling_params import ImageMode, SamplingParams
 
 if TYPE_CHECKING:
     from model.engine.text.engine import VllmTextEngine
@@ -24,14 +25,16 @@ class Turn:
         self,
         engine: VllmTextEngine,
         prompt: TurnPrompt,
-        sampling: TextSampling,
+        sampling: SamplingParams,
         request_id: str,
+        max_tokens: int,
+        images: ImageMode,
         resume: tuple[int, ...],
         priority: int,
     ) -> None:
         self.engine, self.prompt, self.sampling = engine, prompt, sampling
         self.request_id, self.priority = request_id, priority
-        self.resume = resume
+        self.max_tokens, self.images, self.resume = max_tokens, images, resume
         self.num_prompt = len(prompt.token_ids) - len(resume)
         self.num_cached = 0
         self.ids = list(resume)
@@ -45,7 +48,7 @@ class Turn:
 
     async def run(self) -> AsyncGenerator[TextDelta | TextEnd, None]:
         """Sample, then end the turn."""
-        if self.sampling.images == "force":
+        if self.images == "force":
             yield await self._end_with_image()
             return
         special = self.engine.config.special_tokens
@@ -65,14 +68,16 @@ class Turn:
         special = self.engine.config.special_tokens
         return (
             self.text.stopped
-            or len(self.ids) >= self.sampling.max_tokens
+            or len(self.ids) >= self.max_tokens
             or (bool(self.ids) and self.ids[-1] in (special.soi_token_id, special.eos_token_id))
         )
 
     async def _deltas(self) -> AsyncGenerator[TextDelta, None]:
         """Sample until something ends the turn."""
         room = self.engine.max_len - len(self.prompt.token_ids) - 1
-        params = sampling_params(self.sampling, self.engine.config, self.resume, room)
+        params = sampling_params(
+            self.sampling, self.max_tokens, self.images, self.engine.config, self.resume, room
+        )
         requests = self.engine.submit(self.prompt, params, self.request_id, self.priority)
         async with aclosing(requests) as outputs:
             async for output in outputs:

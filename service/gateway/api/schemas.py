@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from model.sampling_params import SchedulerName
 from service.messages import Picture, TokenScore, Usage
-from service.messages.quality import QualityName, Scheduler
+from service.messages.quality import QualityName
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -65,7 +66,7 @@ class ImageOptions(Schema):
     steps: int | None = Field(default=None, ge=1, le=250)
     guidance_scale: float = Field(default=7.5, ge=0.0, le=50.0)
     guidance_rescale: float = Field(default=0.0, ge=0.0, le=1.0)
-    scheduler: Scheduler | None = None
+    scheduler: SchedulerName | None = None
     seed: Seed | None = None
     format: Literal["png", "jpeg", "webp"] = "png"
     return_: Literal["b64", "url"] = Field("b64", alias="return")

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from model.sampling_params import SamplingParams
 from service import messages
 from service.broker.model_card import ModelCards
 from service.broker.owners import Once, OwnerLimits
@@ -23,7 +24,6 @@ from service.gateway.problems import Problem
 from service.gateway.stream.images import ImageLibrary
 from service.messages.quality import QUALITIES
 
-_SAMPLING = set(messages.Sampling.model_fields)
 _IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -197,8 +197,8 @@ class Admissions:
             owner=owner,
             content=content,
             output_modalities=tuple(dict.fromkeys(document.output_modalities)),
-            sampling=messages.Sampling.model_validate(document.model_dump(include=_SAMPLING)),
-            image=_image_parameters(image, seed),
+            sampling=sampling_params(document),
+            image=image_params(image, seed),
             draw_now=document.draw_now,
             limits=messages.Limits(max_tokens=document.max_tokens, max_images=document.max_images),
             n=document.n,
@@ -212,13 +212,27 @@ class Admissions:
         )
 
 
-def _image_parameters(image: ImageOptions, seed: int) -> messages.ImageParameters:
-    """How images are drawn; steps and scheduler are the quality's unless they are given."""
+def sampling_params(document: GenerateRequest) -> SamplingParams:
+    names = {field.name for field in fields(SamplingParams)} - {"stop", "logit_bias"}
+    return SamplingParams(
+        **document.model_dump(include=names),
+        stop=tuple(document.stop),
+        logit_bias={int(token): bias for token, bias in document.logit_bias.items()},
+    )
+
+
+def image_params(image: ImageOptions, seed: int) -> messages.RequestImageParams:
+    """How images are generated; steps and scheduler are the quality's unless they are given."""
     quality = QUALITIES[image.quality]
-    return messages.ImageParameters(
-        **image.model_dump(exclude={"quality", "steps", "scheduler", "seed", "return_"}),
-        steps=image.steps or quality.steps,
+    return messages.RequestImageParams(
+        width=image.width,
+        height=image.height,
+        num_inference_steps=image.steps or quality.steps,
+        guidance_scale=image.guidance_scale,
+        guidance_rescale=image.guidance_rescale,
         scheduler=image.scheduler or quality.scheduler,
         seed=seed,
+        num_previews=image.previews,
+        format=image.format,
         returns=image.return_,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 
 import safetensors.torch
 import torch
 
-from model.engine.protocol import ImageEnd, ImageEngine, ImagePreview, ImageProgress, ImageSampling
+from model.engine.protocol import ImageEnd, ImageEngine, ImagePreview, ImageProgress
 from service import loop, messages
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker
@@ -69,23 +70,14 @@ class ImageTurns:
 
     async def _draw(self, attempt: Attempt) -> ImageEnd:
         """Denoise, reporting progress; returns the image."""
-        task, asked = self._task(attempt), attempt.request.image
+        task = self._task(attempt)
         previous = None
         if task.previous_image is not None:
             previous = await self._images.segment(task.previous_image, generated=True)
         stream = self._engine.generate(
             await self._image_tokens(task),
             previous,
-            ImageSampling(
-                width=asked.width,
-                height=asked.height,
-                num_inference_steps=asked.steps,
-                guidance_scale=asked.guidance_scale,
-                guidance_rescale=asked.guidance_rescale,
-                scheduler=asked.scheduler,
-                seed=task.seed,
-                num_previews=asked.previews,
-            ),
+            replace(attempt.request.image, seed=task.seed),
             f"{attempt.request_id}/{task.turn}/{attempt.fence}",
             deadline=attempt.deadline,
         )
@@ -126,7 +118,7 @@ class ImageTurns:
             seed=end.seed,
         )
         answer.add(result)
-        answer.bill_image(request.image.steps)
+        answer.bill_image(request.image.num_inference_steps)
         done = messages.ImageDone(index=task.index, **result.model_dump(exclude={"type"}))
         events: list[tuple[Event, str]] = [
             (done, ""),
@@ -147,7 +139,7 @@ class ImageTurns:
             events,
             next_task=following,
             state=answer.state,
-            image_work=request.image.steps,
+            image_work=request.image.num_inference_steps,
             fields=answer.fields(),
         )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 
 import safetensors.torch
 
 from model.engine import protocol
-from model.engine.protocol import TextEnd, TextEngine, TextSampling
+from model.engine.protocol import TextEnd, TextEngine
+from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment, TextSegment, TokenSegment
 from service import loop
 from service.broker.blobs import BlobStore
@@ -78,8 +80,10 @@ class TextTurns:
         request = attempt.request
         stream = self._engine.generate(
             await self._context(attempt),
-            sampling_of(attempt, answer),
+            sampling_of(attempt),
             f"{attempt.request_id}/{attempt.task.turn}/{attempt.fence}",
+            max_tokens=max(1, answer.tokens_left),
+            images=image_mode_of(attempt),
             resume=resume,
             priority=0 if request.priority == "interactive" else 1,
         )
@@ -194,22 +198,23 @@ def _score(score: protocol.TokenScore) -> TokenScore:
     return TokenScore(token=score.token, logprob=score.logprob, top=score.top)
 
 
-def sampling_of(attempt: Attempt, answer: Answer) -> TextSampling:
-    """The sampling parameters of this turn."""
-    asked, modalities = attempt.request.sampling, attempt.request.output_modalities
-    first = attempt.task.turn == 0
-    images = "allow" if "image" in modalities else "forbid"
-    if "text" not in modalities or (attempt.request.draw_now and first):
-        images = "force"
-    # Each turn draws its own random numbers, the same ones in each attempt at it.
-    seed = None if asked.seed is None else (asked.seed + attempt.task.turn) % 2**63
-    return TextSampling(
-        **asked.model_dump(exclude={"seed", "min_tokens"}),
-        min_tokens=asked.min_tokens if first else 0,
-        max_tokens=max(1, answer.tokens_left),
-        seed=seed,
-        images=images,  # type: ignore[arg-type]
+def sampling_of(attempt: Attempt) -> SamplingParams:
+    """The request's sampling parameters, with the turn's own seed."""
+    params, turn = attempt.request.sampling, attempt.task.turn
+    return replace(
+        params,
+        min_tokens=params.min_tokens if turn == 0 else 0,
+        # Each turn has random numbers of its own, the same ones in each attempt.
+        seed=None if params.seed is None else (params.seed + turn) % 2**63,
     )
+
+
+def image_mode_of(attempt: Attempt) -> ImageMode:
+    """Whether this turn may, must or must not begin an image."""
+    modalities = attempt.request.output_modalities
+    if "text" not in modalities or (attempt.request.draw_now and attempt.task.turn == 0):
+        return "force"
+    return "allow" if "image" in modalities else "forbid"
 
 
 def main(settings: TextWorkerSettings) -> int:

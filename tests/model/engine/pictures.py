@@ -15,7 +15,8 @@ from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig, SynchronizerConfig
 from model.engine.image.loop import DenoisingLoop
 from model.engine.image.picture import Item, Picture
-from model.engine.protocol import ImageEnd, ImageSampling
+from model.engine.protocol import ImageEnd
+from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 
 
@@ -92,7 +93,7 @@ def conditioning_image(shade: int) -> ImageSegment:
 
 
 def make_picture(
-    seed: int, sampling: ImageSampling, previous: ImageSegment | None = None, **options: object
+    seed: int, sampling: ImageParams, previous: ImageSegment | None = None, **options: object
 ) -> tuple[Picture, list[Item]]:
     """A picture, and the list that its items go to."""
     items: list[Item] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,13 +14,12 @@ from model.engine.protocol import (
     ImageEnd,
     ImagePreview,
     ImageProgress,
-    ImageSampling,
     TextDelta,
     TextEnd,
     TextLimits,
-    TextSampling,
     TokenScore,
 )
+from model.sampling_params import ImageMode, ImageParams, SamplingParams
 from service.broker.connection import Broker
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
@@ -29,6 +29,14 @@ from service.workers.image.worker import ImageTurns
 from service.workers.text.worker import TextTurns
 
 
+@dataclass(frozen=True)
+class RecordedParams(SamplingParams):
+    """Sampling parameters with what was passed beside them."""
+
+    max_tokens: int = 0
+    images: ImageMode = "allow"
+
+
 class ScriptedText:
     """Says "once upon", draws, says "the end"."""
 
@@ -36,7 +44,7 @@ class ScriptedText:
         self.hold = asyncio.Event()
         self.hold.set()
         self.contexts: list[Any] = []
-        self.samplings: list[TextSampling] = []
+        self.samplings: list[RecordedParams] = []
         self.requests: list[str] = []
 
     def limits(self) -> TextLimits:
@@ -49,23 +57,27 @@ class ScriptedText:
     async def generate(
         self,
         context: Any,
-        sampling: TextSampling,
+        sampling: SamplingParams,
         request_id: str,
+        max_tokens: int = 256,
+        images: ImageMode = "allow",
         resume: tuple[int, ...] = (),
         priority: int = 0,
     ) -> AsyncIterator[TextDelta | TextEnd]:
         self.requests.append(request_id.partition("/")[0])
         self.contexts.append(context)
-        self.samplings.append(sampling)
+        self.samplings.append(
+            RecordedParams(**vars(sampling), max_tokens=max_tokens, images=images)
+        )
         drawn = sum(getattr(part, "generated", False) for part in context)
-        if sampling.images != "force":
+        if images != "force":
             words = ("the ", "end") if drawn else ("once ", "upon ")
             for number, word in enumerate(words):
                 scored = sampling.logprobs is not None
                 yield TextDelta(word, (10 + number,), (TokenScore(word, -0.5),) if scored else ())
                 await asyncio.sleep(0.01)
                 await self.hold.wait()
-        draw = sampling.images == "force" or (sampling.images == "allow" and not drawn)
+        draw = images == "force" or (images == "allow" and not drawn)
         tokens = torch.zeros(77, 4) if draw else None
         yield TextEnd("image" if draw else "stop", 5, 2, 2, tokens)
 
@@ -74,7 +86,7 @@ class ScriptedImages:
     """Draws a grey square in four steps."""
 
     def __init__(self) -> None:
-        self.samplings: list[ImageSampling] = []
+        self.samplings: list[ImageParams] = []
 
     async def start(self) -> None: ...
 
@@ -84,7 +96,7 @@ class ScriptedImages:
         self,
         image_tokens: torch.Tensor,
         previous: Any,
-        sampling: ImageSampling,
+        sampling: ImageParams,
         request_id: str,
         deadline: float | None = None,
     ) -> AsyncIterator[ImageProgress | ImagePreview | ImageEnd]:

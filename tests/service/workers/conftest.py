@@ -14,7 +14,7 @@ from service.broker.connection import Broker
 from service.broker.stream.events import EventHub
 from service.broker.turns.queue import Queue
 from service.config import ImageWorkerSettings, TextWorkerSettings
-from service.messages import ImageParameters, Request, StoredEvent, TextPart
+from service.messages import Request, RequestImageParams, StoredEvent, TextPart
 from service.workers.base import Worker
 from service.workers.image import worker as image_worker
 from service.workers.text import worker as text_worker
@@ -60,7 +60,7 @@ class Stage:
 
     async def submit(self, prompt: str, seed: int = 0, steps: int = 5, **fields: object) -> Request:
         """Accept a request."""
-        drawn = ImageParameters(steps=steps, seed=seed)
+        drawn = RequestImageParams(num_inference_steps=steps, seed=seed)
         request = Request(content=(TextPart(text=prompt),), **{"image": drawn} | fields)
         await self.queue.admit(request)
         return request

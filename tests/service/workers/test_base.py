@@ -6,7 +6,8 @@ import time
 
 import httpx
 
-from service.messages import ImageParameters, Limits, Sampling, TokenScore
+from model.sampling_params import SamplingParams
+from service.messages import Limits, RequestImageParams, TokenScore
 from tests.faults.engines import expected_answer, score
 from tests.service.workers.conftest import Stage
 
@@ -71,7 +72,9 @@ async def test_text_only_and_previews(stage: Stage) -> None:
     request = await stage.submit("words", output_modalities=("text",))
     events = await stage.events(request)
     assert await stage.answer(events) == expected_answer("words", 0)[:1]
-    request = await stage.submit("look", image=ImageParameters(steps=6, previews=1))
+    request = await stage.submit(
+        "look", image=RequestImageParams(num_inference_steps=6, num_previews=1)
+    )
     events = await stage.events(request)
     previews = [event for event in events if event.type == "image.preview"]
     assert len(previews) == 2 and await stage.blobs.exists(previews[0].data["sha256"])
@@ -179,7 +182,7 @@ async def test_drain_hands_back_what_another_worker_then_finishes(stage: Stage) 
 async def test_scores_survive_a_change_of_worker(stage: Stage) -> None:
     first = await stage.start("text", token_s=0.02, drain_s=0)
     await stage.start("image")
-    request = await stage.submit("scored", sampling=Sampling(logprobs=2))
+    request = await stage.submit("scored", sampling=SamplingParams(logprobs=2))
     while stage.engines[0].running < 1:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)

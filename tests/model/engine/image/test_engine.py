@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.options import ImageEngineOptions
-from model.engine.protocol import ImageEnd, ImageProgress, ImageSampling
+from model.engine.protocol import ImageEnd, ImageProgress
+from model.sampling_params import ImageParams
 from tests.model.engine.pictures import conditioning_image, small_checkpoint, tokens
 
 
@@ -30,7 +31,7 @@ async def engine(checkpoint: Path) -> AsyncIterator[BatchedImageEngine]:
 
 
 async def draw(engine: BatchedImageEngine, seed: int, **options: object) -> list[object]:
-    sampling = ImageSampling(seed=seed, **{"num_inference_steps": 3, **options})
+    sampling = ImageParams(seed=seed, **{"num_inference_steps": 3, **options})
     stream = engine.generate(tokens(seed), conditioning_image(1), sampling, f"request-{seed}")
     return [item async for item in stream]
 
@@ -51,7 +52,7 @@ async def test_many_at_once(engine: BatchedImageEngine) -> None:
 
 
 async def test_closing_the_iterator_frees_the_rows(engine: BatchedImageEngine) -> None:
-    sampling = ImageSampling(num_inference_steps=200)
+    sampling = ImageParams(num_inference_steps=200)
     async with aclosing(engine.generate(tokens(1), None, sampling, "abandoned")) as items:
         async for _ in items:
             break
@@ -62,7 +63,7 @@ async def test_closing_the_iterator_frees_the_rows(engine: BatchedImageEngine) -
 
 
 async def test_deadline(engine: BatchedImageEngine) -> None:
-    sampling = ImageSampling(num_inference_steps=200)
+    sampling = ImageParams(num_inference_steps=200)
     with pytest.raises(TimeoutError):
         async for _ in engine.generate(
             tokens(1), None, sampling, "late", deadline=time.monotonic() + 0.05
@@ -97,7 +98,7 @@ async def test_parameters_out_of_range(
 async def test_stopping_fails_what_is_under_way(checkpoint: Path) -> None:
     engine = BatchedImageEngine(ImageEngineOptions(checkpoint, device="cpu"))
     await engine.start()
-    stream = engine.generate(tokens(1), None, ImageSampling(num_inference_steps=200), "request")
+    stream = engine.generate(tokens(1), None, ImageParams(num_inference_steps=200), "request")
     await anext(stream)
     stopping = asyncio.create_task(engine.stop())
     with pytest.raises(RuntimeError, match="stopped"):

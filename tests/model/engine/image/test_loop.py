@@ -10,8 +10,9 @@ from model.engine.image.backends.base import Backend
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.loop import DenoisingLoop
 from model.engine.image.picture import PATIENCE_S
-from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress, ImageSampling
+from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
 from model.image_decoder.schedulers import SCHEDULERS
+from model.sampling_params import ImageParams
 from tests.model.engine.pictures import (
     conditioning_image,
     drain,
@@ -33,7 +34,7 @@ def new_loop(backend: Backend, memory_bytes: int = 2**40) -> DenoisingLoop:
     return DenoisingLoop(backend, memory_bytes, 2**20)
 
 
-def alone(backend: Backend, seed: int, sampling: ImageSampling, **options: object) -> np.ndarray:
+def alone(backend: Backend, seed: int, sampling: ImageParams, **options: object) -> np.ndarray:
     loop = new_loop(backend)
     picture, items = make_picture(seed, sampling, **options)
     loop.submit(picture)
@@ -44,14 +45,14 @@ def alone(backend: Backend, seed: int, sampling: ImageSampling, **options: objec
 @pytest.mark.parametrize("scheduler", list(SCHEDULERS))
 def test_same_picture_whoever_shares_the_batch(backend: TorchBackend, scheduler: str) -> None:
     """A second picture joins before every step of the first one, each with its own parameters."""
-    sampling = ImageSampling(num_inference_steps=5, scheduler=scheduler)
+    sampling = ImageParams(num_inference_steps=5, scheduler=scheduler)
     image = conditioning_image(10)
     loop = new_loop(backend)
     first, first_items = make_picture(1, sampling, image)
     loop.submit(first)
     others = []
     for step in range(5):
-        mixed = ImageSampling(
+        mixed = ImageParams(
             num_inference_steps=2 + step, scheduler=scheduler, guidance_scale=1.5 + step
         )
         picture, items = make_picture(10 + step, mixed)
@@ -68,7 +69,7 @@ def test_same_picture_whoever_shares_the_batch(backend: TorchBackend, scheduler:
 
 def test_the_loop_draws_what_the_plain_sampler_draws(backend: TorchBackend) -> None:
     """The published algorithm, one picture, 6 steps of DDPM with guidance and rescale."""
-    sampling = ImageSampling(num_inference_steps=6, guidance_scale=4.0, guidance_rescale=0.7)
+    sampling = ImageParams(num_inference_steps=6, guidance_scale=4.0, guidance_rescale=0.7)
     ours = alone(backend, 3, sampling, previous=conditioning_image(200))
     generator = torch.Generator().manual_seed(3)
     sampler = backend.sampler
@@ -86,7 +87,7 @@ def test_the_loop_draws_what_the_plain_sampler_draws(backend: TorchBackend) -> N
 
 
 def test_bits_are_the_same_in_the_same_bucket(backend: TorchBackend) -> None:
-    sampling = ImageSampling(num_inference_steps=3)
+    sampling = ImageParams(num_inference_steps=3)
     pictures = []
     for companion in (7, 8):
         loop = new_loop(backend)
@@ -100,7 +101,7 @@ def test_bits_are_the_same_in_the_same_bucket(backend: TorchBackend) -> None:
 
 
 def test_another_pictures_broken_numbers_stay_there(backend: TorchBackend) -> None:
-    sampling = ImageSampling(num_inference_steps=4)
+    sampling = ImageParams(num_inference_steps=4)
     loop = new_loop(backend)
     good, good_items = make_picture(1, sampling)
     bad, bad_items = make_picture(2, sampling)
@@ -113,7 +114,7 @@ def test_another_pictures_broken_numbers_stay_there(backend: TorchBackend) -> No
 
 
 def test_the_previous_image_matters(backend: TorchBackend) -> None:
-    sampling = ImageSampling(num_inference_steps=3)
+    sampling = ImageParams(num_inference_steps=3)
     without = alone(backend, 1, sampling)
     red = alone(backend, 1, sampling, previous=conditioning_image(255))
     blue = alone(backend, 1, sampling, previous=conditioning_image(0))
@@ -123,7 +124,7 @@ def test_the_previous_image_matters(backend: TorchBackend) -> None:
 
 def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> None:
     loop = new_loop(backend)
-    sampling = ImageSampling(num_inference_steps=8)
+    sampling = ImageParams(num_inference_steps=8)
     stays, stays_items = make_picture(1, sampling)
     goes, _ = make_picture(2, sampling)
     loop.submit(stays)
@@ -138,7 +139,7 @@ def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> 
 
 
 def test_leaving_at_any_step_changes_nobody(backend: TorchBackend) -> None:
-    sampling = ImageSampling(num_inference_steps=5)
+    sampling = ImageParams(num_inference_steps=5)
     loop = new_loop(backend)
     stays, items = make_picture(1, sampling)
     leaving = [make_picture(10 + step, sampling)[0] for step in range(4)]
@@ -154,7 +155,7 @@ def test_leaving_at_any_step_changes_nobody(backend: TorchBackend) -> None:
 
 def test_a_passed_deadline_ends_a_picture_before_the_next_step(backend: TorchBackend) -> None:
     loop = new_loop(backend)
-    picture, items = make_picture(1, ImageSampling(num_inference_steps=50))
+    picture, items = make_picture(1, ImageParams(num_inference_steps=50))
     loop.submit(picture)
     loop.turn()
     picture.deadline = time.monotonic() - 1
@@ -169,7 +170,7 @@ def test_earliest_deadline_goes_first_and_interrupts(backend: TorchBackend) -> N
     small = TorchBackend(backend.checkpoint, "cpu", max_batch=1)
     small.start()
     loop = new_loop(small)
-    sampling = ImageSampling(num_inference_steps=4)
+    sampling = ImageParams(num_inference_steps=4)
     patient, patient_items = make_picture(1, sampling)
     loop.submit(patient)
     loop.turn()
@@ -186,8 +187,8 @@ def test_earliest_deadline_goes_first_and_interrupts(backend: TorchBackend) -> N
 def test_nobody_starves() -> None:
     """Whoever has waited for the patience goes before every newcomer, however urgent."""
     now = time.monotonic()
-    old, _ = make_picture(1, ImageSampling(), arrival=now - PATIENCE_S)
-    new, _ = make_picture(2, ImageSampling(), arrival=now, deadline=now + 0.001)
+    old, _ = make_picture(1, ImageParams(), arrival=now - PATIENCE_S)
+    new, _ = make_picture(2, ImageParams(), arrival=now, deadline=now + 0.001)
     assert old.urgency < new.urgency
 
 
@@ -195,7 +196,7 @@ def test_admission_by_memory(backend: TorchBackend) -> None:
     loop = new_loop(backend, memory_bytes=2 * backend.capabilities.picture_bytes)
     outputs = []
     for seed in range(5):
-        picture, items = make_picture(seed, ImageSampling(num_inference_steps=3))
+        picture, items = make_picture(seed, ImageParams(num_inference_steps=3))
         loop.submit(picture)
         outputs.append(items)
     loop.turn()
@@ -207,7 +208,7 @@ def test_admission_by_memory(backend: TorchBackend) -> None:
 @pytest.mark.parametrize("num", range(4))
 def test_progress_and_previews(backend: TorchBackend, num: int) -> None:
     loop = new_loop(backend)
-    picture, items = make_picture(1, ImageSampling(num_inference_steps=8, num_previews=num))
+    picture, items = make_picture(1, ImageParams(num_inference_steps=8, num_previews=num))
     loop.submit(picture)
     drain(loop, items)
     steps = [item.step for item in items if isinstance(item, ImageProgress)]
@@ -219,9 +220,9 @@ def test_progress_and_previews(backend: TorchBackend, num: int) -> None:
 
 def test_unguided_and_other_sizes_take_turns(backend: TorchBackend) -> None:
     kinds = (
-        ImageSampling(num_inference_steps=3),
-        ImageSampling(num_inference_steps=3, guidance_scale=1.0),
-        ImageSampling(num_inference_steps=3, width=24, height=16),
+        ImageParams(num_inference_steps=3),
+        ImageParams(num_inference_steps=3, guidance_scale=1.0),
+        ImageParams(num_inference_steps=3, width=24, height=16),
     )
     loop = new_loop(backend)
     outputs = []
@@ -242,7 +243,7 @@ def test_maps_of_an_image_are_computed_once(backend: TorchBackend) -> None:
     outputs = []
     for seed in range(3):
         picture, items = make_picture(
-            seed, ImageSampling(num_inference_steps=1), conditioning_image(9)
+            seed, ImageParams(num_inference_steps=1), conditioning_image(9)
         )
         loop.submit(picture)
         outputs.append(items)
@@ -279,7 +280,7 @@ def test_black_or_broken_pictures_are_drawn_again_in_float32(
     backend: TorchBackend, value: float
 ) -> None:
     loop = new_loop(Overflowing(backend, value))
-    sampling = ImageSampling(num_inference_steps=3)
+    sampling = ImageParams(num_inference_steps=3)
     picture, items = make_picture(4, sampling)
     loop.submit(picture)
     drain(loop, items)

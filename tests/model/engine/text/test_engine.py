@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from vllm import SamplingParams
+import vllm
 from vllm.sampling_params import RequestOutputKind
 
-from model.engine.protocol import TextDelta, TextEnd, TextSampling, TokenScore
+from model.engine.protocol import TextDelta, TextEnd, TokenScore
 from model.engine.text.engine import VllmTextEngine
+from model.sampling_params import ImageMode, SamplingParams
 from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
 from tests.model.engine.served import Reference, interleaved, picture, text, together
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-GREEDY = TextSampling(max_tokens=24, temperature=0.0)
+
+@dataclass(frozen=True)
+class TurnParams(SamplingParams):
+    """Sampling parameters, and what is passed beside them for one turn."""
+
+    max_tokens: int = 24
+    images: ImageMode = "allow"
+
+
+GREEDY = TurnParams(temperature=0.0)
 PLAIN = replace(GREEDY, images="forbid", min_tokens=24)
+
+
+def start(
+    engine: VllmTextEngine,
+    context: tuple[Segment, ...],
+    params: TurnParams,
+    name: str,
+    resume: tuple[int, ...] = (),
+) -> AsyncIterator[TextDelta | TextEnd]:
+    return engine.generate(context, params, name, params.max_tokens, params.images, resume)
 
 
 async def turn(
     engine: VllmTextEngine,
     context: tuple[Segment, ...],
-    sampling: TextSampling,
+    sampling: TurnParams,
     name: str,
     resume: tuple[int, ...] = (),
 ) -> tuple[str, tuple[int, ...], TextEnd]:
     """A whole turn: text, ids, end. Deltas come before exactly one end."""
-    events = [e async for e in engine.generate(context, sampling, name, resume)]
+    events = [e async for e in start(engine, context, sampling, name, resume)]
     assert all(isinstance(event, TextDelta) for event in events[:-1])
     assert isinstance(events[-1], TextEnd)
     shown = "".join(event.text for event in events[:-1])
@@ -157,7 +178,7 @@ async def test_log_probabilities(engine: VllmTextEngine) -> None:
     sampling = replace(PLAIN, logprobs=3)
 
     async def scores(name: str, resume: tuple[int, ...] = ()) -> list[tuple[int, TokenScore]]:
-        deltas = [e async for e in engine.generate(context, sampling, name, resume)][:-1]
+        deltas = [e async for e in start(engine, context, sampling, name, resume)][:-1]
         assert all(len(delta.token_ids) == len(delta.scores) for delta in deltas)
         return [pair for d in deltas for pair in zip(d.token_ids, d.scores, strict=True)]
 
@@ -175,14 +196,14 @@ async def test_log_probabilities(engine: VllmTextEngine) -> None:
     assert [one[0] for one in rest] == [one[0] for one in whole[9:]]
     for (_, again), (_, before) in zip(rest, whole[9:], strict=True):
         assert again.logprob == pytest.approx(before.logprob, abs=1e-3)
-    none = [e async for e in engine.generate(context, PLAIN, "unscored")]
+    none = [e async for e in start(engine, context, PLAIN, "unscored")]
     assert all(not delta.scores for delta in none[:-1])
 
 
 async def test_several_answers_to_one_prompt(engine: VllmTextEngine) -> None:
     """What vLLM offers beyond a turn's parameters works with images too."""
     prompt = await engine.prompts.build(interleaved(12, (12,)), False, ())
-    params = SamplingParams(
+    params = vllm.SamplingParams(
         n=3,
         max_tokens=8,
         min_tokens=8,
@@ -219,7 +240,7 @@ async def test_contexts_that_do_not_fit_are_refused(engine: VllmTextEngine) -> N
 
 async def test_closing_the_iterator_aborts(engine: VllmTextEngine) -> None:
     sampling = replace(PLAIN, max_tokens=500, min_tokens=500)
-    events = engine.generate(interleaved(10, (10,)), sampling, "closed")
+    events = start(engine, interleaved(10, (10,)), sampling, "closed")
     assert isinstance(await anext(events), TextDelta)
     await events.aclose()
     async with asyncio.timeout(60):

@@ -6,19 +6,19 @@ import asyncio
 
 import pytest
 
+from model.sampling_params import SamplingParams
 from service.broker.connection import Broker
 from service.broker.owners import Once, OwnerLimits
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import QueueFull, RateLimited, TooManyConcurrent
 from service.messages import (
-    ImageParameters,
     Limits,
     PartStart,
     Request,
+    RequestImageParams,
     ResponseCompleted,
     ResponseIncomplete,
-    Sampling,
     StoredEvent,
     TextDelta,
     TextPart,
@@ -38,7 +38,7 @@ def of_choice(events: list[StoredEvent], choice: int) -> list[StoredEvent]:
 
 
 def test_choices_have_seeds_of_their_own_and_the_first_has_the_requests() -> None:
-    asked = request(3, sampling=Sampling(seed=5), image=ImageParameters(seed=2**32 - 1))
+    asked = request(3, sampling=SamplingParams(seed=5), image=RequestImageParams(seed=2**32 - 1))
     choices = asked.choices
 
     assert [one.request_id for one in choices] == [f"{asked.request_id}.{k}" for k in range(3)]

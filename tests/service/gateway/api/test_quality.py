@@ -5,14 +5,14 @@ import pytest
 from service.gateway.api.chat import generate_from_images
 from service.gateway.api.chat_schemas import ImagesRequest
 from service.gateway.api.schemas import ImageOptions
-from service.gateway.intake.admission import _image_parameters
+from service.gateway.intake.admission import image_params
 from service.messages.quality import QUALITIES
 
 
 @pytest.mark.parametrize("name", list(QUALITIES))
 def test_a_quality_sets_steps_and_scheduler(name: str) -> None:
-    made = _image_parameters(ImageOptions.model_validate({"quality": name}), 7)
-    assert (made.steps, made.scheduler, made.seed) == (
+    made = image_params(ImageOptions.model_validate({"quality": name}), 7)
+    assert (made.num_inference_steps, made.scheduler, made.seed) == (
         QUALITIES[name].steps,  # type: ignore[index]
         QUALITIES[name].scheduler,  # type: ignore[index]
         7,
@@ -21,8 +21,8 @@ def test_a_quality_sets_steps_and_scheduler(name: str) -> None:
 
 def test_explicit_parameters_win() -> None:
     given = {"quality": "fast", "steps": 3, "scheduler": "ddim"}
-    made = _image_parameters(ImageOptions.model_validate(given), 0)
-    assert (made.steps, made.scheduler) == (3, "ddim")
+    made = image_params(ImageOptions.model_validate(given), 0)
+    assert (made.num_inference_steps, made.scheduler) == (3, "ddim")
 
 
 def test_openai_names() -> None:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.options import ImageEngineOptions
-from model.engine.protocol import ImageSampling
+from model.sampling_params import ImageParams
 from service.workers.image.metrics import ImageEngineCollector
 from tests.model.engine.pictures import conditioning_image, small_checkpoint, tokens
 
@@ -25,7 +25,7 @@ async def test_numbers_of_an_engine(tmp_path: Path) -> None:
 
     await engine.start()
     engine.statistics.num_retried_in_float32 = 2
-    sampling = ImageSampling(num_inference_steps=3)
+    sampling = ImageParams(num_inference_steps=3)
     async for _ in engine.generate(tokens(1), conditioning_image(1), sampling, "request"):
         pass
     # The last event leaves a moment before its picture does.

@@ -15,10 +15,10 @@ from model.engine.image.backends.tensorrt import fits, select
 from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.loop import DenoisingLoop
 from model.engine.image.options import ImageEngineOptions
-from model.engine.protocol import ImageSampling
 from model.export import tensorrt
 from model.export.manifest import CompileKey, Manifest, model_digest
 from model.export.parity import ParityError
+from model.sampling_params import ImageParams
 from tests.model.engine.pictures import (
     conditioning_image,
     drain,
@@ -40,7 +40,7 @@ def draw_three(backend: Backend) -> list[np.ndarray]:
     """Three pictures, of which one is not guided and one has no previous image."""
     loop, outputs = DenoisingLoop(backend, 2**40, 2**20), []
     for seed, scale in enumerate((7.5, 1.0, 3.0)):
-        sampling = ImageSampling(num_inference_steps=3, guidance_scale=scale)
+        sampling = ImageParams(num_inference_steps=3, guidance_scale=scale)
         picture, items = make_picture(seed, sampling, conditioning_image(seed) if seed else None)
         loop.submit(picture)
         outputs.append(items)

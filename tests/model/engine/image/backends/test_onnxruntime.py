@@ -12,7 +12,7 @@ from model.engine.image.backends.base import BackendUnavailable
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.backends.onnxruntime import OnnxBackend, onnxruntime_backend
 from model.engine.image.loop import DenoisingLoop
-from model.engine.protocol import ImageSampling
+from model.sampling_params import ImageParams
 from tests.model.engine.pictures import (
     conditioning_image,
     drain,
@@ -31,7 +31,7 @@ def backend(checkpoint: Path, engines: Path) -> OnnxBackend:
     return backend
 
 
-def draw(backend: OnnxBackend | TorchBackend, *wanted: ImageSampling) -> list[np.ndarray]:
+def draw(backend: OnnxBackend | TorchBackend, *wanted: ImageParams) -> list[np.ndarray]:
     loop, outputs = DenoisingLoop(backend, 2**40, 2**20), []
     for seed, sampling in enumerate(wanted):
         picture, items = make_picture(seed, sampling, conditioning_image(seed))
@@ -43,7 +43,7 @@ def draw(backend: OnnxBackend | TorchBackend, *wanted: ImageSampling) -> list[np
 
 def test_bits_do_not_depend_on_the_company(backend: OnnxBackend) -> None:
     """Not even on its number: every picture is evaluated by itself."""
-    sampling = ImageSampling(num_inference_steps=4)
+    sampling = ImageParams(num_inference_steps=4)
     first, *_ = draw(backend, sampling)
     for others in (1, 3):
         assert (draw(backend, *[sampling] * (1 + others))[0] == first).all()
@@ -53,8 +53,8 @@ def test_a_size_that_was_not_compiled_is_drawn_by_torch(backend: OnnxBackend) ->
     torch_backend = TorchBackend(backend.torch.checkpoint, "cpu")
     torch_backend.start()
     wanted = (
-        ImageSampling(num_inference_steps=3, width=24, height=16),
-        ImageSampling(num_inference_steps=3, width=24, height=16, guidance_scale=1.0),
+        ImageParams(num_inference_steps=3, width=24, height=16),
+        ImageParams(num_inference_steps=3, width=24, height=16, guidance_scale=1.0),
     )
     for ours, theirs in zip(draw(backend, *wanted), draw(torch_backend, *wanted), strict=True):
         assert ours.shape == (16, 24, 3)
