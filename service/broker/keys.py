@@ -104,9 +104,9 @@ class Keyspace:
         """Requests in progress of an owner."""
         return self._of(owner, "running")
 
-    def once(self, owner: str, idempotency_key: str) -> str:
+    def idempotency_key(self, owner: str, name: str) -> str:
         """What an owner's idempotency key stands for."""
-        digest = hashlib.sha256(idempotency_key.encode()).hexdigest()
+        digest = hashlib.sha256(name.encode()).hexdigest()
         return self._of(owner, "once", owner, digest)
 
     def owned(self, owner: str, sha256: str) -> str:

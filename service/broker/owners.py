@@ -24,7 +24,7 @@ class OwnerLimits:
 
 
 @dataclass(frozen=True)
-class Once:
+class IdempotencyKey:
     """An idempotency key, and the hash of the body that it stands for (without spaces)."""
 
     key: str
@@ -39,7 +39,11 @@ class Owners:
         self._keys = broker.keys
 
     async def acquire(
-        self, request: Request, limits: OwnerLimits, once: Once | None, retry_s: float
+        self,
+        request: Request,
+        limits: OwnerLimits,
+        idempotency_key: IdempotencyKey | None,
+        retry_s: float,
     ) -> str | None:
         """Take a slot for each answer, or return the request that the idempotency key stands for.
 
@@ -47,10 +51,10 @@ class Owners:
             RateLimited, TooManyConcurrent: the owner's limits.
             IdempotencyConflict: the key was used with another body.
         """
-        if once is None and not limits.max_concurrent and not limits.requests_per_minute:
+        if idempotency_key is None and not limits.max_concurrent and not limits.requests_per_minute:
             return None
         for last in (False, True):
-            reply = await self._try(request, limits, once, retry_s)
+            reply = await self._try(request, limits, idempotency_key, retry_s)
             match reply[0]:
                 case b"ok":
                     return None
@@ -62,18 +66,26 @@ class Owners:
                     REQUESTS.labels("rate_limited").inc()
                     raise RateLimited(int(reply[1]) / 1000)
             # The slots may be those of requests whose worker died before giving them up.
-            if last or not await self._free_slots(request.owner, reply[1:]):
+            if last or not await self._free_ended(request.owner, reply[1:]):
                 break
         REQUESTS.labels("too_many_concurrent").inc()
         raise TooManyConcurrent(_CONCURRENT_RETRY_S)
 
     async def _try(
-        self, request: Request, limits: OwnerLimits, once: Once | None, retry_s: float
+        self,
+        request: Request,
+        limits: OwnerLimits,
+        idempotency_key: IdempotencyKey | None,
+        retry_s: float,
     ) -> list[bytes]:
-        owner, keys = request.owner, self._keys
+        owner, keys, once = request.owner, self._keys, idempotency_key
         return await self._broker.script(
             "acquire",
-            [keys.bucket(owner), keys.running(owner), keys.once(owner, once.key if once else "")],
+            [
+                keys.bucket(owner),
+                keys.running(owner),
+                keys.idempotency_key(owner, once.key if once else ""),
+            ],
             request.request_id,
             once.fingerprint if once else "-",
             self._broker.settings.request_ttl_s if once else 0,
@@ -83,24 +95,25 @@ class Owners:
             retry_s=retry_s,
         )
 
-    async def _free_slots(self, owner: str, members: Sequence[bytes]) -> int:
+    async def _free_ended(self, owner: str, members: Sequence[bytes]) -> int:
         """Free the slots of requests that have ended; returns how many."""
         freed = 0
         for member in members:
             request_id = member.decode()
             state = await self._broker.call("HGET", self._keys.request(request_id), "state")
             if state is None or state.decode() in TERMINAL_STATES:
-                await self.surrender(owner, request_id)
+                await self.free_slots(owner, request_id)
                 freed += 1
         return freed
 
-    async def surrender(self, owner: str, *request_ids: str) -> None:
+    async def free_slots(self, owner: str, *request_ids: str) -> None:
         """Give up slots."""
         await self._broker.call("ZREM", self._keys.running(owner), *request_ids)
 
-    async def withdraw(self, request: Request, once: Once | None) -> None:
+    async def release(self, request: Request, idempotency_key: IdempotencyKey | None) -> None:
         """Give up everything of a request that was not accepted."""
         slots = [one.request_id for one in request.choices or (request,)]
-        await self.surrender(request.owner, *slots)
-        if once:
-            await self._broker.call("DEL", self._keys.once(request.owner, once.key))
+        await self.free_slots(request.owner, *slots)
+        if idempotency_key:
+            key = self._keys.idempotency_key(request.owner, idempotency_key.key)
+            await self._broker.call("DEL", key)

@@ -102,7 +102,7 @@ class Worker:
         loops += [asyncio.create_task(self._maintain(), name="maintain")]
         partitions = range(self._broker.keys.num_partitions)
         consumers = [asyncio.create_task(self._consume(p), name=f"consume-{p}") for p in partitions]
-        consumers.append(asyncio.create_task(self._take_over(), name="take-over"))
+        consumers.append(asyncio.create_task(self._reclaim(), name="reclaim"))
         self._started = True
         READY.set(1)
         logger.info("ready as %s", self._leases.consumer)
@@ -150,7 +150,7 @@ class Worker:
             look += 1
             batch_first = look % self._settings.batch_weight == 0
             try:
-                taken = await self._leases.take(partition, self._free(), batch_first, _BLOCK_MS)
+                taken = await self._leases.claim(partition, self._free(), batch_first, _BLOCK_MS)
                 pause_s = _FIRST_PAUSE_S
             except (*RETRIED, redis.exceptions.ResponseError) as error:
                 await self._recover(error, pause_s)
@@ -182,13 +182,13 @@ class Worker:
             except BrokerError:
                 logger.warning("cannot make the groups")
 
-    async def _take_over(self) -> None:
+    async def _reclaim(self) -> None:
         """Take over, whenever there is room, what silent workers hold."""
         period_s = min(1.0, self._settings.lease_s / 4)
         while not self._draining.is_set():
             try:
                 if self._free() > 0:
-                    self._begin_all(await self._leases.take_over(self._free()))
+                    self._begin_all(await self._leases.reclaim(self._free()))
             except BrokerError:
                 logger.warning("cannot take over tasks")
             except redis.exceptions.ResponseError as error:

@@ -48,7 +48,7 @@ class Outcomes:
         try:
             if not ours:
                 return await self._after_loss(delivery)
-            await self._leases.hand_back(delivery, attempt.fence if attempt else "", untried=True)
+            await self._leases.nack(delivery, attempt.fence if attempt else "", untried=True)
         except BrokerError:
             logger.warning("cannot hand the turn back: its lease will run out")
         return "handed_back"
@@ -56,7 +56,7 @@ class Outcomes:
     async def _after_loss(self, delivery: Delivery) -> str:
         """Somebody else has the turn, or the request has ended: then nobody needs the task."""
         STALE.inc()
-        await self._leases.settle(delivery)
+        await self._leases.ack_if_ended(delivery)
         return "stale"
 
     async def after_error(
@@ -72,14 +72,14 @@ class Outcomes:
                     return "broker_lost"
                 case DeadlineExceeded() | TimeoutError():
                     await self._queue.expire(delivery.request_id)
-                    await self._leases.acknowledge(delivery)
+                    await self._leases.ack(delivery)
                     return "deadline"
                 case DecodeError() | Poisoned() | Permanent() | RequestError():
                     return await self._give_up(delivery, attempt, error)
             logger.error("turn failed", exc_info=error)
             return await self._retry(delivery, attempt)
         except RequestNotFound:
-            await self._leases.bury(delivery, "no such request")
+            await self._leases.dead_letter(delivery, "no such request")
             return "orphan"
         except BrokerError:
             logger.warning("redis stayed away: the turn's lease will run out")
@@ -95,9 +95,9 @@ class Outcomes:
             public = Permanent() if isinstance(error, DecodeError) else error
             await self._queue.fail(delivery.request_id, public, fence)
         if isinstance(error, DecodeError | Poisoned):
-            await self._leases.bury(delivery, error.code, self._leases.max_deliveries)
+            await self._leases.dead_letter(delivery, error.code, self._leases.max_deliveries)
             return "dead"
-        await self._leases.acknowledge(delivery)
+        await self._leases.ack(delivery)
         return "failed"
 
     async def _retry(self, delivery: Delivery, attempt: Attempt | None) -> str:
@@ -105,5 +105,5 @@ class Outcomes:
         self._failed.add(delivery.request_id)
         count = attempt.deliveries if attempt else 1
         pause_s = min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**count)
-        await self._leases.hand_back(delivery, attempt.fence if attempt else "", pause_s=pause_s)
+        await self._leases.nack(delivery, attempt.fence if attempt else "", pause_s=pause_s)
         return "retried"

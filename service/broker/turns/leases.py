@@ -57,7 +57,7 @@ class Leases:
         # Partitions in which more may wait than was taken: there, priorities matter.
         self._crowded = set(range(broker.keys.num_partitions))
 
-    async def take(
+    async def claim(
         self, partition: int, count: int, batch_first: bool = False, block_ms: int = 0
     ) -> list[Delivery]:
         """Up to `count` new tasks of a partition, interactive ones first unless `batch_first`.
@@ -98,7 +98,7 @@ class Leases:
             for entry_id, fields in entries
         ]
 
-    async def take_over(self, count: int) -> list[Delivery]:
+    async def reclaim(self, count: int) -> list[Delivery]:
         """Tasks whose worker has been silent for longer than the lease, or has handed them back."""
         taken: list[Delivery] = []
         for partition in range(self._keys.num_partitions):
@@ -242,7 +242,7 @@ class Leases:
             FINISHED.labels(state).inc()
             await self._broker.call("ZREM", keys.running(request.owner), request_id)
 
-    async def hand_back(
+    async def nack(
         self, delivery: Delivery, fence: str = "", pause_s: float = 0.0, untried: bool = False
     ) -> None:
         """Let somebody else take the task after `pause_s`.
@@ -255,30 +255,30 @@ class Leases:
         """
         known = delivery.request_id
         await self._broker.script(
-            "release",
+            "nack",
             [delivery.stream, self._keys.request(known) if known else delivery.stream],
             *(GROUP, self.consumer, delivery.entry_id, fence),
             *(self.lease_ms, int(pause_s * 1000), int(untried)),
         )
 
-    async def bury(self, delivery: Delivery, reason: str, deliveries: int = 0) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str, deliveries: int = 0) -> None:
         """Move a task to the dead letters."""
         DEAD_LETTERS.labels(self.stage).inc()
         await self._broker.script(
-            "bury",
+            "dead_letter",
             [delivery.stream, self._keys.dead(delivery.partition)],
             *(GROUP, delivery.entry_id, reason, deliveries, _MOST_DEAD_LETTERS),
         )
 
-    async def acknowledge(self, delivery: Delivery) -> None:
+    async def ack(self, delivery: Delivery) -> None:
         """Let go of a task whose request has ended."""
         await self._broker.call("XACK", delivery.stream, GROUP, delivery.entry_id)
 
-    async def settle(self, delivery: Delivery) -> None:
+    async def ack_if_ended(self, delivery: Delivery) -> None:
         """Let go of a task if its request has ended; otherwise it belongs to somebody else."""
         state = await self._broker.call("HGET", self._keys.request(delivery.request_id), "state")
         if state is None or state.decode() in TERMINAL_STATES:
-            await self.acknowledge(delivery)
+            await self.ack(delivery)
 
     async def trim(self) -> int:
         """Drop what is delivered and acknowledged; returns the number of entries."""

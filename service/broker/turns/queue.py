@@ -16,7 +16,7 @@ import redis.exceptions
 from service.broker.connection import Broker
 from service.broker.durability import wait_until_on_disk
 from service.broker.keys import GROUP
-from service.broker.owners import Once, OwnerLimits, Owners
+from service.broker.owners import IdempotencyKey, OwnerLimits, Owners
 from service.broker.stream.record import fields_of, flatten, parse_status
 from service.errors import QueueFull, RequestNotFound, ServiceError
 from service.messages import (
@@ -42,7 +42,7 @@ _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 120.0
 
 
 @dataclass(frozen=True)
-class Admission:
+class Enqueued:
     """An accepted request. `created` is False when the idempotency key had it already."""
 
     request_id: str
@@ -77,19 +77,19 @@ class Queue:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def admit(
+    async def enqueue(
         self,
         request: Request,
         limits: OwnerLimits | None = None,
-        once: Once | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         retry_s: float = 2.0,
-    ) -> Admission:
+    ) -> Enqueued:
         """Accept a request: from here on it reaches exactly one terminal event.
 
         Args:
             request: what to do; its content's images lie in the blob store already.
             limits: of its owner.
-            once: its idempotency key; a later request of the owner with this key is the first one.
+            idempotency_key: a later request of this owner with the same key is the first one.
             retry_s: how long to try to reach Redis.
 
         Raises:
@@ -98,26 +98,28 @@ class Queue:
             IdempotencyConflict: the idempotency key was used with another body.
             ConnectionLost: Redis is away.
         """
-        known = await self._owners.acquire(request, limits or OwnerLimits(), once, retry_s)
+        known = await self._owners.acquire(
+            request, limits or OwnerLimits(), idempotency_key, retry_s
+        )
         if known:
             # Should the first one have died between its key and its record, this one takes over.
             request = request.model_copy(update={"request_id": known})
-        outcome = await self._admit(request, retry_s)
+        outcome = await self._enqueue(request, retry_s)
         if outcome[0] == b"full":
-            await self._owners.withdraw(request, None if known else once)
+            await self._owners.release(request, None if known else idempotency_key)
             REQUESTS.labels("queue_full").inc()
             raise QueueFull(_retry_after_s(float(outcome[2]), float(outcome[3])))
         if self._broker.settings.wait_aof:
             await wait_until_on_disk(self._broker)
         REQUESTS.labels("repeated" if known else "accepted").inc()
-        return Admission(request.request_id, created=not known)
+        return Enqueued(request.request_id, created=not known)
 
-    async def _admit(self, request: Request, retry_s: float) -> list[bytes]:
+    async def _enqueue(self, request: Request, retry_s: float) -> list[bytes]:
         keys, settings, request_id = self._keys, self._broker.settings, request.request_id
         partition = keys.partition(request_id)
         share = (settings.batch_share if request.priority == "batch" else 1) / keys.num_partitions
         return await self._broker.script(
-            "admit",
+            "enqueue",
             [
                 keys.request(request_id),
                 keys.events(request_id),
@@ -219,7 +221,7 @@ class Queue:
             return reply[1].decode()  # type: ignore[no-any-return]
         if reply[0] == b"ok":
             FINISHED.labels(state).inc()
-            await self._owners.surrender(known[0].decode(), request_id)
+            await self._owners.free_slots(known[0].decode(), request_id)
             return state
         return "running"
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from service import messages
 from service.broker.stream.events import check_cursor, parse_cursor
-from service.broker.turns.queue import Admission
+from service.broker.turns.queue import Enqueued
 from service.errors import BlobNotFound, RequestNotFound
 from service.gateway.api.outcome import failure_of
 from service.gateway.api.schemas import GenerateRequest, GenerateResponse
@@ -34,7 +34,7 @@ def envelope_of(http: Request, digest: str) -> Envelope:
 
 async def admit(
     http: Request, gateway: Gateway, caller: Caller
-) -> tuple[GenerateRequest, Admission, messages.Request]:
+) -> tuple[GenerateRequest, Enqueued, messages.Request]:
     """Read, check and accept a generate request."""
     size = gateway.bodies.take(min(declared_length(http) or 2**20, gateway.limits.body_bytes))
     try:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from model.sampling_params import SamplingParams
 from service import messages
 from service.broker.model_card import ModelCards
-from service.broker.owners import Once, OwnerLimits
-from service.broker.turns.queue import Admission, Queue
+from service.broker.owners import IdempotencyKey, OwnerLimits
+from service.broker.turns.queue import Enqueued, Queue
 from service.errors import ContextTooLong
 from service.gateway.api.schemas import GenerateRequest, ImageOptions, ImagePart, TextPart
 from service.gateway.auth import Caller
@@ -90,7 +90,7 @@ class Admissions:
         uploads: dict[str, bytes],
         caller: Caller,
         envelope: Envelope,
-    ) -> tuple[Admission, messages.Request]:
+    ) -> tuple[Enqueued, messages.Request]:
         """Check what the schema can't, store the images and enqueue the request.
 
         Raises:
@@ -112,8 +112,8 @@ class Admissions:
         content = await self._content(document, uploads, caller.owner)
         request = self._request(document, content, caller.owner, envelope)
         key = envelope.idempotency_key
-        once = Once(key, envelope.fingerprint) if key else None
-        admission = await self._queue.admit(request, limits, once)
+        idempotency_key = IdempotencyKey(key, envelope.fingerprint) if key else None
+        admission = await self._queue.enqueue(request, limits, idempotency_key)
         if not admission.created:
             request = (await self._queue.status(admission.request_id)).request
         return admission, request

@@ -36,7 +36,7 @@ async def test_calls_outlive_a_restart_of_redis(tmp_path: Path) -> None:
     queue = Queue(broker)
     await queue.create_groups()
     request = Request(content=(TextPart(text="x"),))
-    await queue.admit(request)
+    await queue.enqueue(request)
     server._process.send_signal(signal.SIGKILL)
     server._process.wait()
     assert not await broker.ping()
@@ -46,7 +46,7 @@ async def test_calls_outlive_a_restart_of_redis(tmp_path: Path) -> None:
     await asyncio.sleep(0.3)
     await asyncio.to_thread(server.start)
     assert (await waiting).request == request
-    assert [d.request_id for d in await Leases(broker, "text", "w", 1, 3).take(0, 5)] == [
+    assert [d.request_id for d in await Leases(broker, "text", "w", 1, 3).claim(0, 5)] == [
         request.request_id
     ]
     await broker.close()
@@ -82,10 +82,10 @@ async def test_a_cluster_with_several_partitions(cluster_url: str) -> None:
         Request(request_id=f"req_{i:032x}", content=(TextPart(text="x"),)) for i in range(12)
     ]
     for request in requests:
-        await queue.admit(request)
+        await queue.enqueue(request)
     assert len({broker.keys.partition(request.request_id) for request in requests}) > 1
     assert await queue.depth("text") == (12, 0)
-    taken = [d for p in range(4) for d in await leases.take(p, 12)]
+    taken = [d for p in range(4) for d in await leases.claim(p, 12)]
     assert {d.request_id for d in taken} == {request.request_id for request in requests}
     attempt = await leases.begin(taken[0])
     await leases.commit(attempt, [], state="completed", fields={})

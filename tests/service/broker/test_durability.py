@@ -21,7 +21,7 @@ async def test_a_request_is_accepted_only_once_it_is_on_disk(broker: Broker) -> 
     await broker.call("CONFIG", "SET", "appendfsync", "no")
     try:
         request = Request(content=(TextPart(text="x"),))
-        admission = asyncio.create_task(queue.admit(request))
+        admission = asyncio.create_task(queue.enqueue(request))
         while not await broker.call("EXISTS", broker.keys.request(request.request_id)):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
@@ -42,7 +42,7 @@ async def test_without_an_append_only_file_nothing_is_promised(broker: Broker) -
     await broker.call("CONFIG", "SET", "appendonly", "no")
     try:
         with pytest.raises(BrokerError):
-            await queue.admit(Request(content=(TextPart(text="x"),)))
+            await queue.enqueue(Request(content=(TextPart(text="x"),)))
     finally:
         await broker.call("CONFIG", "SET", "appendonly", "yes")
     await careful.close()

@@ -50,9 +50,9 @@ async def use(broker: Broker) -> None:
     await queue.create_groups()
     await hub.start()
     request = Request(content=(TextPart(text="x"),))
-    await queue.admit(request)
+    await queue.enqueue(request)
     following = asyncio.create_task(follow(hub, request))
-    [delivery] = await leases.take(0, 5)
+    [delivery] = await leases.claim(0, 5)
     attempt = await leases.begin(delivery)
     assert attempt is not None
     await leases.append(attempt, [(PartStart(index=0, kind="text"), "")], open=0)
@@ -174,7 +174,7 @@ async def test_sentinel_and_a_failover(start: Start, tmp_path: Path) -> None:
     queue, hub = Queue(broker), EventHub(broker)
     await hub.start()
     request = Request(content=(TextPart(text="before"),))
-    await queue.admit(request)
+    await queue.enqueue(request)
     following = asyncio.create_task(follow(hub, request))
     await broker.call("WAIT", 1, 20_000)
     watch = Broker(RedisSettings(redis_url=f"redis://:watch@127.0.0.1:{port}/0"))
@@ -187,7 +187,7 @@ async def test_sentinel_and_a_failover(start: Start, tmp_path: Path) -> None:
     await broker.call("SET", "mmi:{0}:probe", "1", retry_s=60)
     assert (await queue.status(request.request_id)).request == request
     leases = Leases(broker, "text", "w", 15, 3)
-    [delivery] = await leases.take(0, 5)
+    [delivery] = await leases.claim(0, 5)
     attempt = await leases.begin(delivery)
     assert attempt is not None
     await leases.commit(attempt, [(ResponseCompleted(), "")], state="completed", fields={})

@@ -135,7 +135,7 @@ class ScriptedWorkers:
 
     async def _consume(self, leases: Leases, turns: Any) -> None:
         while True:
-            for delivery in await leases.take(0, 4, block_ms=50):
+            for delivery in await leases.claim(0, 4, block_ms=50):
                 attempt = await leases.begin(delivery)
                 if attempt is not None:
                     self._spawn(self._run(turns, attempt))

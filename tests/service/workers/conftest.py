@@ -62,7 +62,7 @@ class Stage:
         """Accept a request."""
         drawn = RequestImageParams(num_inference_steps=steps, seed=seed)
         request = Request(content=(TextPart(text=prompt),), **{"image": drawn} | fields)
-        await self.queue.admit(request)
+        await self.queue.enqueue(request)
         return request
 
     async def events(self, request: Request, after: str | None = None) -> list[StoredEvent]:

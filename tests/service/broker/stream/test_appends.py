@@ -16,8 +16,8 @@ from service.messages import Request, TextDelta, TextPart
 async def begin(queue: Queue, leases: Leases, count: int) -> list[Attempt]:
     for _ in range(count):
         request = Request(content=(TextPart(text="x"),), output_modalities=("text",))
-        await queue.admit(request)
-    attempts = [await leases.begin(delivery) for delivery in await leases.take(0, count)]
+        await queue.enqueue(request)
+    attempts = [await leases.begin(delivery) for delivery in await leases.claim(0, count)]
     return [attempt for attempt in attempts if attempt is not None]
 
 

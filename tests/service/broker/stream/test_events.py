@@ -32,8 +32,8 @@ class Writer:
         self.count = 0
 
     async def begin(self) -> None:
-        await self.queue.admit(self.request)
-        [delivery] = await self.leases.take(0, 1)
+        await self.queue.enqueue(self.request)
+        [delivery] = await self.leases.claim(0, 1)
         self.attempt = await self.leases.begin(delivery)
         await self.leases.append(self.attempt, [(PartStart(index=0, kind="text"), "")])
 

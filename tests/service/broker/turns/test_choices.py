@@ -8,7 +8,7 @@ import pytest
 
 from model.sampling_params import SamplingParams
 from service.broker.connection import Broker
-from service.broker.owners import Once, OwnerLimits
+from service.broker.owners import IdempotencyKey, OwnerLimits
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import QueueFull, RateLimited, TooManyConcurrent
@@ -53,45 +53,45 @@ def test_choices_have_seeds_of_their_own_and_the_first_has_the_requests() -> Non
 async def test_a_request_counts_as_many_as_it_has_choices(queue: Queue) -> None:
     limits = OwnerLimits(max_concurrent=4)
     asked = request(3)
-    await queue.admit(asked, limits)
+    await queue.enqueue(asked, limits)
 
     assert await queue.depth("text") == (3, 0)
     load = await queue.load()
     assert load.active_requests == 3
     assert (load.text_work, load.image_work) == (3 * asked.text_work, 3 * asked.image_work)
     with pytest.raises(TooManyConcurrent):
-        await queue.admit(request(2), limits)
-    await queue.admit(request(1), limits)
+        await queue.enqueue(request(2), limits)
+    await queue.enqueue(request(1), limits)
     await queue.cancel(asked.request_id)
-    await queue.admit(request(3), limits)
+    await queue.enqueue(request(3), limits)
 
 
 async def test_a_choice_costs_as_much_of_the_rate_as_a_request(queue: Queue) -> None:
     limits = OwnerLimits(requests_per_minute=6, burst=4)
-    await queue.admit(request(3), limits)
+    await queue.enqueue(request(3), limits)
     with pytest.raises(RateLimited):
-        await queue.admit(request(2), limits)
-    await queue.admit(request(1), limits)
+        await queue.enqueue(request(2), limits)
+    await queue.enqueue(request(1), limits)
 
 
 async def test_all_choices_are_accepted_or_none(queue: Queue, broker: Broker) -> None:
-    await queue.admit(request(1))
+    await queue.enqueue(request(1))
     large, limits = Limits(max_tokens=4_000, max_images=0), OwnerLimits(max_concurrent=4)
     refused = request(3, limits=large)
     with pytest.raises(QueueFull):
-        await queue.admit(refused, limits, Once("key", "body"))
+        await queue.enqueue(refused, limits, IdempotencyKey("key", "body"))
 
     assert await queue.depth("text") == (1, 0)
     assert (await queue.load()).active_requests == 1
     # Nothing of it is left: neither its slots nor its idempotency key.
-    again = await queue.admit(request(3), limits, Once("key", "other"))
+    again = await queue.enqueue(request(3), limits, IdempotencyKey("key", "other"))
     assert again.created and again.request_id != refused.request_id
 
 
 async def test_the_same_key_is_the_same_request_with_all_its_choices(queue: Queue) -> None:
-    asked, once = request(2), Once("key", "body")
-    first = await queue.admit(asked, once=once)
-    again = await queue.admit(request(2), once=once)
+    asked, once = request(2), IdempotencyKey("key", "body")
+    first = await queue.enqueue(asked, once=once)
+    again = await queue.enqueue(request(2), once=once)
 
     assert first.created and not again.created
     assert again.request_id == first.request_id == asked.request_id
@@ -100,9 +100,9 @@ async def test_the_same_key_is_the_same_request_with_all_its_choices(queue: Queu
 
 async def test_the_last_choice_ends_the_request(queue: Queue, broker: Broker) -> None:
     asked = request(2)
-    await queue.admit(asked)
+    await queue.enqueue(asked)
     leases = Leases(broker, "text", "w", 15, 3)
-    first, second = [await leases.begin(d) for d in await leases.take(0, 5)]
+    first, second = [await leases.begin(d) for d in await leases.claim(0, 5)]
     assert first is not None and second is not None
     usage = Usage(prompt_tokens=5, output_tokens=2)
     bill = (UsageReport(**usage.model_dump()), "")
@@ -151,7 +151,7 @@ async def test_how_choices_make_the_state(
     from service.errors import Permanent
 
     asked = request(2)
-    await queue.admit(asked)
+    await queue.enqueue(asked)
     for number, state in enumerate(states):
         one = f"{asked.request_id}.{number}"
         if state == "failed":
@@ -169,7 +169,7 @@ async def test_how_choices_make_the_state(
 
 async def test_the_deadline_ends_all_choices(queue: Queue, broker: Broker) -> None:
     asked = request(2, deadline_ms=1)
-    await queue.admit(asked)
+    await queue.enqueue(asked)
     while not await queue.expire_due():
         pass
     await queue.expire_due()

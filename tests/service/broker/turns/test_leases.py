@@ -30,9 +30,9 @@ def worker(broker: Broker, name: str, lease_s: float = 0.05, most: int = 5) -> L
     return Leases(broker, "text", name, lease_s, most)
 
 
-async def admit(queue: Queue, **fields: object) -> Request:
+async def enqueue(queue: Queue, **fields: object) -> Request:
     request = Request(content=(TextPart(text="x"),), **fields)
-    await queue.admit(request)
+    await queue.enqueue(request)
     return request
 
 
@@ -43,13 +43,13 @@ async def kinds(broker: Broker, request: Request) -> list[str]:
 
 
 async def test_a_worker_that_wakes_up_late_is_refused(broker: Broker, queue: Queue) -> None:
-    request = await admit(queue)
+    request = await enqueue(queue)
     slow, quick = worker(broker, "slow"), worker(broker, "quick")
-    [delivery] = await slow.take(0, 1)
+    [delivery] = await slow.claim(0, 1)
     late = await slow.begin(delivery)
     await slow.append(late, [START, delta("a")], open=0)
     await asyncio.sleep(0.1)
-    [taken] = await quick.take_over(5)
+    [taken] = await quick.reclaim(5)
     assert taken.entry_id == delivery.entry_id
     attempt = await quick.begin(taken)
     assert attempt.open_part == 0 and attempt.deliveries == 2
@@ -69,9 +69,9 @@ async def test_a_worker_that_wakes_up_late_is_refused(broker: Broker, queue: Que
 
 
 async def test_a_commit_moves_the_request_on_in_one_step(broker: Broker, queue: Queue) -> None:
-    request = await admit(queue)
+    request = await enqueue(queue)
     leases = worker(broker, "w")
-    [delivery] = await leases.take(0, 1)
+    [delivery] = await leases.claim(0, 1)
     attempt = await leases.begin(delivery)
     task = ImageTask(request_id=request.request_id, turn=1, index=0, image_tokens="0" * 64, seed=3)
     await leases.commit(attempt, [START], next_task=task, text_work=100, fields={"usage": "{}"})
@@ -83,31 +83,31 @@ async def test_a_commit_moves_the_request_on_in_one_step(broker: Broker, queue: 
     assert (status.turn, status.state) == (1, "queued")
     assert (await queue.load()).text_work == request.text_work - 100
     images = Leases(broker, "image", "w", 1, 5)
-    [drawn] = await images.take(0, 1)
+    [drawn] = await images.claim(0, 1)
     assert drawn.task() == task
     assert (await kinds(broker, request))[2:] == ["part.start"]
 
 
 async def test_a_task_of_a_turn_that_is_over_is_dropped(broker: Broker, queue: Queue) -> None:
-    request = await admit(queue)
+    request = await enqueue(queue)
     await queue.cancel(request.request_id)
     leases = worker(broker, "w")
-    [delivery] = await leases.take(0, 1)
+    [delivery] = await leases.claim(0, 1)
     assert await leases.begin(delivery) is None
     assert await queue.depth("text") == (0, 0)
 
 
 async def test_too_late_and_too_often(broker: Broker, queue: Queue) -> None:
-    await admit(queue, deadline_ms=1)
+    await enqueue(queue, deadline_ms=1)
     leases = worker(broker, "w", most=1)
-    [delivery] = await leases.take(0, 1)
+    [delivery] = await leases.claim(0, 1)
     await asyncio.sleep(0.01)
     with pytest.raises(DeadlineExceeded):
         await leases.begin(delivery)
-    await admit(queue)
-    [delivery] = await leases.take(0, 1)
+    await enqueue(queue)
+    [delivery] = await leases.claim(0, 1)
     await asyncio.sleep(0.1)
-    [delivery] = [d for d in await leases.take_over(5) if d == delivery]
+    [delivery] = [d for d in await leases.reclaim(5) if d == delivery]
     with pytest.raises(Poisoned):
         await leases.begin(delivery)
 
@@ -115,25 +115,25 @@ async def test_too_late_and_too_often(broker: Broker, queue: Queue) -> None:
 async def test_what_is_handed_back_is_taken_at_once_and_not_counted(
     broker: Broker, queue: Queue
 ) -> None:
-    await admit(queue)
+    await enqueue(queue)
     first, second = worker(broker, "first", lease_s=60), worker(broker, "second", lease_s=60)
-    [delivery] = await first.take(0, 1)
+    [delivery] = await first.claim(0, 1)
     attempt = await first.begin(delivery)
-    assert await second.take_over(5) == []
-    await first.hand_back(delivery, attempt.fence, untried=True)
-    [taken] = await second.take_over(5)
+    assert await second.reclaim(5) == []
+    await first.nack(delivery, attempt.fence, untried=True)
+    [taken] = await second.reclaim(5)
     assert (await second.begin(taken)).deliveries == 1
-    await second.hand_back(taken, pause_s=0.2)
-    assert await first.take_over(5) == []
+    await second.nack(taken, pause_s=0.2)
+    assert await first.reclaim(5) == []
     await asyncio.sleep(0.25)
-    [again] = await first.take_over(5)
+    [again] = await first.reclaim(5)
     assert (await first.begin(again)).deliveries == 2
 
 
 async def test_events_that_redis_lost_are_said_again(broker: Broker, queue: Queue) -> None:
-    request = await admit(queue)
+    request = await enqueue(queue)
     leases = worker(broker, "w")
-    [delivery] = await leases.take(0, 1)
+    [delivery] = await leases.claim(0, 1)
     attempt = await leases.begin(delivery)
     await leases.append(attempt, [START, delta("a", "1")])
     events = broker.keys.events(request.request_id)
@@ -151,10 +151,10 @@ async def test_events_that_redis_lost_are_said_again(broker: Broker, queue: Queu
 
 async def test_trimming_keeps_what_is_pending_or_undelivered(broker: Broker, queue: Queue) -> None:
     leases = worker(broker, "w")
-    requests = [await admit(queue) for _ in range(6)]
-    taken = await leases.take(0, 4)
+    requests = [await enqueue(queue) for _ in range(6)]
+    taken = await leases.claim(0, 4)
     for number in (0, 1, 3):
-        await leases.acknowledge(taken[number])
+        await leases.ack(taken[number])
     assert await leases.trim() == 2
     stream = broker.keys.tasks("text", "interactive", 0)
     left = [fields[b"task"] for _, fields in await broker.call("XRANGE", stream, "-", "+")]
@@ -167,7 +167,7 @@ async def test_trimming_keeps_what_is_pending_or_undelivered(broker: Broker, que
 async def test_taking_waits_without_holding_others_up(broker: Broker, queue: Queue) -> None:
     leases = worker(broker, "w")
     started = time.monotonic()
-    waiting = asyncio.create_task(leases.take(0, 3, block_ms=5000))
+    waiting = asyncio.create_task(leases.claim(0, 3, block_ms=5000))
     await asyncio.sleep(0.05)
-    await admit(queue)
+    await enqueue(queue)
     assert len(await waiting) == 1 and time.monotonic() - started < 5

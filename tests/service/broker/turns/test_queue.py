@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.broker.connection import Broker
-from service.broker.owners import Once, OwnerLimits
+from service.broker.owners import IdempotencyKey, OwnerLimits
 from service.broker.turns.queue import Queue
 from service.errors import (
     IdempotencyConflict,
@@ -23,7 +23,7 @@ def request(text: str = "hello", **fields: object) -> Request:
 
 async def test_an_accepted_request_is_queued_and_known(queue: Queue) -> None:
     asked = request()
-    admission = await queue.admit(asked)
+    admission = await queue.enqueue(asked)
     assert admission.created
     status = await queue.status(asked.request_id)
     assert status.request == asked
@@ -43,7 +43,7 @@ async def test_an_unknown_request_is_not_found(queue: Queue) -> None:
 
 async def test_cancel_ends_once_and_frees_everything(queue: Queue, broker: Broker) -> None:
     asked = request()
-    await queue.admit(asked, OwnerLimits(max_concurrent=1))
+    await queue.enqueue(asked, OwnerLimits(max_concurrent=1))
     states = await asyncio.gather(*(queue.cancel(asked.request_id) for _ in range(5)))
     assert set(states) == {"cancelled"}
     load = await queue.load()
@@ -53,54 +53,58 @@ async def test_cancel_ends_once_and_frees_everything(queue: Queue, broker: Broke
     assert kinds.count(b"response.cancelled") == 1 and kinds[-1] == b"response.cancelled"
     assert await broker.call("TTL", broker.keys.events(asked.request_id)) > 0
     assert await broker.call("TTL", broker.keys.request(asked.request_id)) > 0
-    await queue.admit(request(), OwnerLimits(max_concurrent=1))
+    await queue.enqueue(request(), OwnerLimits(max_concurrent=1))
 
 
 async def test_too_much_work_is_refused_with_a_time_to_come_back(queue: Queue) -> None:
     for _ in range(3):
-        await queue.admit(request(limits=Limits(max_tokens=3_000, max_images=0)))
+        await queue.enqueue(request(limits=Limits(max_tokens=3_000, max_images=0)))
     with pytest.raises(QueueFull) as full:
-        await queue.admit(request(limits=Limits(max_tokens=3_000, max_images=0)))
+        await queue.enqueue(request(limits=Limits(max_tokens=3_000, max_images=0)))
     assert 1 <= full.value.retry_after_s <= 120
     # Work, not the number of requests, is what counts.
-    await queue.admit(request(limits=Limits(max_tokens=10, max_images=0)))
+    await queue.enqueue(request(limits=Limits(max_tokens=10, max_images=0)))
 
 
 async def test_the_time_to_come_back_follows_the_measured_drain_rate(queue: Queue) -> None:
     asked = [request(limits=Limits(max_tokens=3_000, max_images=0)) for _ in range(3)]
     for one in asked:
-        await queue.admit(one)
+        await queue.enqueue(one)
     await queue.cancel(asked[0].request_id)
-    await queue.admit(request(limits=Limits(max_tokens=3_000, max_images=0)))
+    await queue.enqueue(request(limits=Limits(max_tokens=3_000, max_images=0)))
     rate = (await queue.load()).text_per_s
     assert rate == pytest.approx(3_001 / 60, rel=0.1)
     with pytest.raises(QueueFull) as full:
-        await queue.admit(request(limits=Limits(max_tokens=6_000, max_images=0)))
+        await queue.enqueue(request(limits=Limits(max_tokens=6_000, max_images=0)))
     assert full.value.retry_after_s == pytest.approx((3 * 3_001 + 6_001 - 10_000) / rate, rel=0.1)
 
 
 async def test_a_request_larger_than_the_bound_is_let_in_alone(queue: Queue) -> None:
-    await queue.admit(request(limits=Limits(max_tokens=50_000)))
+    await queue.enqueue(request(limits=Limits(max_tokens=50_000)))
     with pytest.raises(QueueFull):
-        await queue.admit(request())
+        await queue.enqueue(request())
 
 
 async def test_batch_requests_leave_room_for_interactive_ones(queue: Queue) -> None:
-    await queue.admit(request(limits=Limits(max_tokens=7_500, max_images=0), priority="batch"))
+    await queue.enqueue(request(limits=Limits(max_tokens=7_500, max_images=0), priority="batch"))
     with pytest.raises(QueueFull):
-        await queue.admit(request(limits=Limits(max_tokens=1_000, max_images=0), priority="batch"))
-    await queue.admit(request(limits=Limits(max_tokens=1_000, max_images=0)))
+        await queue.enqueue(
+            request(limits=Limits(max_tokens=1_000, max_images=0), priority="batch")
+        )
+    await queue.enqueue(request(limits=Limits(max_tokens=1_000, max_images=0)))
 
 
 async def test_an_idempotency_key_is_one_request(queue: Queue) -> None:
-    once = Once("key", "abc")
-    answers = await asyncio.gather(*(queue.admit(request(), once=once) for _ in range(8)))
+    idempotency_key = IdempotencyKey("key", "abc")
+    answers = await asyncio.gather(
+        *(queue.enqueue(request(), idempotency_key=idempotency_key) for _ in range(8))
+    )
     assert len({answer.request_id for answer in answers}) == 1
     assert sum(answer.created for answer in answers) == 1
     assert await queue.depth("text") == (1, 0)
     with pytest.raises(IdempotencyConflict):
-        await queue.admit(request(), once=Once("key", "other"))
-    other = await queue.admit(request(owner="else"), once=once)
+        await queue.enqueue(request(), idempotency_key=IdempotencyKey("key", "other"))
+    other = await queue.enqueue(request(owner="else"), idempotency_key=idempotency_key)
     assert other.request_id != answers[0].request_id
 
 
@@ -108,47 +112,47 @@ async def test_a_gateway_that_died_before_the_record_is_made_up_for(
     queue: Queue, broker: Broker
 ) -> None:
     first = request()
-    once = Once("key", "abc")
-    await queue._owners.acquire(first, OwnerLimits(), once, 1.0)
-    admission = await queue.admit(request(), once=once)
+    idempotency_key = IdempotencyKey("key", "abc")
+    await queue._owners.acquire(first, OwnerLimits(), idempotency_key, 1.0)
+    admission = await queue.enqueue(request(), idempotency_key=idempotency_key)
     assert admission.request_id == first.request_id
     assert (await queue.status(first.request_id)).state == "queued"
 
 
 async def test_a_refused_request_does_not_keep_its_idempotency_key(queue: Queue) -> None:
-    await queue.admit(request(limits=Limits(max_tokens=9_900)))
+    await queue.enqueue(request(limits=Limits(max_tokens=9_900)))
     with pytest.raises(QueueFull):
-        await queue.admit(request(), once=Once("key", "abc"))
+        await queue.enqueue(request(), idempotency_key=IdempotencyKey("key", "abc"))
     again = request(limits=Limits(max_tokens=10, max_images=0))
-    assert (await queue.admit(again, once=Once("key", "other"))).created
+    assert (await queue.enqueue(again, idempotency_key=IdempotencyKey("key", "other"))).created
 
 
 async def test_an_owner_is_held_to_its_rate(queue: Queue) -> None:
     limits = OwnerLimits(requests_per_minute=60, burst=3)
     for _ in range(3):
-        await queue.admit(request(), limits)
+        await queue.enqueue(request(), limits)
     with pytest.raises(RateLimited) as limited:
-        await queue.admit(request(), limits)
+        await queue.enqueue(request(), limits)
     assert 0 < limited.value.retry_after_s <= 1
-    await queue.admit(request(owner="else"), limits)
+    await queue.enqueue(request(owner="else"), limits)
 
 
 async def test_an_owner_is_held_to_its_concurrency(queue: Queue, broker: Broker) -> None:
     limits = OwnerLimits(max_concurrent=2)
     first = request()
-    await queue.admit(first, limits)
-    await queue.admit(request(), limits)
+    await queue.enqueue(first, limits)
+    await queue.enqueue(request(), limits)
     with pytest.raises(TooManyConcurrent):
-        await queue.admit(request(), limits)
+        await queue.enqueue(request(), limits)
     # A worker that died between the end of the request and giving up its slot.
     await broker.call("HSET", broker.keys.request(first.request_id), "state", "completed")
-    await queue.admit(request(), limits)
+    await queue.enqueue(request(), limits)
 
 
 async def test_a_deadline_ends_a_request_that_nobody_takes(queue: Queue) -> None:
     asked = request(deadline_ms=30)
-    await queue.admit(asked)
-    await queue.admit(request())
+    await queue.enqueue(asked)
+    await queue.enqueue(request())
     await asyncio.sleep(0.05)
     assert await queue.expire_due() == 1
     status = await queue.status(asked.request_id)
