@@ -90,8 +90,8 @@ async def test_all_choices_are_accepted_or_none(queue: Queue, broker: Broker) ->
 
 async def test_the_same_key_is_the_same_request_with_all_its_choices(queue: Queue) -> None:
     asked, once = request(2), IdempotencyKey("key", "body")
-    first = await queue.enqueue(asked, once=once)
-    again = await queue.enqueue(request(2), once=once)
+    first = await queue.enqueue(asked, idempotency_key=once)
+    again = await queue.enqueue(request(2), idempotency_key=once)
 
     assert first.created and not again.created
     assert again.request_id == first.request_id == asked.request_id
