@@ -11,7 +11,7 @@ engine): this is the reference, and what offline generation runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -58,26 +58,23 @@ class _Decoder:
     model: MMInterleaved
     images: VisibleImages
     mask_BK: Tensor
-    cache: Cache = field(default_factory=Cache)
+    cache: Cache
 
     @classmethod
     def start(cls, model: MMInterleaved, batch: Batch, copies: int) -> tuple[_Decoder, Tensor]:
         """Read the prompts; returns the decoder and the logits [B, V] of the first token."""
-        visual = model.visual_tokenizer(batch.pixels_N3SS)
-        images = model.visible_images(batch, visual)
         mask_BL = batch.attention_mask_BL
         mask_BL = torch.ones_like(batch.text_ids_BL) if mask_BL is None else mask_BL
-        decoder = cls(model, images, mask_BL)
-        hidden_BLD = model.mm_decoder(
-            model.embed(batch.text_ids_BL, visual),
-            images,
-            mask_BL,
-            _positions(mask_BL),
-            decoder.cache,
+        cache = Cache()
+        output = model(
+            replace(batch, attention_mask_BL=mask_BL),
+            positions_BL=_positions(mask_BL),
+            cache=cache,
         )
-        decoder.images = replace(images, visible_BLI=images.visible_BLI[:, -1:])
+        images = replace(output.images, visible_BLI=output.images.visible_BLI[:, -1:])
+        decoder = cls(model, images, mask_BL, cache)
         decoder._repeat(copies)
-        logits_BV: Tensor = model.text_decoder(hidden_BLD[:, -1])
+        logits_BV: Tensor = model.text_decoder(output.hidden_BLD[:, -1])
         return decoder, logits_BV.repeat_interleave(copies, 0)
 
     def step(self, ids_B: Tensor) -> Tensor:
@@ -180,8 +177,7 @@ def picture_conditions(
     model: MMInterleaved, batch: Batch, target_indices: Tensor | None = None
 ) -> ImageConditions:
     """What the image decoder reads to draw images of a batch (all by default)."""
-    visual, hidden_BLD = model.read(batch)
-    conditions = model.image_conditions(hidden_BLD, visual, batch)
+    conditions = model.image_conditions(model(batch), batch)
     return conditions if target_indices is None else conditions.select(target_indices)
 
 

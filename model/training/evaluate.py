@@ -23,6 +23,7 @@ from rich.progress import (
 from model.training.answers import Answerer, Answering, OfflineAnswerer
 from model.training.data import collate, tokenise
 from model.training.drawing import DrawingOptions
+from model.training.losses import text_loss
 from model.training.report import Report, as_table, summarise
 from model.training.scores import SCORES, reader_score
 from model.training.sheet import contact_sheet
@@ -144,8 +145,7 @@ class Evaluation:
         processor, model = self.offline.processor, self.offline.model
         sequence = tokenise(examples.story(rng, self.args.objects), processor)
         batch, labels_BL = collate([sequence], processor, learn_prompt=False)
-        _, hidden_BLD = model.read(batch)
-        return float(model.text_loss(hidden_BLD, batch, labels_BL))
+        return float(text_loss(model, model(batch).hidden_BLD, batch, labels_BL))
 
 
 def _document(

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from model.checkpoint.base_model import BASES
 from model.config.schema import ConfigError
-from model.mm_interleaved import PRETRAINED
+from model.training.parameters import PRETRAINED
 from model.training.world.emoji import FONT_PATH
 from model.training.world.objects import object_sets
 

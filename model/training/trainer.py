@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.training.curves import Curves
+from model.training.parameters import ParameterGroup
 
 _STATE = "state.json"
 
@@ -44,15 +45,6 @@ class TrainerConfig:
     log_every: int = 10
     seed: int = 0
     half: bool = False
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Some parameters, the factor of their rate, and their weight decay if not the run's."""
-
-    parameters: tuple[nn.Parameter, ...]
-    rate_factor: float = 1.0
-    weight_decay: float | None = None
 
 
 class Objective(Protocol):

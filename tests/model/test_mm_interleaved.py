@@ -7,8 +7,7 @@ import torch
 from model.checkpoint.load import serving_dtype
 from model.config.presets import preset
 from model.config.schema import ConfigError
-from model.image_decoder.image_decoder import TrainingNoise
-from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, freeze_pretrained
+from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, Output
 from model.text_decoder import context
 from tests.model import golden
 
@@ -33,10 +32,10 @@ def read(model):
         layer.register_forward_hook(lambda _, __, out: stream.append(out))
         for layer in model.mm_decoder.layers
     ]
-    visual, hidden = model.read(golden.batch())
+    output = model(golden.batch())
     for hook in hooks:
         hook.remove()
-    return visual, hidden, torch.stack(stream[:-1])
+    return output.visual, output.hidden_BLD, torch.stack(stream[:-1])
 
 
 def test_language_model_matches_the_official_numbers(model, recorded, read):
@@ -58,7 +57,7 @@ def test_language_model_matches_the_official_numbers(model, recorded, read):
 @pytest.mark.parametrize("variant", ["train", "gen"])
 def test_image_conditions_match_the_official_numbers(model, recorded, read, variant):
     batch, (visual, hidden, _) = golden.batch(documents_apart=variant == "train"), read
-    conditions = model.image_conditions(hidden, visual, batch)
+    conditions = model.image_conditions(Output(hidden, visual, None), batch)
     tokens = model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
     ours = {
         "context_features": conditions.context_NKD,
@@ -79,10 +78,18 @@ def test_image_conditions_match_the_official_numbers(model, recorded, read, vari
 
 
 def test_forward_is_the_same_computation(model, recorded):
-    output = model(golden.batch(documents_apart=True))
-    golden.assert_close("logits", output.logits_BLV, recorded["text_logits"], 2e-4)
-    golden.assert_close("tokens", output.image_tokens_NTD, recorded["conditioning_train"], 1e-4)
+    batch = golden.batch(documents_apart=True)
+    output = model(batch)
+    logits, tokens = heads(model, output, batch)
+    golden.assert_close("logits", logits, recorded["text_logits"], 2e-4)
+    golden.assert_close("tokens", tokens, recorded["conditioning_train"], 1e-4)
     assert len(output.visual) == 5
+
+
+def heads(model, output, batch):
+    """Logits of the next tokens, and the image tokens."""
+    contexts = model.image_contexts(output.hidden_BLD, batch)
+    return model.text_decoder(output.hidden_BLD), model.image_tokens(*contexts)
 
 
 def test_padding_and_company_change_nothing(model, read):
@@ -96,143 +103,14 @@ def test_padding_and_company_change_nothing(model, read):
             batch.pixels_N3SS[first : first + num],
             batch.num_images_B[row : row + 1],
         )
-        golden.assert_close(f"row {row}", model.read(alone)[1][0], hidden[row, :length], 2e-5)
+        golden.assert_close(f"row {row}", model(alone).hidden_BLD[0], hidden[row, :length], 2e-5)
         first += num
 
 
 def test_the_placeholders_must_fit_the_images(model):
     batch = golden.batch()
     with pytest.raises(ValueError, match="40 placeholders for 4 images of 8 tokens"):
-        model.read(dataclasses.replace(batch, pixels_N3SS=batch.pixels_N3SS[:4]))
-
-
-def training_noise(recorded, num):
-    uncond = recorded.get("uncond_rand", torch.ones(num, 1, 1))
-    return TrainingNoise(
-        uncond, recorded["vae_posterior_noise"], recorded["noise"], recorded["timesteps"]
-    )
-
-
-def test_training_draws_in_the_official_order(model):
-    recorded = golden.tensors("train_forward")
-    torch.manual_seed(golden.document()["sets"]["train_forward"]["manual_seed"])
-    drawn = TrainingNoise.draw(5, model.config.image_decoder)
-    assert torch.equal(drawn.uncond_B11, recorded["uncond_rand"])
-    assert torch.equal(drawn.posterior_BCHW, recorded["vae_posterior_noise"])
-    assert torch.equal(drawn.noise_BCHW, recorded["noise"])
-    assert torch.equal(drawn.timesteps_B, recorded["timesteps"])
-
-
-def test_training_losses_match_the_official_ones(model, monkeypatch):
-    recorded = golden.tensors("train_forward")
-    decoder, seen = model.image_decoder, {}
-    monkeypatch.setattr(decoder, "predict", record(decoder.predict, seen))
-    losses = model.training_loss(
-        golden.batch(documents_apart=True),
-        golden.decoder_images(),
-        noise=training_noise(recorded, 5),
-    )
-    golden.assert_close("loss_txt", losses.text, recorded["loss_txt"], 1e-4)
-    golden.assert_close("loss_img", losses.image, recorded["loss_img"], 1e-4)
-    golden.assert_close("loss", losses.total, recorded["loss"], 1e-3)
-    (latents, *_), (prediction, target) = seen["arguments"], seen["result"]
-    stride2 = (..., slice(None, None, 2), slice(None, None, 2))
-    golden.assert_close("latents", latents[stride2], recorded["vae_latents_scaled_stride2"], 1e-4)
-    golden.assert_close("prediction", prediction[stride2], recorded["model_pred_stride2"], 2e-4)
-    errors = (prediction - target).square().mean((1, 2, 3))
-    golden.assert_close("per_image_mse", errors, recorded["per_image_mse"], 1e-4)
-    counted = recorded["image_loss_mask_variant/mask"] * torch.tensor([1, 1, 0, 1, 1])
-    expected = recorded["image_loss_mask_variant/loss_img"]
-    golden.assert_close("image_loss_mask", (errors * counted).mean(), expected, 1e-4)
-
-
-def record(function, seen):
-    """The function, noting what it was called with and what it returned."""
-
-    def recording(*arguments):
-        seen["arguments"], seen["result"] = arguments, function(*arguments)
-        return seen["result"]
-
-    return recording
-
-
-LABEL_RULES = {
-    "default": context.LabelRules(),
-    "int_offset": None,
-    "list_offset": None,
-    "ignore_noimage": context.LabelRules(only_after_image=True),
-}
-
-
-@pytest.mark.parametrize("variant", LABEL_RULES)
-def test_text_losses_match_the_official_ones(model, read, variant):
-    recorded = golden.part(golden.tensors("train_forward"), "txt/")
-    _, hidden, _ = read
-    batch = golden.batch()
-    theirs = recorded[f"gt_text_ids_{variant}"]
-    rules = LABEL_RULES[variant]
-    if variant == "list_offset":
-        rules = context.LabelRules(golden.document()["sets"]["train_forward"]["list_offset"])
-    if variant == "int_offset":
-        rules = context.LabelRules(recorded_offset(recorded))
-    labels = context.training_labels(
-        batch.text_ids_BL, batch.attention_mask_BL, model.config.special_tokens, rules
-    )
-    assert torch.equal(labels, theirs)
-    loss = model.text_loss(hidden, batch, labels)
-    golden.assert_close(variant, loss, recorded[f"loss_txt_{variant}"], 1e-4)
-
-
-def recorded_offset(recorded):
-    """The offset is not recorded: the first label that it spared tells it."""
-    spared = recorded["gt_text_ids_int_offset"] != recorded["gt_text_ids_default"]
-    return int(spared.nonzero()[:, 1].max()) + 2
-
-
-def test_training_gradients_match_the_official_ones():
-    recorded, norms = golden.tensors("train_grads"), golden.train_grad_norms()
-    row = golden.document()["sets"]["train_grads"]["row"]
-    whole = golden.batch(documents_apart=True)
-    length = int(whole.attention_mask_BL[row].sum())
-    assert row == 0
-    num = int(whole.num_images_B[row])
-    batch = Batch(
-        whole.text_ids_BL[:1, :length],
-        whole.pixels_N3SS[:num],
-        whole.num_images_B[:1],
-        whole.attention_mask_BL[:1, :length],
-        whole.bos_columns_N[:num],
-    )
-    model = golden.fresh_model()
-    freeze_pretrained(model)
-    losses = model.training_loss(
-        batch, golden.decoder_images()[:num], noise=training_noise(recorded, num)
-    )
-    losses.total.backward()
-    golden.assert_close("loss", losses.total, recorded["loss"], 1e-3)
-    parameters = dict(model.named_parameters())
-    for name, theirs in golden.part(recorded, "grad/").items():
-        tolerance = 2e-4 * theirs.abs().max().item() + 1e-5
-        golden.assert_close(f"gradient of {name}", parameters[name].grad, theirs, tolerance)
-    worst = 0.0
-    assert set(norms) == {name for name, p in parameters.items() if p.requires_grad}
-    for name, theirs in norms.items():
-        grad = parameters[name].grad
-        if theirs is None:
-            assert grad is None or not grad.any(), name
-            continue
-        error = abs(grad.norm().item() - theirs)
-        worst = max(worst, error / theirs if theirs > 1e-5 else 0.0)
-        assert error <= 2e-3 * theirs + 1e-5, f"{name}: {grad.norm().item()} != {theirs}"
-    print(f"gradient norms: largest relative error {worst:.1e}")  # noqa: T201
-
-
-def test_the_published_training_froze_the_same_parameters():
-    with torch.device("meta"):
-        model = MMInterleaved(golden.config())
-    freeze_pretrained(model)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == set(golden.document()["trainable_parameters"])
+        model(dataclasses.replace(batch, pixels_N3SS=batch.pixels_N3SS[:4]))
 
 
 def test_names_shapes_and_types_are_the_official_ones():
@@ -340,12 +218,13 @@ def test_half_types_stay_close(model, recorded, dtype):
     half.load_state_dict(state, strict=False, assign=True)
     half.requires_grad_(False)
     output = half(golden.batch())
+    logits, tokens = heads(half, output, golden.batch())
     assert output.hidden_BLD.dtype == output.visual.tokens_NTD.dtype == dtype
-    assert output.logits_BLV.dtype == torch.float32
+    assert logits.dtype == torch.float32
     relative = {torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
     for name, ours in (
-        ("text_logits", output.logits_BLV),
-        ("conditioning_gen", output.image_tokens_NTD),
+        ("text_logits", logits),
+        ("conditioning_gen", tokens),
     ):
         theirs = recorded[name]
         golden.assert_close(f"{name} {dtype}", ours, theirs, relative * theirs.abs().max().item())

@@ -39,7 +39,7 @@ def answered_details(
         part = sequences[start : start + _BATCH]
         batch, labels_BL = collate(part, processor, learn_prompt=False, with_pixels=False)
         visual = bank.features(model.visual_tokenizer, pictures_of(part))
-        _, hidden_BLD = model.read(batch, visual)
+        hidden_BLD = model(batch, visual).hidden_BLD
         best_BL = model.text_decoder(hidden_BLD[:, :-1]).argmax(-1)
         is_right_B = ((best_BL == labels_BL) | (labels_BL < 0)).all(1)
         for sequence, is_right in zip(part, is_right_B.tolist(), strict=True):

@@ -30,7 +30,7 @@ from model.training.objectives.facts import (
     values_by_place,
 )
 from model.training.objectives.words import readers, word_vectors
-from model.training.trainer import ParameterGroup
+from model.training.parameters import ParameterGroup
 from model.training.world.scene import SLOTS, Scene
 
 _SCALE = 8.0  # The logit of a word that is part of the sum; of all others about 0.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
 from model.training.data import pixels_of
-from model.training.trainer import ParameterGroup
+from model.training.parameters import ParameterGroup
 from model.training.world.examples import any_scene
 
 _THING_WEIGHT = 3.0

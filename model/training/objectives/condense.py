@@ -12,7 +12,7 @@ from model.config.schema import MMInterleavedConfig
 from model.training.initialise import spread_queries
 from model.training.objectives.encoded_scenes import EncodedScenes, perceiver_parameters
 from model.training.objectives.facts import FactReadout, fact_targets
-from model.training.trainer import ParameterGroup
+from model.training.parameters import ParameterGroup
 from model.visual_tokenizer.visual_tokenizer import VisualTokenizer
 
 _SHARPNESS = 1.6

@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from model.mm_interleaved import MMInterleaved, freeze_pretrained
+from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data import collate, pictures_of, pixels_of, tokenise
+from model.training.losses import joint_loss
 from model.training.mixture import Mixture, Source
-from model.training.parameter_groups import published_groups
-from model.training.trainer import ParameterGroup
+from model.training.parameters import ParameterGroup, freeze_pretrained, published_groups
 
 JOINT_WEIGHTS = {"story": 0.5, "caption": 0.25, "text_to_image": 0.25}
 
@@ -60,7 +60,7 @@ class JointObjective:
         )
         size = self.model.config.image_decoder.image_size
         targets = [pixels_of(picture.render(size)) for picture in pictures_of(sequences)]
-        losses = self.model.training_loss(
-            batch.to(device), torch.stack(targets).to(device), labels_BL.to(device)
+        losses = joint_loss(
+            self.model, batch.to(device), torch.stack(targets).to(device), labels_BL.to(device)
         )
         return {"loss": losses.total, "text": losses.text, "image": losses.image}

@@ -20,11 +20,12 @@ from model.processor import Processor
 from model.text_decoder import context
 from model.training.data import Tokenised, collate, tokenise
 from model.training.features import FeatureBank, features_of
+from model.training.losses import text_loss
 from model.training.mixture import Mixture, Source
 from model.training.objectives.codes import code_loss
 from model.training.objectives.ordinals import Ordinals
 from model.training.objectives.targets import answer_pictures, scene_of
-from model.training.trainer import ParameterGroup
+from model.training.parameters import ParameterGroup
 
 PRETRAIN_WEIGHTS = {
     "story": 0.3,
@@ -125,7 +126,7 @@ class LanguageObjective:
         batch, labels_BL = batch.to(device), labels_BL.to(device)
         visual = features_of(sequences, self.model, self.bank)
         with self._ordinals.watched() as early:
-            _, hidden_BLD = self.model.read(batch, visual)
+            hidden_BLD = self.model(batch, visual).hidden_BLD
         nothing = hidden_BLD.sum() * 0  # The mean of nothing is not a number.
         weights_BL = (labels_BL != context.IGNORED).float()
         is_placeholder_BL = (
@@ -137,7 +138,7 @@ class LanguageObjective:
             num_tokens_B1 = weights_BL.sum(1, keepdim=True).clamp(min=1)
             weights_BL *= torch.tensor(num_answers, device=device) / num_tokens_B1
         text_weight = float(weights_BL.sum())
-        text = self.model.text_loss(hidden_BLD, batch, labels_BL, weights_BL) * text_weight
+        text = text_loss(self.model, hidden_BLD, batch, labels_BL, weights_BL) * text_weight
         indices = answer_pictures(sequences) if self.image_token_weight else []
         return _Part(
             text if text_weight else nothing,

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.features import FeatureBank
+from model.training.losses import TrainingNoise, denoising_error, image_loss
 from model.training.mixture import Mixture, Source
 from model.training.objectives.codes import code_loss, codes_of
 from model.training.objectives.targets import Target, TargetPool, contexts_of, scene_of
-from model.training.trainer import ParameterGroup
+from model.training.parameters import ParameterGroup
 from model.training.world.scene import Scene
 
 # Image tokens cost a small part of what it costs to draw from them.
@@ -97,16 +98,20 @@ class PictureObjective:
             )
         latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
         maps, visible_N1 = self._previous_maps(targets)
-        picture = self.model.image_decoder(
+        decoder = self.model.image_decoder
+        noise = TrainingNoise.draw(len(targets), decoder.config, device)
+        if tokens_NTD is None:
+            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK)
+        error_NHW = denoising_error(
+            decoder,
             latents_NCHW,
-            context_NKD[: len(targets)],
-            mask_NK[: len(targets)],
+            tokens_NTD,
             tuple(map_N1Dss.to(device) for map_N1Dss in maps),
             visible_N1.to(device),
-            latents_BCHW=latents_NCHW,
-            emphasis_BHW=self.emphasis(targets).to(device),
-            tokens_BTD=tokens_NTD,
+            noise,
         )
+        error_NHW = error_NHW * self.emphasis(targets).to(device)
+        picture = image_loss(error_NHW, mask_NK[: len(targets)])
         if codes is None:
             return {"loss": picture}
         loss = picture + self.image_token_weight * codes

@@ -98,19 +98,21 @@ class TargetPool:
         device = self.model.soi_token.device
         batch, _ = collate(sequences, self.processor, True, self.bank is None)
         batch = batch.to(device)
-        visual, hidden_BLD = self.model.read(batch, features_of(sequences, self.model, self.bank))
-        contexts_NKD, mask_NK = context.image_contexts(hidden_BLD, batch.text_ids_BL, special)
+        output = self.model(batch, features_of(sequences, self.model, self.bank))
+        contexts_NKD, mask_NK = context.image_contexts(
+            output.hidden_BLD, batch.text_ids_BL, special
+        )
         previous_N = context.previous_images(batch.text_ids_BL, special).tolist()
         size = self.model.config.image_decoder.image_size
         pictures = pictures_of(sequences)
         pixels = torch.stack([pixels_of(pictures[index].render(size)) for index in indices])
         encode = self.model.image_decoder.decoder.encode
         latents_MCHW = encode(pixels.to(device), torch.zeros((), device=device)).half().cpu()
-        maps_before = visual.maps
+        maps_before = output.visual.maps
         if redraws and self.redrawer:
             copied = {previous_N[index] for index in indices} & set(indices)
             scenes = {index: scene_of(pictures[index]) for index in sorted(copied)}
-            maps_before = self.redrawer.redraw(visual.maps, previous_N, scenes)
+            maps_before = self.redrawer.redraw(output.visual.maps, previous_N, scenes)
         targets: list[Target] = []
         for latents_CHW, index in zip(latents_MCHW, indices, strict=True):
             before, picture = previous_N[index], pictures[index]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.config.schema import MMInterleavedConfig
 from model.training.data import pixels_of
 from model.training.objectives.facts import FactReadout, fact_targets
-from model.training.trainer import ParameterGroup
+from model.training.parameters import ParameterGroup
 from model.training.world.examples import any_scene
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 

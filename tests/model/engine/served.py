@@ -110,8 +110,7 @@ class Reference:
         batch = Batch(ids_1L, pixels, torch.tensor([len(prompt.pixels)]))
         if not prompt.pixels:
             return self._without_images(ids_1L)
-        output = self.model(batch)
-        return output.logits_BLV[0], output.image_tokens_NTD
+        return self._read(batch)
 
     def _without_images(self, ids_1L: torch.Tensor) -> tuple:
         """A sequence of text, as a row of a batch in which another row has images."""
@@ -128,8 +127,14 @@ class Reference:
         batch = Batch(
             torch.stack((ids_1L[0], other_L)), torch.zeros(1, 3, side, side), torch.tensor([0, 1])
         )
-        output = self.model(batch)
-        return output.logits_BLV[0], output.image_tokens_NTD[:-1]
+        logits_LV, tokens_NTD = self._read(batch)
+        return logits_LV, tokens_NTD[:-1]
+
+    def _read(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of the first row, and the image tokens."""
+        hidden_BLD = self.model(batch).hidden_BLD
+        tokens_NTD = self.model.image_tokens(*self.model.image_contexts(hidden_BLD, batch))
+        return self.model.text_decoder(hidden_BLD)[0], tokens_NTD
 
     def worst(self, continuation: Continuation) -> float:
         """Largest difference of a logit; infinite if a token is not the reference's choice."""

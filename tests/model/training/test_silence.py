@@ -28,8 +28,8 @@ def test_silenced_synchronizers_read_nothing(
     others = replace(features, maps=tuple(2 * m + 1 for m in features.maps))
 
     def differs() -> dict[str, bool]:
-        _, hidden = model.read(batch, features)
-        _, other = model.read(batch, others)
+        hidden = model(batch, features).hidden_BLD
+        other = model(batch, others).hidden_BLD
         residuals = [
             block.conv(torch.ones(1, block.conv.in_channels, 2, 2)).abs().sum()
             for block in model.image_decoder.decoder.mmfs_module.blocks

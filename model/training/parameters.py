@@ -1,0 +1,69 @@
+"""Which parameters learn, and how fast: what the published training froze, and its rates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from model.mm_interleaved import MMInterleaved
+
+PRETRAINED = ("language", "vision")
+
+# Name, factor of the rate, weight decay (None: that of the run). The first match counts. The
+# published configuration has 1e-4, for offsets and U-Net 1e-5, and no decay of gates and offsets.
+_PUBLISHED: tuple[tuple[str, float, float | None], ...] = (
+    ("llama_cross_attn.gate", 1.0, 0.0),
+    ("sampling_offsets", 0.1, 0.0),
+    ("llama_cross_attn", 1.0, None),
+    ("image_decoder.decoder.unet", 0.1, None),
+    ("", 1.0, None),
+)
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Some parameters, the factor of their rate, and their weight decay if not the run's."""
+
+    parameters: tuple[nn.Parameter, ...]
+    rate_factor: float = 1.0
+    weight_decay: float | None = None
+
+
+def freeze_pretrained(model: MMInterleaved, parts: Collection[str] = PRETRAINED) -> None:
+    """Freeze what the published training froze: language model, ViT, autoencoder, tables.
+
+    Args:
+        model: the model.
+        parts: which of language model and ViT to freeze; autoencoder and tables always are.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_part_of(name) not in {*parts, "fixed"})
+
+
+def _part_of(name: str) -> str:
+    """The pre-trained part that a parameter belongs to; empty for what always learns."""
+    vit = "visual_tokenizer.encoder.vision_model."
+    if name.endswith(("pos_embed", ".mmfs.ignore_token")):
+        return "fixed"
+    if name.startswith("image_decoder.decoder.vae."):
+        return "fixed"
+    if name.startswith("mm_decoder."):
+        return "" if "llama_cross_attn" in name else "language"
+    if name.startswith(vit):
+        return "" if name.removeprefix(vit).startswith("adapter") else "vision"
+    return "language" if name.startswith("text_decoder.head.") else ""
+
+
+def published_groups(named: Iterable[tuple[str, nn.Parameter]]) -> list[ParameterGroup]:
+    """The named parameters that learn, in groups of the published rates and decays."""
+    members: dict[str, list[nn.Parameter]] = {key: [] for key, _, _ in _PUBLISHED}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            members[next(key for key in members if key in name)].append(parameter)
+    return [
+        ParameterGroup(tuple(members[key]), factor, decay)
+        for key, factor, decay in _PUBLISHED
+        if members[key]
+    ]
