@@ -46,3 +46,34 @@ class ImageParams:
     scheduler: SchedulerName = "ddpm"
     seed: int = 0
     num_previews: int = 0
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A sampled token's natural log-probability, and the most probable tokens at its position.
+
+    They are the model's own: before temperature, penalties, biases and truncation.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+QualityName = Literal["reference", "high", "balanced", "fast"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A preset of `ImageParams`; `mmi bench quality` measures its cost (docs/performance.md)."""
+
+    steps: int
+    scheduler: SchedulerName
+
+
+QUALITIES: dict[QualityName, Quality] = {
+    "reference": Quality(30, "ddpm"),  # as published
+    "high": Quality(30, "dpmsolver++"),
+    "balanced": Quality(15, "dpmsolver++"),
+    "fast": Quality(8, "dpmsolver++"),
+}

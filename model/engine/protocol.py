@@ -14,20 +14,8 @@ from typing import Literal, Protocol
 import torch
 from PIL import Image
 
-from model.sampling_params import ImageMode, ImageParams, SamplingParams
+from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
 from model.segments import ImageSegment, Segment
-
-
-@dataclass(frozen=True)
-class TokenScore:
-    """A sampled token's natural log-probability, and the most probable tokens at its position.
-
-    They are the model's own: before temperature, penalties, biases and truncation.
-    """
-
-    token: str
-    logprob: float
-    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ from model.checkpoint import load, store
 from model.mm_interleaved import MMInterleaved
 from model.offline.story import Story
 from model.processor import Processor
+from model.sampling_params import QUALITIES, Quality
 from model.segments import TextSegment
 from model.training.drawing import Artist, DrawingOptions, Unfinished
 from model.training.world import examples
 from model.training.world.examples import Example
 from model.training.world.match import match_scene
 from model.training.world.reader import read_scene
-from service.messages.quality import QUALITIES, Quality
 
 Array = NDArray[np.float32]
 _MANY = Quality(100, "dpmsolver++")

@@ -1,19 +1,36 @@
-"""What travels through Redis: the request, the tasks of its turns, and its events.
+"""The JSON that travels through Redis: requests, the tasks of their turns, events and answers.
 
-All are frozen and versioned JSON; bytes (images, tensors) travel as blobs, named by their SHA-256.
-A reader refuses a version that it does not know, and unknown fields with it.
+All messages are frozen; bytes (images, tensors) travel as blobs, named by their SHA-256. A stored
+message carries a version, except events and usage, whose JSON clients see: those are versioned
+with the HTTP API. A reader refuses unknown versions and unknown fields.
 """
 
-from service.messages.card import ModelCard, count_words
+from service.messages.answer import (
+    TERMINAL_STATES,
+    Failure,
+    ImageResult,
+    RequestStatus,
+    Result,
+    State,
+    StoredFailure,
+    StoredImage,
+    TextResult,
+    Usage,
+    decode_result,
+)
+from service.messages.card import (
+    ModelCard,
+    count_words,
+)
 from service.messages.event import (
     TERMINAL_EVENTS,
     ErrorEvent,
     Event,
-    ImageDone,
-    ImagePreview,
-    ImageProgress,
-    PartDone,
-    PartStart,
+    ImageDoneEvent,
+    ImagePreviewEvent,
+    ImageProgressEvent,
+    PartDoneEvent,
+    PartStartEvent,
     ResponseCancelled,
     ResponseCompleted,
     ResponseCreated,
@@ -21,14 +38,20 @@ from service.messages.event import (
     ResponseIncomplete,
     ResponseQueued,
     StoredEvent,
-    TextDelta,
-    UsageReport,
+    TextDeltaEvent,
+    UsageEvent,
 )
-from service.messages.message import Message, Modality, Reason, Sha256, Stage
+from service.messages.message import (
+    Message,
+    Modality,
+    Reason,
+    Sha256,
+    Stage,
+)
 from service.messages.request import (
+    AnswerLimits,
     ContentPart,
     ImagePart,
-    Limits,
     Priority,
     Request,
     RequestImageParams,
@@ -36,37 +59,30 @@ from service.messages.request import (
     choice_of,
     new_request_id,
 )
-from service.messages.result import (
-    ErrorBody,
-    ImageResult,
-    Picture,
-    Result,
-    TextResult,
-    TokenScore,
-    Usage,
-    decode_result,
+from service.messages.task import (
+    ImageTask,
+    Task,
+    TextTask,
+    decode_task,
 )
-from service.messages.status import TERMINAL_STATES, RequestStatus, State
-from service.messages.task import ImageTask, Task, TextTask, decode_task
 
 __all__ = [
+    "AnswerLimits",
     "ContentPart",
-    "ErrorBody",
     "ErrorEvent",
     "Event",
-    "ImageDone",
+    "Failure",
+    "ImageDoneEvent",
     "ImagePart",
-    "ImagePreview",
-    "ImageProgress",
+    "ImagePreviewEvent",
+    "ImageProgressEvent",
     "ImageResult",
     "ImageTask",
-    "Limits",
     "Message",
     "Modality",
     "ModelCard",
-    "PartDone",
-    "PartStart",
-    "Picture",
+    "PartDoneEvent",
+    "PartStartEvent",
     "Priority",
     "Reason",
     "Request",
@@ -83,16 +99,17 @@ __all__ = [
     "Stage",
     "State",
     "StoredEvent",
+    "StoredFailure",
+    "StoredImage",
     "TERMINAL_EVENTS",
     "TERMINAL_STATES",
     "Task",
-    "TextDelta",
+    "TextDeltaEvent",
     "TextPart",
     "TextResult",
     "TextTask",
-    "TokenScore",
     "Usage",
-    "UsageReport",
+    "UsageEvent",
     "choice_of",
     "count_words",
     "decode_result",

@@ -1,29 +1,31 @@
-"""What the gateway knows of the model: enough to refuse what surely does not fit it."""
+"""Limits of the model, from which the gateway refuses content that surely does not fit."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field
 
 from service.messages.message import Message
 
-# A character that a token holds a part of may be a letter.
+# U+FFFD stands for a character that is split over several tokens, which may be a letter.
 _WORD = re.compile(r"(?:[^\W\d_]|\ufffd)+")
 
 
 class ModelCard(Message):
     """Written by text workers when they start.
 
-    A text has at least as many tokens as its words and its characters ask for, since no token of
-    the vocabulary holds more of them than these.
+    No token of the vocabulary holds more than `words_per_token` words or `characters_per_token`
+    characters, which bounds the number of tokens of a text from below.
     """
 
+    version: Literal[1] = 1
     max_prompt_tokens: int = Field(ge=1)
     max_images: int = Field(ge=0)
     tokens_per_image: int = Field(ge=1)
-    words_per_token: int = Field(ge=0, description="0: nothing is known of the vocabulary")
+    words_per_token: int = Field(ge=0, description="0: the vocabulary is unknown")
     characters_per_token: int = Field(ge=0)
 
     def least_tokens(self, texts: Iterable[str], num_images: int) -> int:
@@ -40,5 +42,5 @@ class ModelCard(Message):
 
 
 def count_words(text: str) -> int:
-    """Runs of letters."""
+    """The number of runs of letters."""
     return len(_WORD.findall(text))

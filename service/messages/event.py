@@ -7,15 +7,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.sampling_params import TokenScore
+from service.messages.answer import Failure, StoredImage, Usage
 from service.messages.message import Message, Modality, Reason, Sha256
-from service.messages.result import ErrorBody, Picture, TokenScore, Usage
 
 
 class Event(Message):
-    """One entry of a request's event stream.
-
-    The stream's script numbers events; `StoredEvent` pairs one with its number and entry id.
-    """
+    """One entry of a request's event stream; the script that appends it numbers it."""
 
     type: str
 
@@ -27,13 +25,13 @@ class ResponseCreated(Event):
 
 
 class ResponseQueued(Event):
-    """`position` requests are before this one."""
+    """`position` requests are ahead of this one."""
 
     type: Literal["response.queued"] = "response.queued"
     position: int
 
 
-class PartStart(Event):
+class PartStartEvent(Event):
     """The answer's part `index` begins."""
 
     type: Literal["part.start"] = "part.start"
@@ -41,7 +39,7 @@ class PartStart(Event):
     kind: Modality
 
 
-class TextDelta(Event):
+class TextDeltaEvent(Event):
     """More text of part `index`."""
 
     type: Literal["text.delta"] = "text.delta"
@@ -50,7 +48,7 @@ class TextDelta(Event):
     logprobs: tuple[TokenScore, ...] | None = Field(default=None, exclude_if=lambda v: v is None)
 
 
-class ImageProgress(Event):
+class ImageProgressEvent(Event):
     """Denoising step `step` of `total` of part `index` is done."""
 
     type: Literal["image.progress"] = "image.progress"
@@ -59,8 +57,8 @@ class ImageProgress(Event):
     total: int
 
 
-class ImagePreview(Event):
-    """The `n`-th partial image of part `index`; the gateway adds its bytes."""
+class ImagePreviewEvent(Event):
+    """The `n`-th partial image of part `index`; the gateway adds the bytes."""
 
     type: Literal["image.preview"] = "image.preview"
     index: int
@@ -69,22 +67,22 @@ class ImagePreview(Event):
     sha256: Sha256
 
 
-class ImageDone(Event, Picture):
+class ImageDoneEvent(Event, StoredImage):
     """The image of part `index`; the gateway adds bytes or an address."""
 
     type: Literal["image.done"] = "image.done"
     index: int
 
 
-class PartDone(Event):
+class PartDoneEvent(Event):
     """Part `index` is complete."""
 
     type: Literal["part.done"] = "part.done"
     index: int
 
 
-class UsageReport(Event, Usage):
-    """The bill; comes right before the terminal event."""
+class UsageEvent(Event, Usage):
+    """The usage of the whole request; comes right before the terminal event."""
 
     type: Literal["usage"] = "usage"
 
@@ -93,7 +91,7 @@ class ErrorEvent(Event):
     """Why `response.failed` follows."""
 
     type: Literal["error"] = "error"
-    error: ErrorBody
+    error: Failure
 
 
 class ResponseCompleted(Event):
@@ -113,11 +111,11 @@ class ResponseFailed(Event):
     """Terminal: the answer could not be finished."""
 
     type: Literal["response.failed"] = "response.failed"
-    error: ErrorBody
+    error: Failure
 
 
 class ResponseCancelled(Event):
-    """Terminal: the client took the request back."""
+    """Terminal: the client cancelled the request."""
 
     type: Literal["response.cancelled"] = "response.cancelled"
 
@@ -128,7 +126,7 @@ TERMINAL_EVENTS: frozenset[str] = frozenset(
 
 
 class StoredEvent(BaseModel):
-    """An event as read back; `id` is the entry id (the SSE id), `raw` its own fields as JSON."""
+    """An event as read back; `id` is the entry id (and SSE id), `raw` the event's JSON."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -150,7 +148,7 @@ class StoredEvent(BaseModel):
         return dict(json.loads(self.raw))
 
     def encode(self) -> str:
-        """The JSON that clients get: type, sequence_number, request_id, then the event's fields."""
+        """The JSON for clients: type, sequence_number, request_id, then the event's own fields."""
         head = (
             f'{{"type":"{self.type}","sequence_number":{self.sequence_number},'
             f'"request_id":"{self.request_id}"'
@@ -158,5 +156,5 @@ class StoredEvent(BaseModel):
         return f"{head}}}" if self.raw == "{}" else f"{head},{self.raw[1:]}"
 
     def document(self) -> dict[str, Any]:
-        """What `encode` writes, as values."""
+        """The values that `encode` writes as JSON."""
         return dict(json.loads(self.encode()))

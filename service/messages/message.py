@@ -1,4 +1,4 @@
-"""What all messages share: frozen JSON, and the words that several kinds use."""
+"""The base of all messages: frozen JSON, and the vocabulary that several of them share."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def encode(self) -> str:
-        """This message as JSON."""
         return self.model_dump_json(exclude_none=True, by_alias=True)
 
     @classmethod
     def decode(cls, document: str | bytes) -> Self:
-        """Read what `encode` wrote.
+        """Read JSON that `encode` wrote.
 
         Raises:
             DecodeError: it is not a message of this kind and version.

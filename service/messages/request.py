@@ -1,4 +1,4 @@
-"""An accepted request: what is asked, how it is answered, and what it may cost."""
+"""An accepted request: its content, its parameters and its limits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Priority = Literal["interactive", "batch"]
 
 
 class TextPart(Message):
-    """Text, as the client wrote it."""
+    """Text as the client wrote it."""
 
     type: Literal["text"] = "text"
     text: str
 
 
 class ImagePart(Message):
-    """An image in the blob store, already checked and normalised."""
+    """An image in the blob store, checked and normalised."""
 
     type: Literal["image"] = "image"
     sha256: Sha256
@@ -42,24 +42,24 @@ class RequestImageParams(ImageParams):
     returns: Literal["b64", "url"] = "b64"
 
 
-class Limits(Message):
+class AnswerLimits(Message):
     """Bounds of the whole answer, over all of its turns."""
 
     max_tokens: int = Field(default=256, ge=1)
     max_images: int = Field(default=4, ge=0)
 
 
-# Far from the seeds of neighbouring turns and images, which differ by one.
+# Seeds of neighbouring turns and images differ by one; those of choices must not meet them.
 _CHOICE_STRIDE = 1_000_003
 
 
 def new_request_id() -> str:
-    """A request id that nobody can guess."""
+    """A new request id, which nobody can guess."""
     return f"req_{uuid.uuid4().hex}"
 
 
 def choice_of(request_id: str) -> int | None:
-    """Which choice of its request this id names; None for a request as a whole."""
+    """The number of the choice that an id names; None for the id of a whole request."""
     number = request_id.partition(".")[2]
     return int(number) if number else None
 
@@ -67,8 +67,8 @@ def choice_of(request_id: str) -> int | None:
 class Request(Message):
     """An accepted request; written once, never changed.
 
-    `deadline_ms` counts from acceptance, by the clock of Redis: clocks of hosts do not matter.
-    A request for `n` answers runs as `n` requests for one, its choices.
+    `deadline_ms` counts from acceptance by the clock of Redis, so clocks of hosts do not matter.
+    A request for `n` answers runs as `n` requests for one answer, its choices.
     """
 
     version: Literal[1] = 1
@@ -81,7 +81,7 @@ class Request(Message):
     sampling: SamplingParams = SamplingParams()
     image: RequestImageParams = RequestImageParams()
     draw_now: bool = False
-    limits: Limits = Limits()
+    limits: AnswerLimits = AnswerLimits()
     n: int = Field(default=1, ge=1, le=1000)
     priority: Priority = "interactive"
     deadline_ms: int = Field(default=600_000, ge=1)
@@ -92,9 +92,9 @@ class Request(Message):
 
     @property
     def choices(self) -> tuple[Request, ...]:
-        """The requests that make its answers, each with seeds of its own; none if `n` is 1.
+        """One request for each answer, with seeds of its own; empty if `n` is 1.
 
-        The first choice has the request's own seeds, so it is the answer that `n` = 1 would have.
+        The first choice has the request's own seeds, so its answer is the one of `n` = 1.
         """
         return tuple(self._choice(number) for number in range(self.n)) if self.n > 1 else ()
 
@@ -114,13 +114,13 @@ class Request(Message):
 
     @property
     def text_work(self) -> int:
-        """Tokens that one answer may cost the text stage: the queue's unit there."""
+        """The text stage's work for one answer, in tokens."""
         characters = sum(len(part.text) for part in self.content if part.type == "text")
         return self.limits.max_tokens + characters // 64 + 1
 
     @property
     def image_work(self) -> int:
-        """Denoising steps that one answer may cost the image stage."""
+        """The image stage's work for one answer, in denoising steps."""
         if "image" not in self.output_modalities:
             return 0
         return self.limits.max_images * self.image.num_inference_steps

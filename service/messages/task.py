@@ -11,7 +11,7 @@ from service.messages.message import Message, Sha256
 
 
 class TextTask(Message):
-    """Turn `turn` of the request: continue the answer with text."""
+    """Continue the answer with text, as turn `turn` of the request."""
 
     version: Literal[1] = 1
     type: Literal["text"] = "text"
@@ -21,7 +21,7 @@ class TextTask(Message):
 
 
 class ImageTask(Message):
-    """Turn `turn` of the request: draw the answer's part `index`."""
+    """Generate the image that is the answer's part `index`, as turn `turn` of the request."""
 
     version: Literal[1] = 1
     type: Literal["image"] = "image"
@@ -42,7 +42,7 @@ def decode_task(document: str | bytes) -> TextTask | ImageTask:
     """Read a task.
 
     Raises:
-        DecodeError: it is no task of this version.
+        DecodeError: it is not a task of this version.
     """
     try:
         return _TASK.validate_json(document)

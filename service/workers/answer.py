@@ -13,7 +13,7 @@ from service.messages import (
     State,
     TextResult,
     Usage,
-    UsageReport,
+    UsageEvent,
 )
 from service.metrics import TOKENS
 
@@ -89,8 +89,8 @@ class Answer:
         self._new["reason"] = reason
         return [(self._bill(), ""), (ResponseIncomplete(reason=reason), "")]
 
-    def _bill(self) -> UsageReport:
-        return UsageReport(**self.usage.model_dump())
+    def _bill(self) -> UsageEvent:
+        return UsageEvent(**self.usage.model_dump())
 
     def fields(self) -> dict[str, str]:
         """What the commit writes into the record."""

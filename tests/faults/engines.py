@@ -24,9 +24,8 @@ from model.engine.protocol import (
     TextDelta,
     TextEnd,
     TextLimits,
-    TokenScore,
 )
-from model.sampling_params import ImageMode, ImageParams, SamplingParams
+from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
 from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
 
 NUM_TURNS_OF_TEXT = 3

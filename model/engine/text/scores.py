@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from model.engine.protocol import TokenScore
+from model.sampling_params import TokenScore
 
 # Of a token that cannot come; JSON has no infinities.
 _LOWEST = -9999.0

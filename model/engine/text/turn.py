@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from vllm.outputs import RequestOutput
 
-from model.engine.protocol import TextDelta, TextEnd, TokenScore
+from model.engine.protocol import TextDelta, TextEnd
 from model.engine.text.detokenizer import Detokenizer
 from model.engine.text.prompt import TurnPrompt, sampling_params
-from model.sampling_params import ImageMode, SamplingParams
+from model.sampling_params import ImageMode, SamplingParams, TokenScore
 
 if TYPE_CHECKING:
     from model.engine.text.engine import VllmTextEngine

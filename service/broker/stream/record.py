@@ -7,13 +7,13 @@ from typing import Any, cast
 
 from service.errors import DecodeError
 from service.messages import (
-    ErrorBody,
     Event,
     Reason,
     Request,
     RequestStatus,
     State,
     StoredEvent,
+    StoredFailure,
     Usage,
     decode_result,
 )
@@ -45,7 +45,7 @@ def parse_status(fields: Mapping[str, bytes]) -> RequestStatus:
             results=tuple(decode_result(fields[f"part:{index}"]) for index in parts),
             usage=Usage.decode(fields.get("usage", b"{}")),
             reason=cast(Reason, fields["reason"].decode()) if "reason" in fields else None,
-            error=ErrorBody.decode(fields["error"]) if "error" in fields else None,
+            error=StoredFailure.decode(fields["error"]) if "error" in fields else None,
         )
     except (KeyError, ValueError) as error:
         raise DecodeError("not a request's record") from error

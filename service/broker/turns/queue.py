@@ -20,7 +20,6 @@ from service.broker.owners import IdempotencyKey, OwnerLimits, Owners
 from service.broker.stream.record import fields_of, flatten, parse_status
 from service.errors import QueueFull, RequestNotFound, ServiceError
 from service.messages import (
-    ErrorBody,
     ErrorEvent,
     Event,
     Request,
@@ -30,9 +29,10 @@ from service.messages import (
     ResponseIncomplete,
     Stage,
     State,
+    StoredFailure,
     TextTask,
     Usage,
-    UsageReport,
+    UsageEvent,
     choice_of,
 )
 from service.metrics import FINISHED, QUEUED_WORK, REQUESTS
@@ -170,16 +170,21 @@ class Queue:
 
     async def fail(self, request_id: str, error: ServiceError, fence: str = "") -> State:
         """End a request as failed; with `fence`, only if that attempt still holds it."""
-        body = ErrorBody(
-            type=error.type, code=error.code, message=error.message, retryable=error.retryable
+        stored = StoredFailure(
+            type=error.type,
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            status=error.status,
         )
+        failure = stored.failure
         return await self.end(
             request_id,
             "failed",
-            ErrorEvent(error=body),
-            ResponseFailed(error=body),
+            ErrorEvent(error=failure),
+            ResponseFailed(error=failure),
             fence=fence,
-            error=body.encode(),
+            error=stored.encode(),
         )
 
     async def expire(self, request_id: str) -> State:
@@ -201,7 +206,7 @@ class Queue:
         )
         usage = Usage.decode(known[1] or b"{}")
         tokens = usage.output_tokens + int(known[2] or 0)
-        bill = UsageReport(**usage.model_dump() | {"output_tokens": tokens})
+        bill = UsageEvent(**usage.model_dump() | {"output_tokens": tokens})
         partition = keys.partition(request_id)
         reply = await self._broker.script(
             "end",

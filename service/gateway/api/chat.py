@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from model.sampling_params import QualityName
 from service.gateway.api.chat_schemas import ChatMessage, ChatRequest, ChatText, ImagesRequest
 from service.gateway.api.schemas import (
     GenerateRequest,
@@ -17,7 +18,6 @@ from service.gateway.api.schemas import (
     TextPart,
 )
 from service.gateway.problems import Problem
-from service.messages.quality import QualityName
 
 _FINISH = {"completed": "stop", "incomplete": "length", "cancelled": "stop", "failed": "error"}
 
@@ -162,7 +162,7 @@ def _choice(index: int, outcome: Outcome) -> dict[str, Any]:
         "finish_reason": _FINISH.get(outcome.status, "stop"),
     }
     if any(part.logprobs is not None for part in texts):
-        scores = [score.model_dump() for part in texts for score in part.logprobs or ()]
+        scores = [vars(score) for part in texts for score in part.logprobs or ()]
         choice["logprobs"] = _scores(scores)
     return choice
 

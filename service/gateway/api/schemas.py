@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from model.sampling_params import SchedulerName
-from service.messages import Picture, TokenScore, Usage
-from service.messages.quality import QualityName
+from model.sampling_params import QualityName, SchedulerName, TokenScore
+from service.messages import StoredImage, Usage
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -163,7 +162,7 @@ class OutputText(BaseModel):
     )
 
 
-class OutputImage(Picture):
+class OutputImage(StoredImage):
     """An image of an answer, in `b64` or at `url`."""
 
     type: Literal["image"] = "image"

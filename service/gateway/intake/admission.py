@@ -8,7 +8,7 @@ import re
 import secrets
 from dataclasses import dataclass, fields
 
-from model.sampling_params import SamplingParams
+from model.sampling_params import QUALITIES, SamplingParams
 from service import messages
 from service.broker.model_card import ModelCards
 from service.broker.owners import IdempotencyKey, OwnerLimits
@@ -22,7 +22,6 @@ from service.gateway.intake.fetch import UrlFetcher
 from service.gateway.intake.limits import Limits
 from service.gateway.problems import Problem
 from service.gateway.stream.images import ImageLibrary
-from service.messages.quality import QUALITIES
 
 _IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
@@ -200,7 +199,9 @@ class Admissions:
             sampling=sampling_params(document),
             image=image_params(image, seed),
             draw_now=document.draw_now,
-            limits=messages.Limits(max_tokens=document.max_tokens, max_images=document.max_images),
+            limits=messages.AnswerLimits(
+                max_tokens=document.max_tokens, max_images=document.max_images
+            ),
             n=document.n,
             priority=document.priority,
             deadline_ms=document.deadline_ms or self._defaults.deadline_ms,

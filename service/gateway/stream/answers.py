@@ -71,10 +71,10 @@ class Answers:
             "reason": status.reason,
             "content": content,
             "usage": status.usage,
-            "error": status.error.model_dump() if status.error else None,
+            "error": status.error.failure.model_dump() if status.error else None,
         }
 
     async def _image(self, result: ImageResult, request: Request) -> OutputImage:
         inline = request.image.returns == "b64"
         picture = await self._picture(request.owner, result.sha256, inline)
-        return OutputImage.model_validate(result.model_dump() | picture)
+        return OutputImage.model_validate(result.image.model_dump() | picture)

@@ -56,7 +56,7 @@ class ImageTurns:
         async with asyncio.timeout(attempt.deadline - time.monotonic()):
             if attempt.open_part is None:
                 index = self._task(attempt).index
-                start = messages.PartStart(index=index, kind="image")
+                start = messages.PartStartEvent(index=index, kind="image")
                 await self._leases.append(attempt, [(start, "")], open=index)
             try:
                 end = await self._draw(attempt)
@@ -119,10 +119,10 @@ class ImageTurns:
         )
         answer.add(result)
         answer.bill_image(request.image.num_inference_steps)
-        done = messages.ImageDone(index=task.index, **result.model_dump(exclude={"type"}))
+        done = messages.ImageDoneEvent(index=task.index, **result.image.model_dump())
         events: list[tuple[Event, str]] = [
             (done, ""),
-            (messages.PartDone(index=task.index), ""),
+            (messages.PartDoneEvent(index=task.index), ""),
         ]
         following = None
         if "text" not in request.output_modalities and answer.images_left <= 0:
@@ -165,7 +165,9 @@ class ProgressReport:
             return
         self._next_at = now + self._interval_s
         self._last_step = progress.step
-        event = messages.ImageProgress(index=self._index, step=progress.step, total=progress.total)
+        event = messages.ImageProgressEvent(
+            index=self._index, step=progress.step, total=progress.total
+        )
         await self._leases.append(self._attempt, [(event, "")], progress=progress.step)
 
     async def preview(self, number: int, sha256: str) -> None:
@@ -173,7 +175,7 @@ class ProgressReport:
         if number <= self._num_previews:
             return
         self._num_previews = number
-        event = messages.ImagePreview(
+        event = messages.ImagePreviewEvent(
             index=self._index, n=number, mime=MIME_TYPES["webp"], sha256=sha256
         )
         await self._leases.append(self._attempt, [(event, "")], previews=number)

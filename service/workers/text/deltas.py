@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from model.sampling_params import TokenScore
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
-from service.messages import Event, PartStart, TextDelta, TokenScore
+from service.messages import Event, PartStartEvent, TextDeltaEvent
 
 
 @dataclass
@@ -82,12 +83,12 @@ class DeltaWriter:
         new = self._pending
         if not new.text and not (self.started and new.scores):
             return []
-        delta = TextDelta(
+        delta = TextDeltaEvent(
             index=self._index, text=new.text, logprobs=tuple(new.scores) if new.scores else None
         )
         events: list[tuple[Event, str]] = [(delta, ",".join(map(str, new.token_ids)))]
         if not self.started:
-            events.insert(0, (PartStart(index=self._index, kind="text"), ""))
+            events.insert(0, (PartStartEvent(index=self._index, kind="text"), ""))
             self.started = True
         self._pending = Said()
         return events

@@ -11,7 +11,7 @@ import safetensors.torch
 
 from model.engine import protocol
 from model.engine.protocol import TextEnd, TextEngine
-from model.sampling_params import ImageMode, SamplingParams
+from model.sampling_params import ImageMode, SamplingParams, TokenScore
 from model.segments import Segment, TextSegment, TokenSegment
 from service import loop
 from service.broker.blobs import BlobStore
@@ -28,10 +28,9 @@ from service.messages import (
     ImagePart,
     ImageTask,
     ModelCard,
-    PartDone,
+    PartDoneEvent,
     Stage,
     TextResult,
-    TokenScore,
     count_words,
 )
 from service.workers.answer import Answer
@@ -93,7 +92,7 @@ class TextTurns:
                     if isinstance(item, TextEnd):
                         await writer.finish()
                         return item
-                    writer.add(item.text, item.token_ids, [_score(score) for score in item.scores])
+                    writer.add(item.text, item.token_ids, item.scores)
             except ValueError as error:
                 if not answer.results and not writer.started:
                     raise ContextTooLong from error
@@ -147,7 +146,7 @@ class TextTurns:
                 token_ids=tuple(said.token_ids),
                 logprobs=tuple(said.scores) if scored else None,
             )
-            events.append((PartDone(index=answer.next_index), ""))
+            events.append((PartDoneEvent(index=answer.next_index), ""))
             answer.add(result)
         task = None
         if end.reason == "image" and answer.images_left > 0:
@@ -192,10 +191,6 @@ def card_of(limits: protocol.TextLimits) -> ModelCard:
         words_per_token=max(map(count_words, limits.vocabulary), default=0),
         characters_per_token=max(map(len, limits.vocabulary), default=0),
     )
-
-
-def _score(score: protocol.TokenScore) -> TokenScore:
-    return TokenScore(token=score.token, logprob=score.logprob, top=score.top)
 
 
 def sampling_of(attempt: Attempt) -> SamplingParams:

@@ -18,7 +18,7 @@ from service.broker.turns.queue import Queue
 from service.config import RedisSettings
 from service.errors import ConnectionLost
 from service.local.embedded_redis import EmbeddedRedis, find_server, free_port
-from service.messages import PartStart, Request, ResponseCompleted, TextDelta, TextPart
+from service.messages import PartStartEvent, Request, ResponseCompleted, TextDeltaEvent, TextPart
 from tests.service.certificates import Authority
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -55,8 +55,8 @@ async def use(broker: Broker) -> None:
     [delivery] = await leases.claim(0, 5)
     attempt = await leases.begin(delivery)
     assert attempt is not None
-    await leases.append(attempt, [(PartStart(index=0, kind="text"), "")], open=0)
-    await leases.append(attempt, [(TextDelta(index=0, text="y"), "1")])
+    await leases.append(attempt, [(PartStartEvent(index=0, kind="text"), "")], open=0)
+    await leases.append(attempt, [(TextDeltaEvent(index=0, text="y"), "1")])
     await leases.commit(attempt, [(ResponseCompleted(), "")], state="completed", fields={})
     assert (await asyncio.wait_for(following, 20))[-1] == "response.completed"
     blobs = BlobStore(broker)

@@ -17,9 +17,8 @@ from model.engine.protocol import (
     TextDelta,
     TextEnd,
     TextLimits,
-    TokenScore,
 )
-from model.sampling_params import ImageMode, ImageParams, SamplingParams
+from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
 from service.broker.connection import Broker
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases

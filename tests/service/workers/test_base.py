@@ -6,8 +6,8 @@ import time
 
 import httpx
 
-from model.sampling_params import SamplingParams
-from service.messages import Limits, RequestImageParams, TokenScore
+from model.sampling_params import SamplingParams, TokenScore
+from service.messages import AnswerLimits, RequestImageParams
 from tests.faults.engines import expected_answer, score
 from tests.service.workers.conftest import Stage
 
@@ -55,12 +55,12 @@ async def test_resume_gives_exactly_the_rest(stage: Stage) -> None:
 async def test_limits_end_the_answer_as_incomplete(stage: Stage) -> None:
     await stage.start("text")
     await stage.start("image")
-    request = await stage.submit("limits", limits=Limits(max_tokens=100, max_images=1))
+    request = await stage.submit("limits", limits=AnswerLimits(max_tokens=100, max_images=1))
     events = await stage.events(request)
     assert events[-1].type == "response.incomplete"
     assert events[-1].data == {"reason": "max_images"}
     assert (await stage.answer(events)) == expected_answer("limits", 0)[:3]
-    request = await stage.submit("limits", limits=Limits(max_tokens=3))
+    request = await stage.submit("limits", limits=AnswerLimits(max_tokens=3))
     events = await stage.events(request)
     assert events[-1].data == {"reason": "max_tokens"}
     assert (await stage.queue.status(request.request_id)).reason == "max_tokens"

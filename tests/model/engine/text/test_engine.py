@@ -11,9 +11,9 @@ import torch
 import vllm
 from vllm.sampling_params import RequestOutputKind
 
-from model.engine.protocol import TextDelta, TextEnd, TokenScore
+from model.engine.protocol import TextDelta, TextEnd
 from model.engine.text.engine import VllmTextEngine
-from model.sampling_params import ImageMode, SamplingParams
+from model.sampling_params import ImageMode, SamplingParams, TokenScore
 from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
 from tests.model.engine.served import Reference, interleaved, picture, text, together
 

@@ -10,7 +10,7 @@ from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import ConnectionLost, Retryable, StaleAttempt
-from service.messages import Request, TextDelta, TextPart
+from service.messages import Request, TextDeltaEvent, TextPart
 
 
 async def begin(queue: Queue, leases: Leases, count: int) -> list[Attempt]:
@@ -21,8 +21,8 @@ async def begin(queue: Queue, leases: Leases, count: int) -> list[Attempt]:
     return [attempt for attempt in attempts if attempt is not None]
 
 
-def delta(number: int) -> tuple[TextDelta, str]:
-    return TextDelta(index=0, text=f"{number} "), str(number)
+def delta(number: int) -> tuple[TextDeltaEvent, str]:
+    return TextDeltaEvent(index=0, text=f"{number} "), str(number)
 
 
 async def texts(broker: Broker, attempt: Attempt) -> str:

@@ -11,7 +11,7 @@ from service.broker.stream.events import EventHub, read_events
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import CursorExpired, InvalidCursor, RequestNotFound
-from service.messages import PartStart, Request, ResponseCompleted, TextDelta, TextPart
+from service.messages import PartStartEvent, Request, ResponseCompleted, TextDeltaEvent, TextPart
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ class Writer:
         await self.queue.enqueue(self.request)
         [delivery] = await self.leases.claim(0, 1)
         self.attempt = await self.leases.begin(delivery)
-        await self.leases.append(self.attempt, [(PartStart(index=0, kind="text"), "")])
+        await self.leases.append(self.attempt, [(PartStartEvent(index=0, kind="text"), "")])
 
     async def write(self, number: int) -> None:
         for _ in range(number):
-            event = TextDelta(index=0, text=f"{self.count} ")
+            event = TextDeltaEvent(index=0, text=f"{self.count} ")
             self.count += 1
             await self.leases.append(self.attempt, [(event, str(self.count))])
 

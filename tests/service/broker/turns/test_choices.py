@@ -13,17 +13,17 @@ from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import QueueFull, RateLimited, TooManyConcurrent
 from service.messages import (
-    Limits,
-    PartStart,
+    AnswerLimits,
+    PartStartEvent,
     Request,
     RequestImageParams,
     ResponseCompleted,
     ResponseIncomplete,
     StoredEvent,
-    TextDelta,
+    TextDeltaEvent,
     TextPart,
     Usage,
-    UsageReport,
+    UsageEvent,
 )
 from tests.faults.engines import expected_answer
 from tests.service.workers.conftest import Stage, stage  # noqa: F401
@@ -76,7 +76,7 @@ async def test_a_choice_costs_as_much_of_the_rate_as_a_request(queue: Queue) -> 
 
 async def test_all_choices_are_accepted_or_none(queue: Queue, broker: Broker) -> None:
     await queue.enqueue(request(1))
-    large, limits = Limits(max_tokens=4_000, max_images=0), OwnerLimits(max_concurrent=4)
+    large, limits = AnswerLimits(max_tokens=4_000, max_images=0), OwnerLimits(max_concurrent=4)
     refused = request(3, limits=large)
     with pytest.raises(QueueFull):
         await queue.enqueue(refused, limits, IdempotencyKey("key", "body"))
@@ -105,12 +105,12 @@ async def test_the_last_choice_ends_the_request(queue: Queue, broker: Broker) ->
     first, second = [await leases.begin(d) for d in await leases.claim(0, 5)]
     assert first is not None and second is not None
     usage = Usage(prompt_tokens=5, output_tokens=2)
-    bill = (UsageReport(**usage.model_dump()), "")
+    bill = (UsageEvent(**usage.model_dump()), "")
 
     assert (await queue.status(asked.request_id)).state == "running"
-    begun = (PartStart(index=0, kind="text"), "")
-    await leases.append(first, [begun, (TextDelta(index=0, text="a"), "7")], open=0)
-    await leases.append(second, [begun, (TextDelta(index=0, text="b"), "8")], open=0)
+    begun = (PartStartEvent(index=0, kind="text"), "")
+    await leases.append(first, [begun, (TextDeltaEvent(index=0, text="a"), "7")], open=0)
+    await leases.append(second, [begun, (TextDeltaEvent(index=0, text="b"), "8")], open=0)
     done, ended = {"usage": usage.encode()}, [bill, (ResponseIncomplete(reason="max_tokens"), "")]
     await leases.commit(second, ended, state="incomplete", fields=done | {"reason": "max_tokens"})
     half = await queue.status(asked.request_id)

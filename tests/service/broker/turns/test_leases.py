@@ -11,19 +11,19 @@ from service.broker.turns.queue import Queue
 from service.errors import DeadlineExceeded, Poisoned, StaleAttempt
 from service.messages import (
     ImageTask,
-    PartStart,
+    PartStartEvent,
     Request,
     ResponseCompleted,
-    TextDelta,
+    TextDeltaEvent,
     TextPart,
     TextTask,
 )
 
-START = (PartStart(index=0, kind="text"), "")
+START = (PartStartEvent(index=0, kind="text"), "")
 
 
-def delta(text: str, ids: str = "1") -> tuple[TextDelta, str]:
-    return TextDelta(index=0, text=text), ids
+def delta(text: str, ids: str = "1") -> tuple[TextDeltaEvent, str]:
+    return TextDeltaEvent(index=0, text=text), ids
 
 
 def worker(broker: Broker, name: str, lease_s: float = 0.05, most: int = 5) -> Leases:

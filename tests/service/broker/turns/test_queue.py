@@ -14,7 +14,7 @@ from service.errors import (
     RequestNotFound,
     TooManyConcurrent,
 )
-from service.messages import Limits, Request, TextPart
+from service.messages import AnswerLimits, Request, TextPart
 
 
 def request(text: str = "hello", **fields: object) -> Request:
@@ -58,40 +58,43 @@ async def test_cancel_ends_once_and_frees_everything(queue: Queue, broker: Broke
 
 async def test_too_much_work_is_refused_with_a_time_to_come_back(queue: Queue) -> None:
     for _ in range(3):
-        await queue.enqueue(request(limits=Limits(max_tokens=3_000, max_images=0)))
+        await queue.enqueue(request(limits=AnswerLimits(max_tokens=3_000, max_images=0)))
     with pytest.raises(QueueFull) as full:
-        await queue.enqueue(request(limits=Limits(max_tokens=3_000, max_images=0)))
+        await queue.enqueue(request(limits=AnswerLimits(max_tokens=3_000, max_images=0)))
     assert 1 <= full.value.retry_after_s <= 120
     # Work, not the number of requests, is what counts.
-    await queue.enqueue(request(limits=Limits(max_tokens=10, max_images=0)))
+    await queue.enqueue(request(limits=AnswerLimits(max_tokens=10, max_images=0)))
 
 
 async def test_the_time_to_come_back_follows_the_measured_drain_rate(queue: Queue) -> None:
-    asked = [request(limits=Limits(max_tokens=3_000, max_images=0)) for _ in range(3)]
+    asked = [request(limits=AnswerLimits(max_tokens=3_000, max_images=0)) for _ in range(3)]
     for one in asked:
         await queue.enqueue(one)
     await queue.cancel(asked[0].request_id)
-    await queue.enqueue(request(limits=Limits(max_tokens=3_000, max_images=0)))
+    await queue.enqueue(request(limits=AnswerLimits(max_tokens=3_000, max_images=0)))
     rate = (await queue.load()).text_per_s
     assert rate == pytest.approx(3_001 / 60, rel=0.1)
     with pytest.raises(QueueFull) as full:
-        await queue.enqueue(request(limits=Limits(max_tokens=6_000, max_images=0)))
+        await queue.enqueue(request(limits=AnswerLimits(max_tokens=6_000, max_images=0)))
     assert full.value.retry_after_s == pytest.approx((3 * 3_001 + 6_001 - 10_000) / rate, rel=0.1)
 
 
 async def test_a_request_larger_than_the_bound_is_let_in_alone(queue: Queue) -> None:
-    await queue.enqueue(request(limits=Limits(max_tokens=50_000)))
+    await queue.enqueue(request(limits=AnswerLimits(max_tokens=50_000)))
     with pytest.raises(QueueFull):
         await queue.enqueue(request())
 
 
+def batch(max_tokens: int) -> Request:
+    limits = AnswerLimits(max_tokens=max_tokens, max_images=0)
+    return request(limits=limits, priority="batch")
+
+
 async def test_batch_requests_leave_room_for_interactive_ones(queue: Queue) -> None:
-    await queue.enqueue(request(limits=Limits(max_tokens=7_500, max_images=0), priority="batch"))
+    await queue.enqueue(batch(7_500))
     with pytest.raises(QueueFull):
-        await queue.enqueue(
-            request(limits=Limits(max_tokens=1_000, max_images=0), priority="batch")
-        )
-    await queue.enqueue(request(limits=Limits(max_tokens=1_000, max_images=0)))
+        await queue.enqueue(batch(1_000))
+    await queue.enqueue(request(limits=AnswerLimits(max_tokens=1_000, max_images=0)))
 
 
 async def test_an_idempotency_key_is_one_request(queue: Queue) -> None:
@@ -120,10 +123,10 @@ async def test_a_gateway_that_died_before_the_record_is_made_up_for(
 
 
 async def test_a_refused_request_does_not_keep_its_idempotency_key(queue: Queue) -> None:
-    await queue.enqueue(request(limits=Limits(max_tokens=9_900)))
+    await queue.enqueue(request(limits=AnswerLimits(max_tokens=9_900)))
     with pytest.raises(QueueFull):
         await queue.enqueue(request(), idempotency_key=IdempotencyKey("key", "abc"))
-    again = request(limits=Limits(max_tokens=10, max_images=0))
+    again = request(limits=AnswerLimits(max_tokens=10, max_images=0))
     assert (await queue.enqueue(again, idempotency_key=IdempotencyKey("key", "other"))).created
 
 

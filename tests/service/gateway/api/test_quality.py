@@ -2,11 +2,11 @@
 
 import pytest
 
+from model.sampling_params import QUALITIES
 from service.gateway.api.chat import generate_from_images
 from service.gateway.api.chat_schemas import ImagesRequest
 from service.gateway.api.schemas import ImageOptions
 from service.gateway.intake.admission import image_params
-from service.messages.quality import QUALITIES
 
 
 @pytest.mark.parametrize("name", list(QUALITIES))
