@@ -11,7 +11,7 @@ import safetensors.torch
 
 from model.engine import protocol
 from model.engine.protocol import TextEnd, TextEngine
-from model.sampling_params import ImageMode, SamplingParams, TokenScore
+from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment, TextSegment, TokenSegment
 from service import loop
 from service.broker.blobs import BlobStore
@@ -30,6 +30,7 @@ from service.messages import (
     ModelCard,
     PartDoneEvent,
     Stage,
+    TextDeltaEvent,
     TextResult,
     count_words,
 )
@@ -124,9 +125,9 @@ class TextTurns:
                 if event.type != "text.delta":
                     continue
                 data = event.data
-                if data.get("choice") == attempt.choice:
-                    scores = [TokenScore(**score) for score in data.get("logprobs", ())]
-                    said.add(data["text"], event.token_ids, scores)
+                if data.pop("choice", None) == attempt.choice:
+                    delta = TextDeltaEvent(**data)
+                    said.add(delta.text, event.token_ids, delta.logprobs or ())
             cursor = events[-1].id
         return said
 
