@@ -24,8 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("service.commands.evaluate", "evaluate a checkpoint"),
 }
 BENCHES: dict[str, tuple[str, str]] = {
-    "text": ("model.bench.text", "the text engine"),
-    "image": ("model.bench.image", "the image engine"),
+    "text": ("model.bench.text.command", "the text engine"),
+    "image": ("model.bench.image.command", "the image engine"),
     "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
     "gateway": ("service.bench.gateway", "the gateway's own cost"),
     "quality": ("service.bench.quality", "what each quality of pictures costs"),

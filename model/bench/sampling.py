@@ -1,17 +1,19 @@
-"""`mmi bench sampling`: the text synchronizer's inner loop, each kernel against the reference.
+"""`mmi bench sampling`: the inner loop of the text synchronizer, each kernel against the reference.
 
-Tokens as in a decode step, one of each request, all of which see `--images` images.
+As in a decode step, every token belongs to another request. Each sees `--images` images.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from model.bench.report import Report, print_table
 
 if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
     import torch
@@ -25,8 +27,25 @@ _BLOCK = 16
 _WARM_UP, _ROUNDS = 3, 20
 
 
+@dataclass(frozen=True)
+class KernelResult:
+    """One kernel at one size.
+
+    Attributes:
+        speedup: over the first kernel.
+        difference: largest, from the reference in float32.
+    """
+
+    dtype: str
+    tokens: int
+    kernel: str
+    ms: float
+    speedup: float
+    difference: float
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `mmi bench sampling`."""
+    """Add the arguments of `mmi bench sampling`."""
     parser.add_argument("--preset", default="13b", help="model sizes")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 32, 256])
     parser.add_argument("--images", type=int, default=3, help="images that each token sees")
@@ -37,10 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the JSON file if one is named."""
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     from model.config.presets import preset
     from model.vllm_plugin.geometry import Geometry
@@ -48,25 +65,32 @@ def run(args: argparse.Namespace) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     geometry = Geometry.of(preset(args.preset))
     kernels = args.kernel or ["torch", "triton" if device.type == "cuda" else "cpp"]
-    table = Table("type", "tokens", "kernel", "ms", "of the first", "largest difference")
-    rows = []
+    report = Report(device=str(device))
+    rows: list[KernelResult] = []
     for name in args.dtype:
         for num_tokens in args.tokens:
             step = _step(geometry, num_tokens, args.images, getattr(torch, name), device)
             measured = [_measure(kernel, geometry, step, args.cache_dir) for kernel in kernels]
+            first_ms = measured[0][0]
             for kernel, (ms, difference) in zip(kernels, measured, strict=True):
-                row = (f"{ms:.3f}", f"{measured[0][0] / ms:.1f}", f"{difference:.1e}")
-                table.add_row(name, str(num_tokens), kernel, *row)
-                row_numbers = {"ms": ms, "difference": difference}
-                rows.append({"dtype": name, "tokens": num_tokens, "kernel": kernel} | row_numbers)
-    Console().print(table)
-    if args.json:
-        args.json.write_text(json.dumps({"device": str(device), "results": rows}, indent=2) + "\n")
+                rows.append(KernelResult(name, num_tokens, kernel, ms, first_ms / ms, difference))
+    print_table(
+        {
+            "type": lambda row: row.dtype,
+            "tokens": lambda row: row.tokens,
+            "kernel": lambda row: row.kernel,
+            "ms": lambda row: f"{row.ms:.3f}",
+            "speedup": lambda row: f"{row.speedup:.1f}",
+            "largest difference": lambda row: f"{row.difference:.1e}",
+        },
+        rows,
+    )
+    report.write(args.json, {"results": [asdict(row) for row in rows]})
     return 0
 
 
 def _measure(kernel: str, geometry: Geometry, step: Step, cache_dir: Path) -> tuple[float, float]:
-    """A kernel's milliseconds, and its largest difference from the reference in float32."""
+    """Milliseconds of a kernel, and its largest difference from the reference in float32."""
     from model.vllm_plugin.kernels import choose_sampler
     from model.vllm_plugin.sampling import sample
 
@@ -80,7 +104,7 @@ def _measure(kernel: str, geometry: Geometry, step: Step, cache_dir: Path) -> tu
 def _step(
     geometry: Geometry, num_tokens: int, num_images: int, dtype: torch.dtype, device: torch.device
 ) -> Step:
-    """Queries, relative positions, a cache with blocks in random order, and the plan of a step."""
+    """Queries, relative positions, a cache with its blocks in random order, and a step's plan."""
     import torch
 
     from model.vllm_plugin.plan import StepPlan
@@ -105,7 +129,7 @@ def _step(
 
 
 def _median_ms(call: Callable[[], object], device: torch.device) -> float:
-    """The median of some calls, each to its end."""
+    """Median time of a call, including the work that it starts on the GPU."""
     import torch
 
     times = []

@@ -1,4 +1,4 @@
-"""What `mmi bench text` asks for."""
+"""The requests of `mmi bench text`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = ("a", "picture", "of", "the", "house", "and", "its", "garden", "seen", 
 
 @dataclass(frozen=True)
 class Workload:
-    """Numbered requests of the same shape, each with images of its own: none shares a cache."""
+    """Numbered requests of one shape. Each has images of its own, so no two share a cache."""
 
     config: MMInterleavedConfig
     processor: Processor
@@ -29,23 +29,23 @@ class Workload:
 
     @classmethod
     def make(cls, checkpoint: Path, num_images: int, num_words: int) -> Workload:
-        """A workload for a checkpoint."""
+        """Build the workload for the sizes of a checkpoint."""
         config = store.load_config(checkpoint)
         processor = Processor(config, store.load_tokenizer(checkpoint))
         return cls(config, processor, num_images, num_words)
 
     @property
     def unwanted(self) -> tuple[int, ...]:
-        """Tokens that change which images are in sight, or promise one that never comes."""
+        """Tokens that change which images are visible, or announce an image that never comes."""
         special = self.config.special_tokens
         return special.bos_token_id, special.soi_token_id, special.image_token_id
 
     def contexts(self, first: int, number: int) -> list[tuple[Segment, ...]]:
-        """The requests numbered from `first` on."""
+        """`number` requests, from number `first` on."""
         return [self._context(first + index) for index in range(number)]
 
     def cache_bytes(self, batch: int, num_tokens: int, dtype: str) -> int:
-        """Paged cache that holds a batch, with room for two turns of each, or the longest one."""
+        """Paged cache for two turns of every request, at least for the longest sequence."""
         config, llm = self.config, self.config.llm
         numbers = 2 * llm.num_hidden_layers * llm.kv_heads * llm.head_width
         numbers += config.vectors_per_token * config.image_embed_dim + llm.hidden_size + 8
@@ -55,14 +55,13 @@ class Workload:
         return tokens * numbers * _BYTES[dtype]
 
     def _context(self, number: int) -> tuple[Segment, ...]:
-        """Text, then images."""
         rng = np.random.default_rng(number)
         words = " ".join(rng.choice(_WORDS, self.num_words))
-        return (TextSegment(f"{number} {words}"), *self._pictures(number, rng))
+        return (TextSegment(f"{number} {words}"), *self._images(number, rng))
 
-    def _pictures(self, number: int, rng: np.random.Generator) -> Iterator[ImageSegment]:
+    def _images(self, number: int, rng: np.random.Generator) -> Iterator[ImageSegment]:
         side = self.config.vision.image_size
         for index in range(self.num_images):
             coarse = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize((side, side))
-            yield ImageSegment(picture, f"bench-{number}-{index}")
+            image = Image.fromarray(coarse).resize((side, side))
+            yield ImageSegment(image, f"bench-{number}-{index}")

@@ -1,4 +1,10 @@
-"""Our engine, and stock vLLM with the same Llama, under the same requests."""
+"""Our engine, and stock vLLM with the same Llama, serving the same requests.
+
+Batches run through the asynchronous engine with all its processes. Decode steps alone run the
+synchronous engine in one process, best with one thread (`OMP_NUM_THREADS=1`): nothing waits for
+another process, so their processor time holds on a busy machine too. There, wall time says little,
+and the processes of vLLM spin while they wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +12,42 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import multiprocessing
+import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from vllm import AsyncEngineArgs, SamplingParams
+from vllm import AsyncEngineArgs, EngineArgs, SamplingParams
 from vllm.inputs import TokensInput, tokens_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from model.bench.text_requests import Workload
-from model.bench.text_result import Run, cpu_seconds, peak_memory_mib
+from model.bench.processes import cpu_seconds, peak_memory_mib
+from model.bench.text.result import ServedBatch, StepTime
+from model.bench.text.workload import Workload
 from model.checkpoint import load, store
 from model.engine.text.engine import VllmTextEngine
 from model.engine.text.options import TextEngineOptions
-from model.engine.text.prompt import TurnPrompt
-from model.engine.text.vllm import engine_arguments, stop_vllm
+from model.engine.text.prompt import PromptBuilder, TurnPrompt, engine_input
+from model.engine.text.vllm import engine_arguments, longest_sequence, stop_vllm
 from model.segments import Segment
 from model.vllm_plugin.config import hugging_face_document
 
-Submit = Callable[[TurnPrompt, SamplingParams, str], AsyncIterator[RequestOutput]]
+_WARM_UP_STEPS = 4
 
-_OURS_ALONE = ("mm_interleaved",)
+Submit = Callable[[TurnPrompt, SamplingParams, str], AsyncIterator[RequestOutput]]
 
 
 def parameters(num_tokens: int, unwanted: Sequence[int]) -> SamplingParams:
-    """Greedy, and exactly so many tokens, none of them unwanted."""
+    """Greedy, exactly `num_tokens` tokens, none of them unwanted."""
     return SamplingParams(
         max_tokens=num_tokens,
         temperature=0.0,
@@ -46,8 +58,8 @@ def parameters(num_tokens: int, unwanted: Sequence[int]) -> SamplingParams:
     )
 
 
-async def start_ours(options: TextEngineOptions, workload: Workload) -> ServedVariant:
-    """The text engine, without its event layer: the same entrance as stock vLLM's."""
+async def start_ours(options: TextEngineOptions, workload: Workload) -> VllmVariant:
+    """The text engine below its event layer, at the level of stock vLLM's `generate`."""
     engine = VllmTextEngine(options)
     await engine.start()
 
@@ -56,12 +68,12 @@ async def start_ours(options: TextEngineOptions, workload: Workload) -> ServedVa
     ) -> AsyncIterator[RequestOutput]:
         return engine.submit(prompt, params, name, 0)
 
-    return ServedVariant(submit, engine, workload, engine.stop)
+    return VllmVariant(submit, engine, workload, engine.stop)
 
 
 async def start_stock(
     options: TextEngineOptions, directory: Path, workload: Workload
-) -> ServedVariant:
+) -> VllmVariant:
     """Stock vLLM's Llama: the same weights, arguments and prompt lengths, no synchronizer."""
     arguments = stock_arguments(options, workload, directory)
     llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
@@ -74,13 +86,13 @@ async def start_stock(
         )
         return outputs
 
-    return ServedVariant(submit, VllmTextEngine(options), workload, partial(stop_vllm, llm))
+    return VllmVariant(submit, VllmTextEngine(options), workload, partial(stop_vllm, llm))
 
 
 def stock_arguments(
     options: TextEngineOptions, workload: Workload, directory: Path
 ) -> AsyncEngineArgs:
-    """Our engine's arguments, for the language model alone, which is written to `directory`."""
+    """The arguments of our engine, for the language model alone, written to `directory`."""
     write_llama(options, directory)
     return dataclasses.replace(
         engine_arguments(options, workload.config),
@@ -92,17 +104,17 @@ def stock_arguments(
 
 
 def stock_input(prompt: TurnPrompt, workload: Workload) -> TokensInput:
-    """A prompt of the same length, with plain tokens in place of the images' tokens."""
+    """A prompt of the same length, with plain tokens in place of image tokens."""
     vocab, plain = workload.config.llm.vocab_size, workload.config.special_tokens.bos_token_id + 7
     return tokens_input([token if token < vocab else plain for token in prompt.token_ids])
 
 
 def write_llama(options: TextEngineOptions, directory: Path) -> None:
-    """The language model alone, in Hugging Face layout."""
+    """Write the language model alone, in Hugging Face layout."""
     config = store.load_config(options.checkpoint)
     document = hugging_face_document(config, options.dtype)
     document |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-    document = {k: v for k, v in document.items() if k not in _OURS_ALONE}
+    del document["mm_interleaved"]
     (directory / "config.json").write_text(json.dumps(document))
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in load.iter_tensors(options.checkpoint, ("mm_decoder.", "text_decoder.")):
@@ -113,8 +125,8 @@ def write_llama(options: TextEngineOptions, directory: Path) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-class ServedVariant:
-    """Sends batches and notes when tokens arrive."""
+class VllmVariant:
+    """Sends batches, and records when tokens arrive."""
 
     def __init__(
         self,
@@ -130,11 +142,10 @@ class ServedVariant:
         self._cpu_at_full_batch = 0.0
 
     async def stop(self) -> None:
-        """Stop the engine."""
         await self._stop()
 
-    async def run(self, contexts: Sequence[tuple[Segment, ...]], num_tokens: int) -> Run:
-        """One batch of requests; with a single one, a second turn behind it."""
+    async def serve(self, contexts: Sequence[tuple[Segment, ...]], num_tokens: int) -> ServedBatch:
+        """Serve one batch of requests; a batch of one is followed by a second turn."""
         start = time.perf_counter()
         prompts = [await self._engine.prompts.build(c, False, ()) for c in contexts]
         requests = (self._request(prompt, num_tokens) for prompt in prompts)
@@ -146,10 +157,10 @@ class ServedVariant:
             begin = time.perf_counter()
             times, _ = await self._request(prompts[0].extended((*ids[0], 5, 6, 7)), 2)
             second = times[0] - begin
-        return Run(start, arrivals, ids, cpu, peak_memory_mib(), second)
+        return ServedBatch(start, arrivals, ids, cpu, peak_memory_mib(), second)
 
     async def _request(self, prompt: TurnPrompt, num_tokens: int) -> tuple[list[float], list[int]]:
-        """One request: when its tokens arrived, and which they were."""
+        """Send one request; returns the arrival times and the ids of its tokens."""
         self._sent += 1
         number = self._sent
         self._without_token.add(number)
@@ -166,3 +177,76 @@ class ServedVariant:
                 times += [time.perf_counter()] * len(new)
                 ids += new
         return times, ids
+
+
+def measure_steps(
+    variants: Sequence[str],
+    options: TextEngineOptions,
+    workload: Workload,
+    batches: Sequence[int],
+    num_steps: int,
+) -> list[StepTime]:
+    """Measure each variant and batch size in a process of its own."""
+    results = []
+    for batch in batches:
+        for variant in variants:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                job = pool.submit(_measure, variant, options, workload, batch, num_steps)
+                results.append(job.result())
+    return results
+
+
+def _measure(
+    variant: str, options: TextEngineOptions, workload: Workload, batch: int, num_steps: int
+) -> StepTime:
+    """Fill a batch, then time its decode steps."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    with tempfile.TemporaryDirectory(prefix="mmi-stock-") as directory:
+        engine = _engine(variant, options, workload, Path(directory))
+        _submit(engine, variant, workload, batch, num_steps)
+        full = 0
+        while full < _WARM_UP_STEPS:
+            full += len(engine.step()) == batch
+        times = []
+        for _ in range(num_steps):
+            cpu, wall = time.process_time(), time.perf_counter()
+            engine.step()
+            times.append((time.process_time() - cpu, time.perf_counter() - wall))
+    cpu_times, wall_times = sorted(t[0] for t in times), sorted(t[1] for t in times)
+    middle = num_steps // 2
+    return StepTime(
+        variant,
+        batch,
+        cpu_times[middle] * 1e3,
+        cpu_times[0] * 1e3,
+        wall_times[middle] * 1e3,
+    )
+
+
+def _engine(variant: str, options: TextEngineOptions, workload: Workload, directory: Path) -> Any:
+    """A synchronous engine in this process."""
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    if variant == "stock":
+        arguments = stock_arguments(options, workload, directory)
+    else:
+        arguments = engine_arguments(options, workload.config)
+    names = [field.name for field in dataclasses.fields(EngineArgs)]
+    return LLMEngine.from_engine_args(EngineArgs(**{n: getattr(arguments, n) for n in names}))
+
+
+def _submit(engine: Any, variant: str, workload: Workload, batch: int, num_steps: int) -> None:
+    """Add a batch of requests that outlast the timed steps."""
+    options = TextEngineOptions(Path())
+    builder = PromptBuilder(
+        workload.config, workload.processor, longest_sequence(options, workload.config)
+    )
+    # Requests start one after another, so the first are some steps ahead.
+    num_tokens = num_steps + _WARM_UP_STEPS + 8 * batch + 8
+    params = parameters(num_tokens, workload.unwanted)
+    for number, context in enumerate(workload.contexts(0, batch)):
+        prompt = asyncio.run(builder.build(context, False, ()))
+        stock = variant == "stock"
+        inputs = stock_input(prompt, workload) if stock else engine_input(prompt, workload.config)
+        engine.add_request(f"step-{number}", inputs, params)

@@ -1,18 +1,19 @@
-"""What `mmi bench image` compares with: the published algorithm, on the same weights.
+"""The published algorithm on our weights: the baseline of `mmi bench image`.
 
 Legend: B images, N rows (both guidance halves), I conditioning images (1), V positions of their
 maps, L positions of a skip, C channels, T image tokens, D width, S maps, H heads, P points.
 
-The published code builds a diffusers pipeline anew at every call. Each step then evaluates
-diffusers' own U-Net blocks on both guidance halves from the first layer on; computes the image
-tokens' keys and values anew; and lets every synchronizer block normalise and project the
-conditioning maps of both halves, and sample them by the pure PyTorch formulation of deformable
-attention (one `grid_sample` a map, all samples kept, then weighted and summed). Images are
-decoded by the plain autoencoder. Requests are served one after the other, or as whole batches.
+The published code builds a diffusers pipeline at every call. Each step evaluates diffusers' own
+U-Net blocks on both guidance halves from the first layer on and computes the keys and values of
+the image tokens again. Every synchronizer block normalises and projects the conditioning maps of
+both halves, then samples them by deformable attention in plain PyTorch: one `grid_sample` a map,
+all samples in memory, then weighted and summed. The plain autoencoder decodes the images. Requests
+are served one after the other, or as whole batches.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +22,11 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from model.bench.image.load import ImageLoad
+from model.checkpoint import load
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.schedulers import guide, make_scheduler, scheduler_step
+from model.mm_interleaved import IMAGE
 from model.sampling_params import ImageParams
 from model.synchronizer.deformable_attention import grid_centers
 from model.synchronizer.unet_synchronizer import SynchronizerBlock
@@ -30,10 +34,46 @@ from model.synchronizer.unet_synchronizer import SynchronizerBlock
 _ABSENT = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
 
 
-def save_pipeline(decoder: ImageDecoder, directory: Path) -> None:
-    """Write what every call of the published code reads again: scheduler and autoencoder.
+class PublishedImages:
+    """The published algorithm behind a queue."""
 
-    Its text encoder, which it reads as well and never uses, is not among our weights.
+    def __init__(self, checkpoint: Path, directory: Path) -> None:
+        """Load the weights, and write to `directory` what every published call reads again."""
+        model = load.load_model(checkpoint, IMAGE)
+        assert model.image_decoder is not None
+        self.decoder, self.directory = model.image_decoder, directory
+        save_pipeline(self.decoder, directory)
+
+    async def serve(
+        self, requests: ImageLoad, features_1IVD: Tensor, largest_batch: int
+    ) -> list[float]:
+        """Latencies in seconds when all waiting requests, up to a number, form one batch."""
+        waiting: list[int] = []
+        busy = asyncio.Lock()
+
+        async def one(index: int) -> None:
+            waiting.append(index)
+            async with busy:
+                if index not in waiting:
+                    return  # It was served in an earlier one's batch.
+                batch = waiting[:largest_batch]
+                await asyncio.to_thread(
+                    published_images,
+                    self.decoder,
+                    self.directory,
+                    requests.tokens[batch],
+                    features_1IVD.expand(len(batch), -1, -1, -1),
+                    [requests.sampling(i) for i in batch],
+                )
+                del waiting[: len(batch)]
+
+        return await requests.latencies_s(one)
+
+
+def save_pipeline(decoder: ImageDecoder, directory: Path) -> None:
+    """Write the scheduler and the autoencoder, which every call of the published code reads again.
+
+    It also reads a text encoder that it never uses; our weights have none.
     """
     pipeline = StableDiffusionPipeline(
         decoder.decoder.vae,
@@ -49,7 +89,7 @@ def save_pipeline(decoder: ImageDecoder, directory: Path) -> None:
 
 
 def rebuild_pipeline(decoder: ImageDecoder, directory: Path) -> StableDiffusionPipeline:
-    """A call's pipeline, with the U-Net and the scheduler that are loaded already."""
+    """The pipeline of one call, around the loaded U-Net and scheduler."""
     pipeline = StableDiffusionPipeline.from_pretrained(
         directory,
         unet=decoder.decoder.unet,
@@ -63,10 +103,10 @@ def rebuild_pipeline(decoder: ImageDecoder, directory: Path) -> StableDiffusionP
 
 
 def _scheduler(decoder: ImageDecoder) -> DDPMScheduler:
-    """The checkpoint's schedule as diffusers' pipeline wants it."""
+    """The noise schedule of the checkpoint, with the options that the pipeline expects."""
     scheduler = make_scheduler("ddpm", decoder.config.scheduler, 1)
     assert isinstance(scheduler, DDPMScheduler)
-    # What the pipeline would otherwise correct itself, with a warning at every call.
+    # Without these the pipeline corrects them itself and warns at every call.
     scheduler.register_to_config(clip_sample=False, steps_offset=1)
     return scheduler
 
@@ -75,7 +115,7 @@ def _scheduler(decoder: ImageDecoder) -> DDPMScheduler:
 def published_step(
     decoder: ImageDecoder,
     latents_BCHW: Tensor,
-    timestep: Tensor,
+    timesteps_B: Tensor,
     tokens_BTD: Tensor,
     features_BIVD: Tensor,
 ) -> Tensor:
@@ -85,7 +125,7 @@ def published_step(
     tokens_NTD = torch.cat((decoder.neg_prompt_embeds.expand(num, -1, -1), tokens_BTD))
     features_NIVD = torch.cat((features_BIVD, features_BIVD))
     sample = torch.cat((latents_BCHW, latents_BCHW))
-    emb_NE = unet.time_embedding(unet.time_proj(timestep.expand(2 * num)).to(sample.dtype))
+    emb_NE = unet.time_embedding(unet.time_proj(timesteps_B.repeat(2)).to(sample.dtype))
     sample = unet.conv_in(sample)
     skips: tuple[Tensor, ...] = (sample,)
     for block in unet.down_blocks:
@@ -108,7 +148,7 @@ def published_step(
 
 
 def _condition(block: torch.nn.Module, tokens_NTD: Tensor) -> dict[str, Tensor]:
-    """The condition, for blocks that take one."""
+    """The keyword arguments of a block: blocks without cross-attention take no condition."""
     crosses = getattr(block, "has_cross_attention", False)
     return {"encoder_hidden_states": tokens_NTD} if crosses else {}
 
@@ -116,14 +156,14 @@ def _condition(block: torch.nn.Module, tokens_NTD: Tensor) -> dict[str, Tensor]:
 def published_residual(
     block: SynchronizerBlock, sample_NCHW: Tensor, features_NIVD: Tensor
 ) -> Tensor:
-    """What a skip gets from one visible image, with nothing folded and nothing kept."""
+    """The residual that a skip gets from one visible image, computed as published."""
     mmfs = block.mmfs
     H, S, P = mmfs.n_heads, len(mmfs.spatial_shapes), mmfs.n_points
     values_NVHd = mmfs.project(block.feat_norm(features_NIVD)).flatten(1, 2)
     query_NLC = mmfs.dynamic_offset_mask(block.queries(sample_NCHW)) + mmfs.query_relpos.weight[1]
     offsets_NLHP2 = mmfs.sampling_offsets(query_NLC).unflatten(-1, (H, 1, P, 2))
     sides_S = query_NLC.new_tensor(mmfs.spatial_shapes)
-    # Offsets are predicted in cells of the base map, scaled to each map's cells, and then divided
+    # Offsets are predicted in cells of the base map, scaled to the cells of each map, and divided
     # by its side.
     cells_NLHSP2 = offsets_NLHP2 * (sides_S / mmfs.base_spatial_shape).view(-1, 1, 1)
     grid = [(sample_NCHW.shape[2], sample_NCHW.shape[3])]
@@ -146,7 +186,7 @@ def published_residual(
 def published_samples(
     values_NVHd: Tensor, sides: Sequence[int], places_NLHSP2: Tensor, weights_NLHSP: Tensor
 ) -> Tensor:
-    """Deformable attention in plain PyTorch: [N, L, H * d]; all samples exist at once."""
+    """Deformable attention in plain PyTorch, all samples in memory at once: [N, L, H * d]."""
     N, _, H, d = values_NVHd.shape
     L = places_NLHSP2.shape[1]
     grids = (2 * places_NLHSP2 - 1).to(values_NVHd.dtype)
@@ -161,14 +201,14 @@ def published_samples(
 
 
 @torch.no_grad()
-def published_pictures(
+def published_images(
     decoder: ImageDecoder,
     directory: Path,
     tokens_BTD: Tensor,
     features_BIVD: Tensor,
     sampling: Sequence[ImageParams],
 ) -> Tensor:
-    """Images [B, 3, S, S] of a batch that goes through all steps together."""
+    """Images [B, 3, S, S] in [0, 1] of a batch that goes through all steps together."""
     config, first = decoder.config, sampling[0]
     pipeline = rebuild_pipeline(decoder, directory)
     generators = [torch.Generator().manual_seed(one.seed) for one in sampling]
@@ -177,7 +217,9 @@ def published_pictures(
     scheduler = make_scheduler(first.scheduler, config.scheduler, first.num_inference_steps)
     scale_B = latents.new_tensor([one.guidance_scale for one in sampling])
     for timestep in scheduler.timesteps:
-        prediction = published_step(decoder, latents, timestep, tokens_BTD, features_BIVD)
+        prediction = published_step(
+            decoder, latents, timestep.expand(len(latents)), tokens_BTD, features_BIVD
+        )
         prediction = guide(prediction, scale_B, torch.zeros_like(scale_B))
         latents = scheduler_step(scheduler, prediction, timestep, latents, generators[0])
     pixels: Tensor = pipeline.vae.decode(latents / config.vae["scaling_factor"]).sample

@@ -1,11 +1,11 @@
-"""The official algorithm in plain PyTorch: a loop over a batch with a key/value cache.
+"""The published algorithm in plain PyTorch: a loop over a batch with a key/value cache.
 
 Legend: B batch, L queries, I images, V positions of an image's maps, H heads, S maps, P points,
 D width.
 
-The same weights and sums as the plain model's, in the official order and at the official cost:
-each layer with a synchronizer normalises and projects all features of all images again for every
-generated token, sends the query through its linear maps once per image, and samples by
+Same weights and same sums as the plain model, in the published order and at the published cost:
+for every generated token, each layer with a synchronizer normalises and projects all features of
+all images again, sends the query through its linear maps once per image, and samples by
 `grid_sample`. The Llama around it is the plain model's.
 """
 
@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.bench.text_requests import Workload
-from model.bench.text_result import Run, cpu_seconds, peak_memory_mib
+from model.bench.processes import cpu_seconds, peak_memory_mib
+from model.bench.text.result import ServedBatch
+from model.bench.text.workload import Workload
 from model.checkpoint import load
 from model.engine.text.options import TextEngineOptions
 from model.mm_interleaved import TEXT, MMInterleaved
@@ -30,15 +31,15 @@ from model.text_decoder.text_decoder import Cache, ImageAttention, VisibleImages
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures
 
 
-class OfficialAttention(nn.Module):
-    """Stands in for a layer's synchronizer and takes raw features in place of projected values."""
+class PublishedImageAttention(nn.Module):
+    """Replaces the synchronizer of a layer; takes raw features in place of projected values."""
 
     def __init__(self, plain: ImageAttention) -> None:
         super().__init__()
         self.plain = plain
 
     def forward(self, hidden_BLD: Tensor, features_BIVC: Tensor, visible_BLI: Tensor) -> Tensor:
-        """[B, L, D], to be added."""
+        """The residual [B, L, D]."""
         plain, mmfs = self.plain, self.plain.attn
         H, S, P = mmfs.n_heads, len(mmfs.spatial_shapes), mmfs.n_points
         B, num_images = features_BIVC.shape[:2]
@@ -53,7 +54,7 @@ class OfficialAttention(nn.Module):
         offsets = mmfs.sampling_offsets(query_BILD).view(B, num_images, L, H, 1, P, 2)
         logits = mmfs.attention_weights(query_BILD).view(B, num_images, L, H, S, P + 1)
         logits = logits[..., :P].masked_fill(seen_BLI.mT[..., None, None, None] == 0, -10000.0)
-        # The ignore token's slots sum to one with logit 0.
+        # The slots of the ignore token sum to one slot with logit 0.
         logits_BLHN = logits.permute(0, 2, 3, 1, 4, 5).reshape(B, L, H, -1)
         weights_BLHN = F.pad(logits_BLHN, (0, 1)).softmax(-1)
         places = 0.5 + offsets.expand(-1, -1, -1, -1, S, -1, -1) / mmfs.base_spatial_shape
@@ -68,26 +69,26 @@ class OfficialAttention(nn.Module):
         return out_BLD
 
 
-class OfficialServer:
-    """Greedy decoding of a batch, all sequences in step."""
+class PublishedLoop:
+    """Greedy decoding of a batch, all sequences step by step together."""
 
     def __init__(self, options: TextEngineOptions, workload: Workload) -> None:
         dtype = getattr(torch, options.dtype)
         model: MMInterleaved = load.load_model(options.checkpoint, TEXT, dtype=dtype)
         for layer in model.mm_decoder.layers:
             if isinstance(layer.llama_cross_attn, ImageAttention):
-                layer.llama_cross_attn = OfficialAttention(layer.llama_cross_attn)
+                layer.llama_cross_attn = PublishedImageAttention(layer.llama_cross_attn)
         self.model, self.workload = model, workload
 
-    async def run(self, contexts: Sequence[tuple[Segment, ...]], num_tokens: int) -> Run:
-        """One batch, without any regard for the event loop."""
+    async def serve(self, contexts: Sequence[tuple[Segment, ...]], num_tokens: int) -> ServedBatch:
+        """Serve one batch; blocks the event loop, in which nothing else runs."""
         return self.generate(contexts, num_tokens)
 
     async def stop(self) -> None:
-        """Nothing is left behind."""
+        pass
 
     @torch.inference_mode()
-    def generate(self, contexts: Sequence[tuple[Segment, ...]], num_tokens: int) -> Run:
+    def generate(self, contexts: Sequence[tuple[Segment, ...]], num_tokens: int) -> ServedBatch:
         """Prefill, then one token of each sequence per step."""
         start = time.perf_counter()
         ids_BL, mask_BL, visual, counts_B = self._inputs(contexts)
@@ -113,7 +114,7 @@ class OfficialServer:
             visible_BLI = visible_BLI[:, -1:]
         ids = [list(row) for row in zip(*tokens, strict=True)]
         decode_cpu = cpu_seconds() - cpu
-        return Run(start, [arrivals] * len(contexts), ids, decode_cpu, peak_memory_mib())
+        return ServedBatch(start, [arrivals] * len(contexts), ids, decode_cpu, peak_memory_mib())
 
     def _inputs(
         self, contexts: Sequence[tuple[Segment, ...]]

@@ -1,8 +1,8 @@
 """A variant of `mmi bench text` in a process of its own, which serves batches on demand.
 
-All variants are up at the same time and idle but one, so that a batch can be measured on each of
-them within seconds: what else the machine does meanwhile then disturbs them alike. Each one's
-memory and processor time are those of its process and its descendants.
+All variants are loaded at the same time, and all but one are idle, so that each batch runs on all
+of them within seconds and other load on the machine disturbs them alike. Memory and processor time
+are those of the variant's process and its descendants.
 """
 
 from __future__ import annotations
@@ -18,30 +18,29 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from model.bench.text_requests import Workload
-from model.bench.text_result import Run
+from model.bench.text.result import ServedBatch
+from model.bench.text.workload import Workload
 from model.engine.text.options import TextEngineOptions
 from model.segments import Segment
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-_WARM_UP = 1 << 20  # Requests of this number and above are no measured ones.
+_WARM_UP = 1 << 20  # Requests of this number and above are not measured.
 
 
-class Server(Protocol):
-    """What a variant must be able to do."""
+class TextServer(Protocol):
+    """A loaded variant."""
 
-    async def run(self, contexts: list[tuple[Segment, ...]], num_tokens: int) -> Run:
-        """Generate so many tokens, greedily, for requests that come at the same time."""
+    async def serve(self, contexts: list[tuple[Segment, ...]], num_tokens: int) -> ServedBatch:
+        """Generate `num_tokens` tokens, greedily, for requests that arrive at the same time."""
 
-    async def stop(self) -> None:
-        """Free everything."""
+    async def stop(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a lane is to serve; `cores` are the ones that its model may compute on."""
+class LaneOptions:
+    """A variant and its settings; its model computes on `cores`."""
 
     variant: str
     options: TextEngineOptions
@@ -53,8 +52,8 @@ class Job:
 class Lane:
     """The parent's handle of a variant's process."""
 
-    def __init__(self, job: Job) -> None:
-        """Start the process; `ready` waits until it can serve."""
+    def __init__(self, job: LaneOptions) -> None:
+        """Start the process; wait for `ready` before the first batch."""
         self.variant = job.variant
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
@@ -67,12 +66,12 @@ class Lane:
         """Wait until the model is loaded and warm."""
         self._receive()
 
-    def run(self, first: int, batch: int, num_tokens: int) -> Run:
-        """Serve `batch` requests, the ones numbered from `first` on."""
+    def serve(self, first: int, batch: int, num_tokens: int) -> ServedBatch:
+        """Serve `batch` requests, numbered from `first` on."""
         self._connection.send((first, batch, num_tokens))
-        run = self._receive()
-        assert isinstance(run, Run)
-        return run
+        served = self._receive()
+        assert served is not None
+        return served
 
     def stop(self) -> None:
         """End the process."""
@@ -80,19 +79,19 @@ class Lane:
             self._connection.send(None)
         self._process.join()
 
-    def _receive(self) -> Run | None:
+    def _receive(self) -> ServedBatch | None:
         try:
-            answer: Run | None = self._connection.recv()
+            answer: ServedBatch | None = self._connection.recv()
         except EOFError:
-            raise RuntimeError(f"the process of {self.variant!r} has ended") from None
+            raise RuntimeError(f"the process of {self.variant!r} has ended unexpectedly") from None
         return answer
 
 
-def _threads(job: Job) -> dict[str, str]:
+def _threads(job: LaneOptions) -> dict[str, str]:
     """Environment that gives every variant the same cores.
 
-    vLLM reserves cores for its other processes and, where a KV connector is configured, one more:
-    on a machine of two it would compute on one core without our connector and on two with it.
+    vLLM reserves cores for its other processes, and one more with a KV connector. On two cores it
+    would compute on one core without our connector, and on both with it.
     """
     cores = job.cores
     given = {"OMP_NUM_THREADS": str(len(cores))}
@@ -103,7 +102,7 @@ def _threads(job: Job) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a child about to be started; threads are bound when libraries load."""
+    """Set variables while a child process starts: libraries bind their threads when they load."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -116,36 +115,35 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(connection: Connection, job: Job) -> None:
-    """Body of the process."""
+def _serve(connection: Connection, job: LaneOptions) -> None:
+    """Run in the child process."""
     asyncio.run(_answer(connection, job))
 
 
-async def _answer(connection: Connection, job: Job) -> None:
-    """Load, warm up, and measure what is asked for until there is nothing more."""
+async def _answer(connection: Connection, job: LaneOptions) -> None:
+    """Load, warm up, and serve batches until the parent sends None."""
     checkpoint = job.options.checkpoint
     workload = Workload.make(checkpoint, job.num_images, job.num_words)
     with tempfile.TemporaryDirectory(prefix="mmi-stock-") as directory:
         server = await _start(job, workload, Path(directory))
         try:
-            await server.run(workload.contexts(_WARM_UP, 2), 4)
+            await server.serve(workload.contexts(_WARM_UP, 2), 4)
             connection.send(None)
-            # In a thread, because vLLM's tasks live in this loop.
+            # Receive in a thread: vLLM's tasks need this loop.
             while (request := await asyncio.to_thread(connection.recv)) is not None:
                 first, batch, num_tokens = request
-                connection.send(await server.run(workload.contexts(first, batch), num_tokens))
+                connection.send(await server.serve(workload.contexts(first, batch), num_tokens))
         finally:
             await server.stop()
 
 
-async def _start(job: Job, workload: Workload, directory: Path) -> Server:
-    """The variant itself."""
+async def _start(job: LaneOptions, workload: Workload, directory: Path) -> TextServer:
     if job.variant == "official":
-        from model.bench.text_official import OfficialServer
+        from model.bench.text.published import PublishedLoop
 
-        return OfficialServer(job.options, workload)
-    from model.bench import text_served
+        return PublishedLoop(job.options, workload)
+    from model.bench.text import served
 
     if job.variant == "ours":
-        return await text_served.start_ours(job.options, workload)
-    return await text_served.start_stock(job.options, directory, workload)
+        return await served.start_ours(job.options, workload)
+    return await served.start_stock(job.options, directory, workload)
