@@ -1,7 +1,7 @@
-"""A text worker whose engine says the time: `python -m service.bench.echo`.
+"""A text worker whose engine yields timestamps: `python -m service.bench.echo`.
 
-Each delta is the clock's reading at the moment of its making, which all processes of a machine
-share, so that the reader of a stream knows how long each delta was under way.
+Each delta is the monotonic clock at the moment it was made. All processes of a machine share that
+clock, so the reader of a stream knows how long each delta took to arrive.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ STEP_S = 0.02
 
 
 class EchoEngine:
-    """Yields `max_tokens` deltas per request: a first one at once, then one every `STEP_S`.
+    """Yields `max_tokens` deltas per request: the first immediately, then one every `STEP_S`.
 
-    All requests in progress get theirs in the same step, as from an engine that batches them.
+    All running requests get their deltas in the same step, as from an engine that batches them.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,13 @@ class EchoEngine:
         self._step_at = time.monotonic()
 
     def limits(self) -> TextLimits:
-        """Hardly any."""
         return TextLimits(1_000_000, 1_000, 1)
 
     async def start(self) -> None:
-        """Nothing to load."""
+        pass
 
     async def stop(self) -> None:
-        """Nothing to free."""
+        pass
 
     async def generate(
         self,
@@ -51,14 +50,13 @@ class EchoEngine:
         resume: tuple[int, ...] = (),
         priority: int = 0,
     ) -> AsyncIterator[TextDelta | TextEnd]:
-        """Yield the time, again and again."""
         for number in range(max_tokens):
             yield TextDelta(f"{time.monotonic_ns()} ", (number,))
             await asyncio.shield(self._next_step())
         yield TextEnd("stop", 1, 0, max_tokens)
 
     def _next_step(self) -> asyncio.Future[None]:
-        """The step that all requests wait for; steps are `STEP_S` apart, on the average too."""
+        """The step that all requests wait for. A late step does not delay the later ones."""
         if self._step is None or self._step.done():
             self._step = asyncio.get_running_loop().create_future()
             now = time.monotonic()
@@ -70,7 +68,7 @@ class EchoEngine:
 
 
 def main() -> int:
-    """Work until SIGTERM."""
+    """Run the worker until SIGTERM."""
     settings = TextWorkerSettings()
     log.configure("echo", "WARNING")
     return loop.run(create(settings, EchoEngine()).run())

@@ -1,17 +1,19 @@
-"""`mmi bench gateway`: what gateway, queue and worker add to an engine, which here says the time.
+"""`mmi bench gateway`: the latency and the processor time that the service adds to an engine.
 
-The engine is read directly first, then through everything. "added" is the difference:
-first_token_ms from sending the request, token_delay_ms from the engine's yield to the client's
-read, ms_between_tokens from token to token of a stream: what the service costs in throughput.
-Processor time and Redis round trips are of all tokens of a phase. Last comes a gateway that is
-full, and how soon it says so.
+The engine yields timestamps (`service.bench.echo`). It is read directly first, then through
+gateway, queue and worker. `added_*` is the difference:
+
+- `first_token_ms`: from sending the request to its first token;
+- `token_delay_ms`: from the engine's yield to the client's read;
+- `ms_between_tokens`: from token to token of a stream, the cost in throughput.
+
+Processor time and Redis round trips are averages over all tokens of a phase. The last phase
+measures how soon a full gateway refuses a request.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,9 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from model.bench.report import Report, print_table
 from service import loop
 from service.local.embedded_redis import EmbeddedRedis, free_port
 from service.local.processes import Role
@@ -30,7 +30,7 @@ _BOUND = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
+    """Add the arguments of `mmi bench gateway`."""
     parser.add_argument("--requests", type=int, default=20, help="requests per phase, at least")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--tokens", type=int, default=100, help="tokens of each")
@@ -39,29 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class EchoRole(Role):
-    """The worker whose engine says the time."""
-
     module = "service.bench.echo"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print a table."""
-    console = Console()
+    """Measure, print, and write the JSON file."""
+    report = Report()
     with tempfile.TemporaryDirectory() as name, _system(Path(name), args.streams) as system:
         result = loop.run(_measure(args, *system))
-    result["load_average"] = [round(load, 1) for load in os.getloadavg()]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-    table = Table("figure", "value")
-    for key, value in result.items():
-        table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
-    console.print(table)
+    print_table({"figure": lambda row: row[0], "value": _shown}, result.items())
+    report.write(args.out, result)
     return 0
+
+
+def _shown(row: tuple[str, Any]) -> str:
+    value = row[1]
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 @contextmanager
 def _system(directory: Path, streams: int) -> Iterator[tuple[EmbeddedRedis, dict[str, Role]]]:
-    """Redis, a gateway, one that is soon full, and the worker."""
+    """Start Redis, a gateway, a gateway with a low bound (`full`), and the worker."""
     with ExitStack() as stack:
         server = EmbeddedRedis(directory / "redis", directory / "redis.log")
         server.start()
@@ -93,7 +91,7 @@ def _system(directory: Path, streams: int) -> Iterator[tuple[EmbeddedRedis, dict
 async def _measure(
     args: argparse.Namespace, server: EmbeddedRedis, roles: dict[str, Role]
 ) -> dict[str, Any]:
-    # Late: the engine protocol brings torch.
+    # Late: the engine protocol imports torch.
     from service.bench import phases
 
     gateway = roles["gateway"]

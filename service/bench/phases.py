@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import Any
 
 import redis
 
+from model.bench.processes import cpu_seconds, resident_mib
 from service.bench.echo import EchoEngine
-from service.bench.reader import Reading, Reply, ask, read_direct, read_names, read_stream
+from service.bench.reader import (
+    Reading,
+    ResponseHead,
+    read_direct,
+    read_head,
+    read_names,
+    read_stream,
+)
 from service.broker.connection import cancel_all
 
 Figures = dict[str, Any]
 Read = Callable[[], Coroutine[Any, Any, Reading]]
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mib(pid: int) -> float:
-    """Memory that a process has resident."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def _num_round_trips(url: str) -> int:
@@ -64,37 +58,38 @@ def _figures(readings: list[Reading]) -> dict[str, float]:
 async def overhead(
     port: int, url: str, pids: Mapping[str, int], requests: int, concurrency: int, tokens: int
 ) -> Figures:
-    """What a token costs through everything, over what it costs from the engine itself."""
+    """The cost of a token through the whole service, minus its cost from the engine directly."""
     engine = EchoEngine()
     direct = _figures(
         await _read_all(lambda: read_direct(engine, tokens), concurrency, concurrency)
     )
-    # Connections of the gateway to Redis stay open from here on.
+    # Warm-up: the gateway opens its connections to Redis and keeps them.
     await _read_all(lambda: read_stream(port, 2), 2 * concurrency, concurrency)
-    trips, before = _num_round_trips(url), {name: cpu_s(pid) for name, pid in pids.items()}
+    trips, before = _num_round_trips(url), {name: cpu_seconds([pid]) for name, pid in pids.items()}
     readings = await _read_all(lambda: read_stream(port, tokens), requests, concurrency)
     trips = _num_round_trips(url) - trips
     through = _figures(readings)
     figures: Figures = {f"added_{name}": through[name] - direct[name] for name in through}
     figures["redis_round_trips_per_token"] = trips / (requests * tokens)
     for name, pid in pids.items():
-        figures[f"cpu_ms_per_token_{name}"] = (cpu_s(pid) - before[name]) * 1e3 / requests / tokens
+        used_s = cpu_seconds([pid]) - before[name]
+        figures[f"cpu_ms_per_token_{name}"] = used_s * 1e3 / requests / tokens
     return figures
 
 
 async def open_streams(port: int, pid: int, count: int) -> Figures:
-    """Memory of the gateway with many streams open, each still getting tokens."""
+    """Memory of the gateway with `count` streams open, all receiving tokens."""
     idle, highest, num_open = resident_mib(pid), 0.0, 0
     opened = asyncio.Event()
 
     async def hold() -> str:
         nonlocal num_open
         names = read_names(port, 20)
-        last = await anext(names)  # the status
+        last = await anext(names)  # The status line.
         num_open += 1
         if num_open == count:
             opened.set()
-        await opened.wait()  # nobody ends before all are open
+        await opened.wait()  # No stream ends before all are open.
         return [last, *[name async for name in names]][-1]
 
     streams = [asyncio.create_task(hold()) for _ in range(count)]
@@ -112,17 +107,17 @@ async def open_streams(port: int, pid: int, count: int) -> Figures:
 
 
 async def overload(port: int, bound: int, requests: int, concurrency: int) -> Figures:
-    """How soon a gateway whose bound is reached says no."""
+    """How soon a gateway that is at its bound refuses a request."""
     holding = [asyncio.create_task(read_stream(port, 500)) for _ in range(bound)]
     await asyncio.sleep(1)
     waiting = iter(range(requests))
-    replies: list[Reply] = []
+    replies: list[ResponseHead] = []
 
-    async def asker() -> None:
+    async def sender() -> None:
         for _ in waiting:
-            replies.append(await ask(port, 500))
+            replies.append(await read_head(port, 500))
 
-    await asyncio.gather(*(asker() for _ in range(concurrency)))
+    await asyncio.gather(*(sender() for _ in range(concurrency)))
     await cancel_all(holding)
     refused = [reply for reply in replies if reply.status == 429]
     times = [reply.ms for reply in refused]

@@ -1,29 +1,30 @@
-"""`mmi bench quality`: what each quality of images costs, and how far it is from many steps.
+"""`mmi bench quality`: the cost of each quality of images, and its distance from many steps.
 
-Held-out descriptions of the picture-book world are drawn at every quality by the same contexts and
-seeds. The yardstick are 100 steps of DPM-Solver++. Distances are root mean squared differences of
-pixels in [0, 1]; attributes are what a reader of the images finds as the description says.
-DDPM adds noise of its own at every step, so its images differ from the yardstick more than by
-error: the row of 100 steps of it shows by how much.
+Every quality generates images of the same held-out descriptions of the picture-book world, from the
+same contexts and seeds. The reference are 100 steps of DPM-Solver++. Distances are root mean
+squared differences of pixels in [0, 1]. Attributes are the share of described attributes that the
+world's reader finds in the images.
+
+DDPM adds noise in every step, so its images differ from the reference by more than error. The row
+of 100 steps of DDPM shows by how much.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from rich.console import Console
-from rich.table import Table
 
+from model.bench.report import Report, print_table
 from model.checkpoint import load, store
 from model.mm_interleaved import MMInterleaved
 from model.offline.story import Story
@@ -44,8 +45,8 @@ _LABEL_PIXELS = 12
 
 
 @dataclass(frozen=True)
-class Row:
-    """One way to draw; distances are means over the images."""
+class QualityResult:
+    """One quality; distances are means over the images."""
 
     quality: str
     steps: int
@@ -58,120 +59,118 @@ class Row:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `mmi bench quality`."""
+    """Add the arguments of `mmi bench quality`."""
     parser.add_argument("--checkpoint", type=Path, default=Path("deploy/checkpoints/tiny"))
-    parser.add_argument("--number", type=int, default=24, help="pictures of each quality")
+    parser.add_argument("--number", type=int, default=24, help="images of each quality")
     parser.add_argument("--guidance", type=float, default=7.5)
-    parser.add_argument("--out", type=Path, metavar="PNG", help="write some pictures of each here")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="write a sheet of images here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw, compare, print, and write what was asked for."""
-    drawn = Drawn.by(arguments.checkpoint, arguments.number, arguments.guidance)
-    rows = drawn.rows()
-    table = Table(
-        "quality", "steps", "scheduler", "CPU s", "to 100 steps", "to ddpm 30", "to truth"
+    """Generate, compare, print, and write the files that are named."""
+    report = Report(
+        number=arguments.number, guidance=arguments.guidance, threads=torch.get_num_threads()
     )
-    table.add_column("attributes")
-    for row in rows:
-        numbers = (row.to_many_steps, row.to_reference, row.to_truth, row.attributes)
-        table.add_row(
-            row.quality,
-            str(row.steps),
-            row.scheduler,
-            f"{row.cpu_s_per_image:.2f}",
-            *(f"{number:.3f}" for number in numbers),
-        )
-    Console().print(table)
+    comparison = Comparison.of(arguments.checkpoint, arguments.number, arguments.guidance)
+    rows = comparison.results()
+    print_table(
+        {
+            "quality": lambda row: row.quality,
+            "steps": lambda row: row.steps,
+            "scheduler": lambda row: row.scheduler,
+            "CPU s": lambda row: f"{row.cpu_s_per_image:.2f}",
+            "to 100 steps": lambda row: f"{row.to_many_steps:.3f}",
+            "to ddpm 30": lambda row: f"{row.to_reference:.3f}",
+            "to truth": lambda row: f"{row.to_truth:.3f}",
+            "attributes": lambda row: f"{row.attributes:.3f}",
+        },
+        rows,
+    )
     if arguments.out:
-        drawn.sheet().save(arguments.out, optimize=True)
-    if arguments.json:
-        document = {
-            "number": arguments.number,
-            "guidance": arguments.guidance,
-            "threads": torch.get_num_threads(),
-            "qualities": [asdict(row) for row in rows],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        comparison.sheet().save(arguments.out, optimize=True)
+    report.write(arguments.json, {"qualities": [asdict(row) for row in rows]})
     return 0
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The same descriptions drawn in every way."""
+class Comparison:
+    """Images of the same descriptions at every quality."""
 
-    asked: Sequence[Example]
-    ways: dict[str, Quality]
-    pictures: dict[str, Sequence[Image.Image]]
+    examples: Sequence[Example]
+    qualities: dict[str, Quality]
+    images: dict[str, Sequence[Image.Image]]
     cpu_s: dict[str, float]
 
     @classmethod
-    def by(cls, checkpoint: Path, number: int, guidance: float) -> Drawn:
-        """Draw with one checkpoint."""
+    def of(cls, checkpoint: Path, number: int, guidance: float) -> Self:
+        """Generate `number` images at every quality with one checkpoint."""
         model = load.load_model(checkpoint)
         processor = Processor(store.load_config(checkpoint), store.load_tokenizer(checkpoint))
         asked = [examples.text_to_image(random.Random(f"quality/{i}")) for i in range(number)]
         stories = [_story(example, processor, seed) for seed, example in enumerate(asked)]
-        named = {str(name): way for name, way in QUALITIES.items()}
-        ways = {"100 steps": _MANY, "100 steps of ddpm": Quality(100, "ddpm"), **named}
-        pictures: dict[str, Sequence[Image.Image]] = {}
+        named = {str(name): quality for name, quality in QUALITIES.items()}
+        qualities = {"100 steps": _MANY, "100 steps of ddpm": Quality(100, "ddpm"), **named}
+        images: dict[str, Sequence[Image.Image]] = {}
         cpu_s: dict[str, float] = {}
-        for name, way in ways.items():
+        for name, quality in qualities.items():
             started = time.process_time()
-            pictures[name] = _artist(model, way, guidance).draw(stories)
+            images[name] = _artist(model, quality, guidance).draw(stories)
             cpu_s[name] = (time.process_time() - started) / number
-        return cls(asked, ways, pictures, cpu_s)
+        return cls(asked, qualities, images, cpu_s)
 
-    def rows(self) -> list[Row]:
-        """The table."""
-        truth = _array([example.scenes[-1].render() for example in self.asked])
-        many, reference = _array(self.pictures["100 steps"]), _array(self.pictures["reference"])
+    def results(self) -> list[QualityResult]:
+        """One result per quality."""
+        truth = _array(self._truth())
+        many, reference = _array(self.images["100 steps"]), _array(self.images["reference"])
         return [
-            Row(
+            QualityResult(
                 name,
-                way.steps,
-                way.scheduler,
+                quality.steps,
+                quality.scheduler,
                 self.cpu_s[name],
-                _distance(_array(self.pictures[name]), many),
-                _distance(_array(self.pictures[name]), reference),
-                _distance(_array(self.pictures[name]), truth),
-                self._attributes(self.pictures[name]),
+                _distance(_array(self.images[name]), many),
+                _distance(_array(self.images[name]), reference),
+                _distance(_array(self.images[name]), truth),
+                self._attributes(self.images[name]),
             )
-            for name, way in self.ways.items()
+            for name, quality in self.qualities.items()
         ]
 
-    def _attributes(self, pictures: Sequence[Image.Image]) -> float:
-        """The share of described attributes that images show."""
+    def _truth(self) -> list[Image.Image]:
+        return [example.scenes[-1].render() for example in self.examples]
+
+    def _attributes(self, images: Sequence[Image.Image]) -> float:
+        """The share of described attributes that the images show."""
         found: list[bool] = []
-        for example, picture in zip(self.asked, pictures, strict=True):
-            found += match_scene(example.scenes[-1], read_scene(picture)).values()
+        for example, image in zip(self.examples, images, strict=True):
+            found += match_scene(example.scenes[-1], read_scene(image)).values()
         return float(np.mean(found))
 
     def sheet(self) -> Image.Image:
-        """Some images of every way, a row for each, under what was asked for."""
-        truth = [example.scenes[-1].render() for example in self.asked]
-        rows = {"asked for": truth, **self.pictures}
-        side = self.pictures["reference"][0].width
+        """The first images of every quality, one row each, below the true images."""
+        rows = {"asked for": self._truth(), **self.images}
+        side = self.images["reference"][0].width
         height = side + _LABEL_PIXELS
-        sheet = Image.new("RGB", (side * min(_ON_SHEET, len(truth)), height * len(rows)), "white")
+        columns = min(_ON_SHEET, len(self.examples))
+        sheet = Image.new("RGB", (side * columns, height * len(rows)), "white")
         pen = ImageDraw.Draw(sheet)
-        for line, (name, pictures) in enumerate(rows.items()):
-            way = self.ways.get(name)
-            label = f"{name}: {way.steps} steps, {way.scheduler}" if way else name
+        for line, (name, images) in enumerate(rows.items()):
+            quality = self.qualities.get(name)
+            label = f"{name}: {quality.steps} steps, {quality.scheduler}" if quality else name
             pen.text((2, line * height), label, fill="black", font_size=_LABEL_PIXELS - 2)
-            for column, picture in enumerate(pictures[:_ON_SHEET]):
+            for column, image in enumerate(images[:_ON_SHEET]):
                 place = (column * side, line * height + _LABEL_PIXELS)
-                sheet.paste(picture.convert("RGB").resize((side, side)), place)
+                sheet.paste(image.convert("RGB").resize((side, side)), place)
         return sheet
 
 
-def _artist(model: MMInterleaved, way: Quality, guidance: float) -> Artist:
-    return Artist(model, DrawingOptions(way.steps, guidance, way.scheduler))
+def _artist(model: MMInterleaved, quality: Quality, guidance: float) -> Artist:
+    return Artist(model, DrawingOptions(quality.steps, guidance, quality.scheduler))
 
 
 def _story(example: Example, processor: Processor, seed: int) -> Unfinished:
-    """A description and the placeholders of the image that it asks for."""
+    """A description, followed by the placeholders of the image to generate."""
     story = Story.from_context([TextSegment(str(example.prompt[0]))], processor)
     pixels_N3SS = story.pixels_N3SS
     undrawn_13SS = pixels_N3SS.new_full((1, *pixels_N3SS.shape[1:]), _GREY)
@@ -179,9 +178,9 @@ def _story(example: Example, processor: Processor, seed: int) -> Unfinished:
     return Unfinished(ids, torch.cat((pixels_N3SS, undrawn_13SS)), seed)
 
 
-def _array(pictures: Sequence[Image.Image]) -> Array:
+def _array(images: Sequence[Image.Image]) -> Array:
     """Pixels [N, S, S, 3] in [0, 1]."""
-    rows = [np.asarray(picture.convert("RGB"), dtype=np.float32) for picture in pictures]
+    rows = [np.asarray(image.convert("RGB"), dtype=np.float32) for image in images]
     return np.stack(rows) / np.float32(255)
 
 

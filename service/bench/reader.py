@@ -1,4 +1,4 @@
-"""A client that costs as little as possible: one connection per request, lines with their time."""
+"""A client with little overhead: one connection per request, every line with its time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from service.messages import TERMINAL_EVENTS
 
 @dataclass
 class Reading:
-    """What the reader of one stream saw; times in ms."""
+    """The deltas of one stream as they arrived; times in ms."""
 
     first_ms: float = 0.0
     last_ms: float = 0.0
     delays_ms: list[float] = field(default_factory=list)
 
     def note(self, started_ns: int, text: str) -> None:
-        """Note a delta: the times at which the engine made its tokens."""
+        """Record a delta, whose text is the times at which the engine made its tokens."""
         now = time.monotonic_ns()
         self.last_ms = (now - started_ns) / 1e6
         self.first_ms = self.first_ms or self.last_ms
@@ -31,8 +31,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer without its body."""
+class ResponseHead:
+    """A response without its body."""
 
     status: int
     headers: dict[str, str]
@@ -52,7 +52,7 @@ def _request(port: int, tokens: int) -> bytes:
 
 
 async def read_direct(engine: TextEngine, tokens: int) -> Reading:
-    """Read from the engine itself, in this process."""
+    """Read from an engine in this process."""
     started, reading = time.monotonic_ns(), Reading()
     async for item in engine.generate((), SamplingParams(), "direct", tokens):
         if hasattr(item, "text"):
@@ -61,8 +61,8 @@ async def read_direct(engine: TextEngine, tokens: int) -> Reading:
 
 
 @contextlib.asynccontextmanager
-async def _asked(port: int, tokens: int) -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
-    """The answer to a request over a new connection, and when the request was sent, in ns."""
+async def _sent(port: int, tokens: int) -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """Send a request over a new connection: its response, and the time of sending in ns."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         started_ns = time.monotonic_ns()
@@ -75,9 +75,9 @@ async def _asked(port: int, tokens: int) -> AsyncIterator[tuple[asyncio.StreamRe
 
 
 async def read_stream(port: int, tokens: int) -> Reading:
-    """Ask the gateway, and read to the end."""
+    """Send a request to the gateway, and read its stream to the end."""
     reading = Reading()
-    async with _asked(port, tokens) as (reader, started_ns):
+    async with _sent(port, tokens) as (reader, started_ns):
         async for line in reader:
             if line.startswith(b"data: "):
                 event = json.loads(line[6:])
@@ -89,8 +89,8 @@ async def read_stream(port: int, tokens: int) -> Reading:
 
 
 async def read_names(port: int, tokens: int) -> AsyncIterator[str]:
-    """The status line, then the names of the events, one by one."""
-    async with _asked(port, tokens) as (reader, _):
+    """The status line of a response, then the name of each event."""
+    async with _sent(port, tokens) as (reader, _):
         yield (await reader.readline()).decode().strip()
         async for line in reader:
             if line.startswith(b"event: "):
@@ -100,11 +100,11 @@ async def read_names(port: int, tokens: int) -> AsyncIterator[str]:
                     return
 
 
-async def ask(port: int, tokens: int) -> Reply:
-    """Send a request, read the head of the answer, and leave."""
-    async with _asked(port, tokens) as (reader, started_ns):
+async def read_head(port: int, tokens: int) -> ResponseHead:
+    """Send a request, read the head of the response, and close the connection."""
+    async with _sent(port, tokens) as (reader, started_ns):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         ms = (time.monotonic_ns() - started_ns) / 1e6
     status, *lines = head.strip().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
-    return Reply(int(status.split()[1]), headers, ms)
+    return ResponseHead(int(status.split()[1]), headers, ms)

@@ -1,1 +1,1 @@
-"""The client side: `mmi generate` and what it shares with `mmi demo`."""
+"""Client of the HTTP API, shared by `mmi generate`, `mmi demo` and `mmi eval --served`."""

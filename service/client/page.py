@@ -1,4 +1,4 @@
-"""An answer as files: its images, and one self-contained HTML page."""
+"""Save an answer: its images, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.client.stream import Answer, Given
+from service.client.stream import Given, StreamedAnswer
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -39,13 +39,13 @@ small {{ display: block; color: var(--dim); font: .78rem/1.4 system-ui, sans-ser
 
 def save_answer(
     given: list[Given],
-    answer: Answer,
+    answer: StreamedAnswer,
     read_image: Callable[[dict[str, Any]], bytes],
     directory: Path,
 ) -> tuple[list[Path], Path]:
     """Write the images and the page into `directory`; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    pictures: list[Path] = []
+    images: list[Path] = []
     blocks: list[str] = []
     for number, one in enumerate(answer.alternatives, 1):
         blocks.append(f"<h2>Answer {number}</h2>" if answer.choices else "<h2>Answer</h2>")
@@ -54,11 +54,11 @@ def save_answer(
                 blocks.append(_text(part["text"]))
             elif "sha256" in part:
                 data = read_image(part)
-                pictures.append(_save(data, part["mime"], directory, len(pictures) + 1))
+                images.append(_save(data, part["mime"], directory, len(images) + 1))
                 note = f"{part['width']} x {part['height']}, seed {part['seed']}"
                 blocks.append(_image(data, part["mime"], note))
     end = (answer.end or {"type": "unfinished"})["type"].removeprefix("response.")
-    bill = ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in answer.usage.items()
+    usage = ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in answer.usage.items()
                      if k not in ("type", "sequence_number", "request_id"))  # fmt: skip
     page = directory / "index.html"
     page.write_text(
@@ -66,11 +66,11 @@ def save_answer(
             title="An interleaved answer",
             given="\n".join(map(_given, given)),
             answers="\n".join(blocks),
-            foot=html.escape(f"{end}. {bill}"),
+            foot=html.escape(f"{end}. {usage}"),
         ),
         encoding="utf-8",
     )
-    return pictures, page
+    return images, page
 
 
 def _save(data: bytes, mime: str, directory: Path, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""Sending a request to a gateway and reading its answer as it comes."""
+"""Send a request to a gateway and read the answer while it streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Event = dict[str, Any]
 
 
 class RequestRefused(RuntimeError):
-    """The gateway did not accept the request, or the stream broke."""
+    """The gateway refused the request, or the stream broke for good."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Given:
 
 
 def read_arguments(arguments: list[str]) -> list[Given]:
-    """Arguments in order: an image file where one of that name exists (or `@name`), else text.
+    """Read command-line arguments in order. `@name` and the name of an existing image are files.
 
     Raises:
-        ValueError: a file named with @ does not exist, or nothing is given.
+        ValueError: a file named with @ does not exist, or there is nothing to send.
     """
     parts = []
     for argument in arguments:
@@ -48,7 +48,7 @@ def read_arguments(arguments: list[str]) -> list[Given]:
         elif argument:
             parts.append(Given(text=argument))
     if not parts:
-        raise ValueError("nothing to continue: give some text or an image file")
+        raise ValueError("nothing to continue: give a text or an image file")
     return parts
 
 
@@ -65,7 +65,7 @@ def content_of(parts: list[Given]) -> list[dict[str, str]]:
 
 
 def split_choice(event: Event) -> tuple[int | None, Event]:
-    """The choice that an event is about, and the event as the only answer to a request has it."""
+    """The choice of an event, and the event as it would be if the request had one answer only."""
     if "choice" not in event:
         return None, event
     own = {name: value for name, value in event.items() if name != "choice"}
@@ -73,24 +73,24 @@ def split_choice(event: Event) -> tuple[int | None, Event]:
 
 
 @dataclass
-class Answer:
-    """The answer so far: its parts in order, and how it ended.
+class StreamedAnswer:
+    """The answer received so far: its parts, and its terminal event.
 
-    Of several answers to one request, each is an answer in `choices`; this one then holds no parts.
+    If the request has several answers, each is in `choices`, and this one has no parts.
     """
 
     parts: dict[int, dict[str, Any]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     usage: Event = field(default_factory=dict)
     end: Event | None = None
-    choices: dict[int, Answer] = field(default_factory=dict)
+    choices: dict[int, StreamedAnswer] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
-        """Take in one event."""
+        """Update the answer by one event."""
         self.events.append(event)
         choice, event = split_choice(event)
         if choice is not None:
-            self.choices.setdefault(choice, Answer()).add(event)
+            self.choices.setdefault(choice, StreamedAnswer()).add(event)
             return
         kind = event["type"]
         if kind == "part.start":
@@ -106,12 +106,12 @@ class Answer:
 
     @property
     def ordered(self) -> list[dict[str, Any]]:
-        """The parts in the order of the answer."""
+        """The parts in order."""
         return [self.parts[index] for index in sorted(self.parts)]
 
     @property
-    def alternatives(self) -> list[Answer]:
-        """All answers to the request; the answer itself if it is the only one."""
+    def alternatives(self) -> list[StreamedAnswer]:
+        """All answers to the request: the choices, or this one if there are none."""
         return [self.choices[number] for number in sorted(self.choices)] or [self]
 
     @property
@@ -121,7 +121,7 @@ class Answer:
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Event]]:
-    """Server-sent events from their lines: (id, data). Comments and unknown fields are skipped."""
+    """Parse the lines of server-sent events into (id, data); skips comments and other fields."""
     event_id, data = "", []
     for line in lines:
         if line.startswith("id:"):
@@ -134,7 +134,7 @@ def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Event]]:
 
 
 class GatewayClient:
-    """Talks to one gateway; a broken stream is resumed where it stopped."""
+    """Client of one gateway. It resumes a broken stream after the last event it received."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -143,10 +143,10 @@ class GatewayClient:
         self._url = url
 
     def stream(self, document: dict[str, Any], resumes: int = 5) -> Iterator[Event]:
-        """Events of a new request, up to the terminal one.
+        """Send a request; yields its events up to the terminal one.
 
         Raises:
-            RequestRefused: the gateway refused, or the stream broke for good.
+            RequestRefused: the gateway refused the request, or the stream broke `resumes` times.
         """
         request_id, last_id = "", ""
         method, url, body = "POST", "/generate", json.dumps(document | {"stream": True})

@@ -1,4 +1,4 @@
-"""An answer on the terminal: text as it streams, a progress bar for each image."""
+"""Show an answer on the terminal: streaming text, and a progress bar for each image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.client.stream import TERMINAL, Event, split_choice
 
 
 class TerminalView:
-    """Shows events one by one."""
+    """Prints the events of one request."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -20,7 +20,7 @@ class TerminalView:
         self._waiting: defaultdict[int, list[Event]] = defaultdict(list)
 
     def show(self, event: Event) -> None:
-        """Show one event; those of one answer among several wait until that answer is complete."""
+        """Show one event. If there are several answers, each is shown when it is complete."""
         choice, event = split_choice(event)
         if choice is None:
             self._show(event)
@@ -46,7 +46,7 @@ class TerminalView:
         elif kind == "image.done":
             self._stop_image()
             size = f"{event['width']}x{event['height']}"
-            self._console.print(f"[dim]   picture {size}, seed {event['seed']}[/dim]")
+            self._console.print(f"[dim]   image {size}, seed {event['seed']}[/dim]")
         elif kind.startswith("response.") and kind not in ("response.created", "response.queued"):
             self._end(event)
 
@@ -58,7 +58,7 @@ class TerminalView:
     def _start_image(self, index: int) -> None:
         self._end_text()
         columns = (
-            TextColumn("   drawing"),
+            TextColumn("   generating"),
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -1,4 +1,4 @@
-"""`mmi eval`: scores of a checkpoint, by the offline engine or through a running system."""
+"""`mmi eval`: score a checkpoint with the offline engine, or a running system."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
-from service.client.stream import Answer, GatewayClient
+from service.client.stream import GatewayClient, StreamedAnswer
 
 _EVALUATE = "model.training.evaluate"
 _ANSWERS = "model.training.answers"
 _CONCURRENT = 8
-_PICTURES_OF_AN_ANSWER = 100
+_SEEDS_PER_ANSWER = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
+    """Add the arguments of `mmi eval`."""
     importlib.import_module(_EVALUATE).add_arguments(parser)
-    parser.add_argument("--served", metavar="URL", help="ask the gateway of a running system")
+    parser.add_argument("--served", metavar="URL", help="evaluate the system behind this gateway")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate here, or through the served system."""
+    """Evaluate a checkpoint here, or a running system."""
     evaluate = importlib.import_module(_EVALUATE)
     if not args.served:
         return int(evaluate.run(args))
     if args.without:
-        Console().print("--without silences a checkpoint, not a running system", style="red")
+        Console().print("--without does not work with --served", style="red")
         return 2
     answerer = ServedAnswerer(args.served, args.steps, args.guidance, args.seed)
     return int(evaluate.run(args, answerer))
 
 
 class ServedAnswerer:
-    """Answers examples through the API: greedy text, images from fixed seeds."""
+    """Answers examples through the API, with greedy text and images from fixed seeds."""
 
     def __init__(self, url: str, steps: int, guidance: float, seed: int) -> None:
         self.url, self.steps, self.guidance, self.seed = url, steps, guidance, seed
 
     def answer(self, examples: Sequence[Any], first: int = 0) -> list[Any]:
-        """An answer for each example, several at once."""
+        """Answer all examples, several at a time."""
         with ThreadPoolExecutor(_CONCURRENT) as pool:
             return list(pool.map(self._answer, examples, range(first, first + len(examples))))
 
     def _answer(self, example: Any, number: int) -> Any:
         answers = importlib.import_module(_ANSWERS)
-        num_pictures = answers.max_pictures(example)
-        seed = self.seed + _PICTURES_OF_AN_ANSWER * number
+        num_images = answers.max_pictures(example)
+        seed = self.seed + _SEEDS_PER_ANSWER * number
         document = {
             "content": [_part(part) for part in example.prompt],
             "temperature": 0.0,
-            "max_tokens": answers.MAX_TOKENS * (num_pictures + 1),
-            "max_images": num_pictures,
+            "max_tokens": answers.MAX_TOKENS * (num_images + 1),
+            "max_images": num_images,
             "seed": seed,
             "image": {
                 "steps": self.steps,
@@ -70,7 +70,7 @@ class ServedAnswerer:
         }
         client = GatewayClient(self.url, os.environ.get("MMI_API_KEY"))
         try:
-            answer = Answer()
+            answer = StreamedAnswer()
             for event in client.stream(document):
                 answer.add(event)
             parts = tuple(_read(client, answer.ordered))
@@ -81,7 +81,7 @@ class ServedAnswerer:
 
 
 def _part(part: Any) -> dict[str, str]:
-    """A part of an example's prompt as the API takes it."""
+    """A part of a prompt in the form of the API."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
     buffer = io.BytesIO()

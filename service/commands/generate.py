@@ -1,4 +1,4 @@
-"""`mmi generate`: send text and images to a gateway and watch the answer come."""
+"""`mmi generate`: send text and images to a gateway and show the answer while it streams."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.console import Console
 
 from service.client.page import save_answer
 from service.client.stream import (
-    Answer,
     GatewayClient,
     Given,
     RequestRefused,
+    StreamedAnswer,
     content_of,
     read_arguments,
 )
@@ -26,13 +26,15 @@ _OFFLINE = "model.offline.command"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
+    """Add the arguments of `mmi generate`."""
     parser.add_argument(
         "content", nargs="+", help="in order: text, or image files (@name forces a file)"
     )
     parser.add_argument("--url", default=os.environ.get("MMI_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--out", type=Path, default=Path("out/generate"))
-    parser.add_argument("--offline", action="store_true", help="run the model here, no service")
+    parser.add_argument(
+        "--offline", action="store_true", help="run the model here, without a service"
+    )
     parser.add_argument("--checkpoint", type=Path, help="checkpoint directory (--offline)")
     add_parameters(parser)
     importlib.import_module(_OFFLINE).add_arguments(parser)
@@ -45,7 +47,7 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=1, help="independent answers")
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--steps", type=int, help="denoising steps of a picture")
+    parser.add_argument("--steps", type=int, help="denoising steps of an image")
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--only", choices=("text", "image"), help="answer with one kind of part")
     parser.add_argument("--deadline-ms", type=int)
@@ -53,7 +55,7 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
 
 def parameters(args: argparse.Namespace) -> dict[str, Any]:
     """The request document without its content."""
-    # No defaults on the command line: the offline loop has others, the official ones.
+    # The arguments have no defaults: the offline loop applies the official ones instead.
     image: dict[str, Any] = {
         "steps": 20 if args.steps is None else args.steps,
         "guidance_scale": 7.5 if args.guidance is None else args.guidance,
@@ -81,23 +83,23 @@ def generate(
     document: dict[str, Any],
     out: Path,
     console: Console,
-) -> Answer:
+) -> StreamedAnswer:
     """Send a request, show and save its answer."""
-    answer, view = Answer(), TerminalView(console)
+    answer, view = StreamedAnswer(), TerminalView(console)
     for event in client.stream(document):
         answer.add(event)
         view.show(event)
-    pictures, page = save_answer(given, answer, client.image, out)
-    for path in (*pictures, page):
+    images, page = save_answer(given, answer, client.image, out)
+    for path in (*images, page):
         console.print(f"saved {path}", highlight=False)
     return answer
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate once; 0 if the answer was completed or ended at a limit."""
+    """Generate once; returns 0 if the answer was completed or ended at a limit."""
     console = Console()
     if args.offline and args.n != 1:
-        console.print("--n needs a service", style="red")
+        console.print("--n needs a service: it does not work with --offline", style="red")
         return 2
     if args.offline:
         cache_dir = Path(os.environ.get("MMI_CACHE_DIR", ".build"))

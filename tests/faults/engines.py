@@ -23,10 +23,10 @@ from model.engine.protocol import (
     ImageProgress,
     TextDelta,
     TextEnd,
-    TextLimits,
 )
 from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
 from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
+from service.bench.echo import EchoEngine
 
 NUM_TURNS_OF_TEXT = 3
 
@@ -93,22 +93,13 @@ def once(notes: str, name: str) -> bool:
     return True
 
 
-class FakeTextEngine:
+class FakeTextEngine(EchoEngine):
     """Text that follows from the prompt."""
 
     def __init__(self, speed: Speed) -> None:
+        super().__init__()
         self._speed = speed
         self.running = 0
-
-    def limits(self) -> TextLimits:
-        """Hardly any."""
-        return TextLimits(1_000_000, 1_000, 1)
-
-    async def start(self) -> None:
-        """Nothing to load."""
-
-    async def stop(self) -> None:
-        """Nothing to free."""
 
     async def generate(
         self,

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from service.client.page import save_answer
-from service.client.stream import Answer, GatewayClient, Given, content_of
+from service.client.stream import GatewayClient, Given, StreamedAnswer, content_of
 from service.commands.demo import PICTURE
 from service.local.stack import Stack
 from service.workers.checkpoint import seeded_checkpoint
@@ -53,8 +53,8 @@ def request(**changes: Any) -> dict[str, Any]:
     return document | changes
 
 
-def ask(client: GatewayClient, document: dict[str, Any]) -> Answer:
-    answer = Answer()
+def ask(client: GatewayClient, document: dict[str, Any]) -> StreamedAnswer:
+    answer = StreamedAnswer()
     for event in client.stream(document):
         answer.add(event)
     return answer
@@ -62,7 +62,7 @@ def ask(client: GatewayClient, document: dict[str, Any]) -> Answer:
 
 def test_text_image_text(client: GatewayClient, stack: Stack, tmp_path: Path) -> None:
     states: list[str] = []
-    answer = Answer()
+    answer = StreamedAnswer()
     for event in client.stream(request()):
         if event["type"] == "text.delta" and not states:
             reply = httpx.get(f"{stack.url}/v1/requests/{event['request_id']}", trust_env=False)
@@ -97,7 +97,7 @@ def test_text_after_a_picture_depends_on_it(client: GatewayClient) -> None:
 
 
 def test_cancel_while_drawing(client: GatewayClient, stack: Stack) -> None:
-    answer = Answer()
+    answer = StreamedAnswer()
     document = request(output_modalities=["image"], image={"steps": 200, "seed": 1})
     for event in client.stream(document):
         answer.add(event)
