@@ -1,10 +1,13 @@
 """Settings, one class per role, from the environment (prefix `MMI_`); a bad value stops startup.
 
-Built once in a role's main and passed down; nothing else reads the environment.
+Built once in a command's `run` and passed down. No other module of the service reads the
+environment.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,8 +25,32 @@ def _split(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
+def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process: this process's own, changed by `settings`."""
+    return {**os.environ, **settings}
+
+
+class LocalSettings(BaseSettings):
+    """Settings of the commands that a person runs: `mmi generate`, `eval`, `serve`, `demo`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MMI_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    url: str = Field(default="http://127.0.0.1:8000", description="The gateway to ask")
+    api_key: str | None = Field(default=None, repr=False)
+    cache_dir: Path = Path(".build")
+    checkpoint: Path | None = None
+    redis_url: str = Field(
+        default="",
+        repr=False,
+        validation_alias=AliasChoices("MMI_REDIS_URL", "REDIS_URL"),
+        description="Empty: start an embedded server",
+    )
+
+
 class RedisSettings(BaseSettings):
-    """Where Redis is, and what is kept there for how long. All roles must agree on these."""
+    """Redis: its address, bounds and retention times. All roles must agree on these."""
 
     model_config = SettingsConfigDict(
         env_prefix="MMI_", frozen=True, extra="ignore", populate_by_name=True
@@ -36,19 +63,22 @@ class RedisSettings(BaseSettings):
     )
     redis_max_connections: int = Field(default=64, ge=2)
     redis_timeout_s: float = Field(default=5.0, gt=0)
-    redis_retry_s: float = Field(default=30.0, ge=0, description="Give up on a call after this")
+    redis_retry_s: float = Field(default=30.0, ge=0, description="Time after which a call fails")
     namespace: str = Field(default="mmi", pattern=r"^[a-z0-9-]{1,32}$")
     num_partitions: int = Field(default=1, ge=1, le=256)
 
-    event_ttl_s: int = Field(default=3600, ge=1, description="Events, after the request ended")
-    request_ttl_s: int = Field(default=86_400, ge=1, description="The record, after the end")
+    event_ttl_s: int = Field(default=3600, ge=1, description="Of events, after the end")
+    request_ttl_s: int = Field(default=86_400, ge=1, description="Of the record, after the end")
     blob_ttl_s: int = Field(default=7200, ge=1)
 
-    max_text_work: int = Field(default=2_000_000, ge=1, description="Reserved tokens, all requests")
+    max_text_work: int = Field(default=2_000_000, ge=1, description="Reserved tokens, in all")
     max_image_work: int = Field(default=200_000, ge=1, description="Reserved denoising steps")
     max_active_requests: int = Field(default=10_000, ge=1)
     batch_share: float = Field(
-        default=0.8, gt=0, le=1, description="Of the bounds above, what batch requests may fill"
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Batch requests may fill this share of the bounds",
     )
     wait_aof: bool = Field(
         default=False, description="Accept a request only once it is on disk (WAITAOF)"
@@ -58,33 +88,36 @@ class RedisSettings(BaseSettings):
     @model_validator(mode="after")
     def _waits_for_one_server(self) -> Self:
         if self.wait_aof and "+cluster:" in self.redis_url.get_secret_value():
-            raise ValueError("wait_aof is not to be had with Redis Cluster")
+            raise ValueError("wait_aof does not work with Redis Cluster")
         return self
 
 
 class GatewaySettings(RedisSettings):
-    """The HTTP side."""
+    """The gateway."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     model_name: str = Field(default="mm-interleaved", description="As listed in /v1/models")
 
     auth: Literal["keys", "off"] = Field(default="keys", description="`off` is for demos only")
-    api_keys_file: Path | None = Field(default=None, description="Hashes of keys; see mmi keys")
+    api_keys_file: Path | None = Field(default=None, description="Written by mmi keys")
     requests_per_minute: int | None = Field(default=None, ge=1, description="Of each owner")
     concurrent_requests: int | None = Field(default=None, ge=1, description="Of each owner")
     open_metrics: bool = Field(default=False, description="/metrics without a key")
     allowed_hosts: Names = ("localhost", "127.0.0.1", "[::1]")
     cors_origins: Names = ()
-    image_url_hosts: Names = Field(default=(), description="Hosts to fetch from; none: URLs off")
+    image_url_hosts: Names = Field(
+        default=(), description="Hosts to fetch from; empty: refuse URLs"
+    )
     image_url_authorities: Path | None = Field(
-        default=None, description="PEM file of who signs for those hosts; None: the public ones"
+        default=None,
+        description="PEM file of the CAs of those hosts; None: the public ones",
     )
 
     on_disconnect: Literal["cancel", "continue"] = "cancel"
-    deadline_ms: int = Field(default=600_000, ge=1, description="If a request names none")
+    deadline_ms: int = Field(default=600_000, ge=1, description="Of a request that names none")
     ping_s: float = Field(default=10.0, gt=0, le=15)
-    drain_s: float = Field(default=30.0, ge=0, description="Grace of open streams after SIGTERM")
+    drain_s: float = Field(default=30.0, ge=0, description="Time for open streams after SIGTERM")
 
     max_body_bytes: int = Field(default=32 * 2**20, ge=1024)
     max_bodies_bytes: int = Field(default=256 * 2**20, ge=1024, description="Of one process")
@@ -96,49 +129,49 @@ class GatewaySettings(RedisSettings):
 
 
 class WorkerSettings(RedisSettings):
-    """What both workers share."""
+    """Settings of both workers."""
 
-    checkpoint: Path | None = Field(default=None, description="None takes the shipped one")
+    checkpoint: Path | None = Field(default=None, description="None: the shipped one")
     cache_dir: Path = Path(".build")
     health_host: str = "127.0.0.1"
-    health_port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one")
-    concurrency: int = Field(default=16, ge=1, description="Turns in progress at a time")
+    health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
+    concurrency: int = Field(default=16, ge=1, description="Turns at a time")
     lease_s: float = Field(
-        default=15.0, gt=0, description="Silence after which a turn is taken over"
+        default=15.0, gt=0, description="Silence after which another worker reclaims a turn"
     )
     max_deliveries: int = Field(default=5, ge=1)
     drain_s: float = Field(
-        default=30.0, ge=0, description="Grace after SIGTERM before handing back"
+        default=30.0, ge=0, description="Time for turns after SIGTERM before they are handed back"
     )
     batch_weight: int = Field(
-        default=8, ge=1, description="Every n-th look at the queue goes to batch requests first"
+        default=8, ge=1, description="Every n-th read of the queue takes batch requests first"
     )
     maintenance_s: float = Field(default=5.0, gt=0)
 
 
 class TextWorkerSettings(WorkerSettings):
-    """The text stage."""
+    """The text worker."""
 
     health_port: int = Field(default=9101, ge=0, le=65535)
     max_model_len: int | None = Field(default=None, ge=16)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    kv_cache_mib: int = Field(default=512, ge=0, description="0 takes what the GPU has left")
+    kv_cache_mib: int = Field(default=512, ge=0, description="0: what the GPU has left")
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
     flush_interval_s: float = Field(
-        default=0.0, ge=0, description="Least time between two appends of this worker to Redis"
+        default=0.0, ge=0, description="Shortest time between two appends of this worker to Redis"
     )
 
 
 class ImageWorkerSettings(WorkerSettings):
-    """The image stage."""
+    """The image worker."""
 
     health_port: int = Field(default=9102, ge=0, le=65535)
     concurrency: int = Field(default=4, ge=1)
     image_backend: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
-        default="auto", description="auto takes the fastest that computes right on this machine"
+        default="auto", description="auto: the fastest that computes correctly on this machine"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
-    engines: Path | None = Field(default=None, description="Directory written by mmi compile")
+    engines: Path | None = Field(default=None, description="Directory that mmi compile wrote")
     progress_interval_s: float = Field(default=0.1, ge=0)

@@ -1,29 +1,34 @@
 """Every error that the service raises on purpose.
 
     ServiceError
-    ├── RequestError                the client can fix it (4xx)
+    ├── RequestError                the client can correct it (4xx)
     │   ├── InvalidRequest          400  ├── ContextTooLong       400
     │   ├── InvalidCursor           400  ├── AuthenticationFailed 401
     │   ├── PermissionDenied        403  ├── RequestNotFound      404
     │   ├── BlobNotFound            404  ├── IdempotencyConflict  409
-    │   ├── CursorExpired           410  ├── PayloadTooLarge      413
-    │   ├── UnsupportedContent      415  └── InvalidImage         422
-    ├── CapacityError               too much for now (429, with Retry-After)
+    │   ├── CursorExpired           410
+    │   └── Problem                 one row of the table in service/gateway/problems.py
+    ├── CapacityError               too much at present (429, with Retry-After)
     │   ├── QueueFull
     │   ├── RateLimited
     │   └── TooManyConcurrent
-    ├── BrokerError                 Redis (503)
-    │   ├── ConnectionLost
-    │   └── DecodeError
-    └── TaskError                   a turn of a request
-        ├── Retryable               hand back, run again
-        ├── Permanent               ends the request as failed
-        ├── Cancelled
-        ├── DeadlineExceeded
-        └── StaleAttempt            somebody else holds the turn now
+    ├── BrokerError                 Redis fails (503)
+    │   └── ConnectionLost
+    ├── DecodeError                 stored data has another format (500)
+    ├── TaskError                   a turn of a request
+    │   ├── Retryable               hand back and run again
+    │   ├── Permanent               the request ends as failed
+    │   │   └── Poisoned            delivered too often: dead letter
+    │   ├── DeadlineExceeded
+    │   └── StaleAttempt            another attempt holds the turn now
+    ├── StartupError                a process cannot run as it is configured
+    │   ├── KeyFileError            service/gateway/auth.py
+    │   ├── RedisUnavailable        service/local/embedded_redis.py
+    │   └── RoleFailed              service/local/processes.py
+    └── RequestRefused              the client's view of an error (service/client/stream.py)
 
-The text that a client reads is `message`, fixed per class (or chosen by us from a fixed set); the
-text of a foreign exception never gets there.
+Clients see `message`, which is fixed per class or chosen from a fixed set; they never see the text
+of a foreign exception.
 """
 
 from __future__ import annotations
@@ -32,23 +37,21 @@ from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Base of all; carries what the one HTTP mapping needs."""
+    """The base of all, with what the HTTP mapping (service/gateway/problems.py) needs."""
 
-    status: ClassVar[int] = 500
-    type: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "internal_error"
+    status: int = 500
+    type: str = "server_error"
+    code: str = "internal_error"
+    retryable: bool = False
     text: ClassVar[str] = "The server had an error while processing the request."
-    retryable: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
-        super().__init__(message or self.text)
         self.message = message or self.text
         self.param = param
+        super().__init__(self.message)
 
 
 class RequestError(ServiceError):
-    """The client can fix it."""
-
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
@@ -56,26 +59,20 @@ class RequestError(ServiceError):
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, unknown or out of range."""
+    """The worker cannot run the request with these parameters."""
 
 
 class ContextTooLong(RequestError):
-    """The content does not fit the model."""
-
     code = "context_length_exceeded"
     text = "The content does not fit the model's context."
 
 
 class InvalidCursor(RequestError):
-    """The event id is malformed."""
-
     code = "invalid_cursor"
     text = "The event id is malformed."
 
 
 class AuthenticationFailed(RequestError):
-    """No key, or not one of ours."""
-
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
@@ -83,8 +80,6 @@ class AuthenticationFailed(RequestError):
 
 
 class PermissionDenied(RequestError):
-    """The key lacks the scope."""
-
     status = 403
     type = "permission_error"
     code = "permission_denied"
@@ -92,7 +87,7 @@ class PermissionDenied(RequestError):
 
 
 class RequestNotFound(RequestError):
-    """There is no such request (any more), or it is somebody else's."""
+    """There is no such request (any more), or it belongs to another owner."""
 
     status = 404
     type = "not_found_error"
@@ -110,8 +105,6 @@ class BlobNotFound(RequestError):
 
 
 class IdempotencyConflict(RequestError):
-    """The idempotency key was used with another body."""
-
     status = 409
     type = "conflict_error"
     code = "idempotency_conflict"
@@ -119,40 +112,14 @@ class IdempotencyConflict(RequestError):
 
 
 class CursorExpired(RequestError):
-    """The events at the cursor are gone."""
-
     status = 410
     type = "gone_error"
     code = "cursor_expired"
     text = "The events after this id are no longer kept."
 
 
-class PayloadTooLarge(RequestError):
-    """The body, or an image in it, is over the limit."""
-
-    status = 413
-    code = "payload_too_large"
-    text = "The request is too large."
-
-
-class UnsupportedContent(RequestError):
-    """A content type or image format that is not allowed."""
-
-    status = 415
-    code = "unsupported_content"
-    text = "The content type is not supported."
-
-
-class InvalidImage(RequestError):
-    """The bytes are not a whole image."""
-
-    status = 422
-    code = "invalid_image"
-    text = "The image cannot be decoded."
-
-
 class CapacityError(ServiceError):
-    """Too much for now; `retry_after_s` says when to come back."""
+    """Too much at present; `retry_after_s` says when to come back."""
 
     status = 429
     type = "rate_limit_error"
@@ -173,22 +140,16 @@ class QueueFull(CapacityError):
 
 
 class RateLimited(CapacityError):
-    """The key's requests per minute are used up."""
-
     code = "rate_limited"
     text = "Too many requests with this API key."
 
 
 class TooManyConcurrent(CapacityError):
-    """The key has its maximum of requests in progress."""
-
     code = "too_many_concurrent"
     text = "Too many requests in progress with this API key."
 
 
 class BrokerError(ServiceError):
-    """Redis."""
-
     status = 503
     type = "unavailable_error"
     code = "unavailable"
@@ -197,17 +158,11 @@ class BrokerError(ServiceError):
 
 
 class ConnectionLost(BrokerError):
-    """Redis cannot be reached, or is loading."""
+    """Redis cannot be reached, or is loading its data."""
 
 
-class DecodeError(BrokerError):
-    """What lies in Redis is not what this version writes."""
-
-    status = 500
-    type = "server_error"
-    code = "internal_error"
-    text = ServiceError.text
-    retryable = False
+class DecodeError(ServiceError):
+    """Stored data does not have the format of this version."""
 
 
 class TaskError(ServiceError):
@@ -222,35 +177,30 @@ class Retryable(TaskError):
 
 
 class Permanent(TaskError):
-    """Running the turn again is no use: the request ends as failed."""
+    """The turn would fail again: the request ends as failed."""
 
     code = "generation_failed"
     text = "The answer could not be generated."
 
 
 class Poisoned(Permanent):
-    """The turn was delivered too often: it lies in the dead-letter stream."""
+    """The turn was delivered too often and lies in the dead-letter stream."""
 
     code = "too_many_attempts"
     text = "The answer could not be generated after several attempts."
     retryable = True
 
 
-class Cancelled(TaskError):
-    """The client no longer wants the answer."""
-
-    code = "cancelled"
-    text = "The request was cancelled."
-
-
 class DeadlineExceeded(TaskError):
-    """The request's deadline passed."""
-
     code = "deadline_exceeded"
     text = "The request's deadline passed."
 
 
 class StaleAttempt(TaskError):
-    """Somebody else holds the turn now, or the request has ended: stop without a word."""
+    """Another attempt holds the turn now, or the request has ended: stop without writing."""
 
     code = "stale_attempt"
+
+
+class StartupError(ServiceError):
+    """A process cannot run as it is configured; the message says what to change."""

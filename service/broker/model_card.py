@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from service.broker.connection import Broker
-from service.errors import BrokerError
+from service.errors import BrokerError, DecodeError
 from service.messages import ModelCard
 
 _FRESH_S = 5.0
@@ -31,7 +31,7 @@ class ModelCards:
             try:
                 document = await self._broker.call("GET", self._broker.keys.card(), retry_s=0)
                 self._card = ModelCard.decode(document) if document else None
-            except BrokerError:
+            except (BrokerError, DecodeError):
                 # Whether Redis is there is for the admission itself to find out.
                 return self._card
         return self._card

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from service.errors import ServiceError
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 TERMINAL = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
@@ -18,7 +20,7 @@ TERMINAL = frozenset(
 Event = dict[str, Any]
 
 
-class RequestRefused(RuntimeError):
+class RequestRefused(ServiceError):
     """The gateway refused the request, or the stream broke for good."""
 
 

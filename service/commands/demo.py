@@ -10,6 +10,7 @@ from rich.console import Console
 
 from service.client.stream import GatewayClient, Given, RequestRefused, content_of
 from service.commands.generate import generate
+from service.config import LocalSettings
 from service.local.embedded_redis import RedisUnavailable
 from service.local.processes import RoleFailed, interrupt_once
 from service.local.stack import Stack
@@ -31,14 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if text streamed and an image was made."""
-    console = Console()
+    console, settings = Console(), LocalSettings()
     interrupt_once()
     started = time.monotonic()
     try:
         stack = Stack(
             args.cache_dir,
             console,
-            checkpoint=args.checkpoint,
+            checkpoint=args.checkpoint or settings.checkpoint,
+            redis_url=settings.redis_url,
             environment={"MMI_AUTH": "off"},
         )
         with stack:

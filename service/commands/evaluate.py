@@ -6,7 +6,6 @@ import argparse
 import base64
 import importlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from service.client.stream import GatewayClient, StreamedAnswer
+from service.config import LocalSettings
 
 _EVALUATE = "model.training.evaluate"
 _ANSWERS = "model.training.answers"
@@ -36,15 +36,20 @@ def run(args: argparse.Namespace) -> int:
     if args.without:
         Console().print("--without does not work with --served", style="red")
         return 2
-    answerer = ServedAnswerer(args.served, args.steps, args.guidance, args.seed)
+    answerer = ServedAnswerer(
+        args.served, LocalSettings().api_key, args.steps, args.guidance, args.seed
+    )
     return int(evaluate.run(args, answerer))
 
 
 class ServedAnswerer:
     """Answers examples through the API, with greedy text and images from fixed seeds."""
 
-    def __init__(self, url: str, steps: int, guidance: float, seed: int) -> None:
-        self.url, self.steps, self.guidance, self.seed = url, steps, guidance, seed
+    def __init__(
+        self, url: str, api_key: str | None, steps: int, guidance: float, seed: int
+    ) -> None:
+        self.url, self.api_key = url, api_key
+        self.steps, self.guidance, self.seed = steps, guidance, seed
 
     def answer(self, examples: Sequence[Any], first: int = 0) -> list[Any]:
         """Answer all examples, several at a time."""
@@ -68,7 +73,7 @@ class ServedAnswerer:
                 "seed": seed,
             },
         }
-        client = GatewayClient(self.url, os.environ.get("MMI_API_KEY"))
+        client = GatewayClient(self.url, self.api_key)
         try:
             answer = StreamedAnswer()
             for event in client.stream(document):

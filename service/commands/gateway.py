@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 
 from service import log
 from service.config import GatewaySettings
+from service.errors import StartupError
 from service.gateway import server
 
 
@@ -18,6 +20,10 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
     settings = GatewaySettings()
     log.configure("gateway", settings.log_level)
-    # It warns of every bad byte that a client sends.
+    # This library logs a warning for every malformed byte that a client sends.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    return server.run(settings)
+    try:
+        return server.run(settings)
+    except StartupError as error:
+        sys.stderr.write(f"mmi gateway: {error}\n")
+        return 2

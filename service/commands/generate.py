@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from service.client.stream import (
     read_arguments,
 )
 from service.client.terminal import TerminalView
+from service.config import LocalSettings
 from service.workers.checkpoint import choose_checkpoint
 
 _OFFLINE = "model.offline.command"
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "content", nargs="+", help="in order: text, or image files (@name forces a file)"
     )
-    parser.add_argument("--url", default=os.environ.get("MMI_URL", "http://127.0.0.1:8000"))
+    parser.add_argument("--url", help="of the gateway; default: MMI_URL")
     parser.add_argument("--out", type=Path, default=Path("out/generate"))
     parser.add_argument(
         "--offline", action="store_true", help="run the model here, without a service"
@@ -97,15 +97,15 @@ def generate(
 
 def run(args: argparse.Namespace) -> int:
     """Generate once; returns 0 if the answer was completed or ended at a limit."""
-    console = Console()
+    console, settings = Console(), LocalSettings()
     if args.offline and args.n != 1:
         console.print("--n needs a service: it does not work with --offline", style="red")
         return 2
     if args.offline:
-        cache_dir = Path(os.environ.get("MMI_CACHE_DIR", ".build"))
-        args.checkpoint = choose_checkpoint(args.checkpoint, cache_dir)
+        given = args.checkpoint or settings.checkpoint
+        args.checkpoint = choose_checkpoint(given, settings.cache_dir)
         return int(importlib.import_module(_OFFLINE).run(args))
-    client = GatewayClient(args.url, os.environ.get("MMI_API_KEY"))
+    client = GatewayClient(args.url or settings.url, settings.api_key)
     try:
         given = read_arguments(args.content)
         document = parameters(args) | {"content": content_of(given)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from service.config import LocalSettings
 from service.local.embedded_redis import RedisUnavailable
 from service.local.processes import RoleFailed, interrupt_once
 from service.local.stack import Stack
@@ -30,7 +31,7 @@ def environment_of(args: argparse.Namespace) -> dict[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
-    console = Console()
+    console, settings = Console(), LocalSettings()
     if args.api_keys is None and args.host not in ("127.0.0.1", "localhost", "::1"):
         console.print("[red]Refusing to listen beyond this machine without --api-keys.[/red]")
         return 2
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         console,
         host=args.host,
         port=args.port,
-        checkpoint=args.checkpoint,
+        checkpoint=args.checkpoint or settings.checkpoint,
+        redis_url=settings.redis_url,
         environment=environment_of(args),
     )
     try:

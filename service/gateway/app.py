@@ -20,7 +20,7 @@ from service.gateway.deps import Gateway
 from service.gateway.middleware import RequestContext
 from service.gateway.pages import health, routes
 from service.gateway.pages.openapi import install_openapi
-from service.gateway.problems import Problem, document, headers_of, status_of
+from service.gateway.problems import Problem, document, headers_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +28,15 @@ _SWEEP_SECONDS = 2.0
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
-    """The application; connections are made by its lifespan."""
+    """The application; its lifespan opens and closes the connections.
+
+    Raises:
+        KeyFileError: keys are required (the default) and there is no readable key file.
+    """
+    gateway = Gateway.build(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        gateway = Gateway.build(settings)
-        app.state.gateway = gateway
         await gateway.hub.start()
         sweeping = asyncio.create_task(_sweep(gateway))
         try:
@@ -51,6 +54,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.gateway = gateway
     app.state.draining = False
     for router in (native.router, openai.router, health.router, routes.router):
         app.include_router(router)
@@ -81,17 +85,13 @@ async def _sweep(gateway: Gateway) -> None:
 
 def _answer(request: Request, error: ServiceError) -> JSONResponse:
     request_id = getattr(request.state, "request_id", None)
-    headers = headers_of(error)
-    if status_of(error) in (408, 413):
-        # What is left of the body will not be read.
-        headers["Connection"] = "close"
-    return JSONResponse(document(error, request_id), status_of(error), headers)
+    return JSONResponse(document(error, request_id), error.status, headers_of(error))
 
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> JSONResponse:
-        if status_of(error) >= 500:
+        if error.status >= 500:
             logger.warning("answering %s", type(error).__name__)
         return _answer(request, error)
 

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import AuthenticationFailed, PermissionDenied
+from service.errors import AuthenticationFailed, PermissionDenied, StartupError
 
 Scope = Literal["generate", "read", "metrics"]
 ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -31,7 +31,7 @@ _PREFIX = "mmi_"
 _CHECK_SECONDS = 2.0
 
 
-class KeyFileError(ValueError):
+class KeyFileError(StartupError):
     """The key file is missing or malformed."""
 
 
@@ -147,7 +147,7 @@ class Authenticator:
             raise KeyFileError(f"cannot read the key file {path}") from error
         except ValidationError as error:
             if self._stamp is None:
-                raise KeyFileError(f"{path} is no key file: {error}") from error
+                raise KeyFileError(f"{path} is not a key file: {error}") from error
             # A broken edit: stay with the last good keys.
             return
         self._stamp = (status.st_mtime_ns, status.st_ino)

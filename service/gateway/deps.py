@@ -37,7 +37,7 @@ def limits_of(settings: GatewaySettings) -> Limits:
 
 
 def key_file_of(settings: GatewaySettings) -> Path | None:
-    """The key file; None if everybody is let in.
+    """The key file; None if authentication is off.
 
     Raises:
         KeyFileError: keys are wanted (the default) but no file is named.
@@ -45,7 +45,10 @@ def key_file_of(settings: GatewaySettings) -> Path | None:
     if settings.auth == "off":
         return None
     if settings.api_keys_file is None:
-        raise KeyFileError("set MMI_API_KEYS_FILE (see `mmi keys`), or MMI_AUTH=off for a demo")
+        raise KeyFileError(
+            "no key file is set. Make a key with `mmi keys keys.json --owner NAME` and set "
+            "MMI_API_KEYS_FILE=keys.json; or set MMI_AUTH=off to let everybody in."
+        )
     return settings.api_keys_file
 
 
@@ -91,9 +94,7 @@ class Gateway:
             answers=answers,
             relay=Relay(queue, hub, answers, settings.ping_s),
             admissions=Admissions(queue, images, fetcher, ModelCards(broker), limits, defaults),
-            authenticator=Authenticator(
-                settings.api_keys_file if settings.auth == "keys" else None
-            ),
+            authenticator=Authenticator(key_file_of(settings)),
             bodies=BodyBudget(limits),
         )
 

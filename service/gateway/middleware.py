@@ -87,5 +87,5 @@ async def _refuse(problem: Problem, request_id: str, send: Send) -> None:
         **SECURITY_HEADERS,
     }
     headers = [(name.lower().encode(), value.encode()) for name, value in names.items()]
-    await send({"type": "http.response.start", "status": problem.row.status, "headers": headers})
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -17,6 +17,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from service.errors import StartupError
+
 _MINIMUM = (7, 0)
 _START_SECONDS = 20.0
 
@@ -34,7 +36,7 @@ logfile ""
 """
 
 
-class RedisUnavailable(RuntimeError):
+class RedisUnavailable(StartupError):
     """No server was found, or it did not start."""
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import httpx
 
+from service.config import child_environment
+from service.errors import StartupError
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,7 +38,7 @@ def interrupt_once() -> None:
         signal.signal(number, interrupt)
 
 
-class RoleFailed(RuntimeError):
+class RoleFailed(StartupError):
     """A role ended before it was ready, or by itself later."""
 
 
@@ -58,7 +61,7 @@ class Role:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module, self.name],
-                env={**os.environ, **self._environment},
+                env=child_environment(self._environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

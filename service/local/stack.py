@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,6 +29,7 @@ class Stack:
         host: str = "127.0.0.1",
         port: int = 0,
         checkpoint: Path | None = None,
+        redis_url: str = "",
         environment: dict[str, str] | None = None,
     ) -> None:
         self._console = console
@@ -37,7 +37,7 @@ class Stack:
         self.logs.mkdir(parents=True, exist_ok=True)
         self.host, self.port = host, port or free_port()
         self._redis: EmbeddedRedis | None = None
-        self.redis_url = os.environ.get("MMI_REDIS_URL") or os.environ.get("REDIS_URL") or ""
+        self.redis_url = redis_url
         if not self.redis_url:
             self._redis = EmbeddedRedis(cache_dir / "redis", self.logs / "redis.log")
             self.redis_url = self._redis.url

@@ -30,7 +30,7 @@ from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.config import WorkerSettings
-from service.errors import BrokerError
+from service.errors import BrokerError, DecodeError
 from service.log import request_id_var
 from service.messages import Stage
 from service.metrics import ACTIVE_TURNS, READY, TURN_SECONDS, TURN_WAIT_SECONDS, TURNS
@@ -286,7 +286,7 @@ class Worker:
             try:
                 await self._queue.expire_due()
                 await self._leases.trim()
-            except BrokerError:
+            except (BrokerError, DecodeError):
                 logger.warning("no maintenance: redis is away")
 
 

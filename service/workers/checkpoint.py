@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +22,9 @@ seeded.create(sys.argv[1], pathlib.Path(sys.argv[2]))
 def choose_checkpoint(given: Path | None, cache_dir: Path) -> Path:
     """For a whole system on one machine.
 
-    The checkpoint given, else the one that `MMI_CHECKPOINT` names, else the chat model where the
-    package of its language model is installed, else what a worker would find.
+    The checkpoint given, else the chat model where the package of its language model is installed,
+    else the checkpoint that a worker would find.
     """
-    if given is None and (named := os.environ.get("MMI_CHECKPOINT")):
-        given = Path(named)
     if given is None and (CHAT / "base.json").is_file():
         module = json.loads((CHAT / "base.json").read_text())["module"]
         if importlib.util.find_spec(module) is not None:

@@ -67,7 +67,7 @@ class Outcomes:
             match error:
                 case StaleAttempt():
                     return await self._after_loss(delivery)
-                case BrokerError() if not isinstance(error, DecodeError):
+                case BrokerError():
                     logger.warning("redis stayed away: the turn's lease will run out")
                     return "broker_lost"
                 case DeadlineExceeded() | TimeoutError():
@@ -81,7 +81,7 @@ class Outcomes:
         except RequestNotFound:
             await self._leases.dead_letter(delivery, "no such request")
             return "orphan"
-        except BrokerError:
+        except (BrokerError, DecodeError):
             logger.warning("redis stayed away: the turn's lease will run out")
             return "broker_lost"
 

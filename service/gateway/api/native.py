@@ -11,13 +11,13 @@ from service import messages
 from service.broker.stream.events import check_cursor, parse_cursor
 from service.broker.turns.queue import Enqueued
 from service.errors import BlobNotFound, RequestNotFound
-from service.gateway.api.outcome import failure_of
 from service.gateway.api.schemas import GenerateRequest, GenerateResponse
 from service.gateway.auth import Caller
 from service.gateway.deps import Gateway, caller_of, gateway_of
 from service.gateway.intake.admission import Envelope, fingerprint
 from service.gateway.intake.body import declared_length, read_request
 from service.gateway.intake.validation import parse_body
+from service.gateway.problems import failure_of
 from service.gateway.stream.images import mime_of
 
 router = APIRouter()

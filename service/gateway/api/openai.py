@@ -21,12 +21,11 @@ from service.gateway.api.chat import (
 )
 from service.gateway.api.chat_schemas import ChatRequest, ImagesRequest
 from service.gateway.api.native import envelope_of
-from service.gateway.api.outcome import failure_of
 from service.gateway.deps import Gateway, caller_of, gateway_of
 from service.gateway.intake.admission import fingerprint
 from service.gateway.intake.body import declared_length, read_request
 from service.gateway.intake.validation import SchemaType, parse_body
-from service.gateway.problems import Problem
+from service.gateway.problems import Problem, failure_of
 from service.gateway.stream.sse import PING
 
 router = APIRouter()

@@ -273,4 +273,4 @@ async def test_urls_that_are_refused(url: str, code: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", private)
     with pytest.raises(Problem) as raised:
         await UrlFetcher(("cdn.example",), Limits()).fetch(url, "content[0].url")
-    assert raised.value.name == code
+    assert raised.value.code == code

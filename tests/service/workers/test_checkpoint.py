@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from service.config import LocalSettings
 from service.workers import checkpoint
 from service.workers.checkpoint import CHAT, SHIPPED, choose_checkpoint, find_checkpoint
-
-
-@pytest.fixture(autouse=True)
-def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MMI_CHECKPOINT", raising=False)
 
 
 def test_a_given_checkpoint_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMI_CHECKPOINT", str(tmp_path / "named"))
     assert find_checkpoint(tmp_path, tmp_path / "cache") == tmp_path
     assert choose_checkpoint(tmp_path, tmp_path / "cache") == tmp_path
-    assert choose_checkpoint(None, tmp_path / "cache") == tmp_path / "named"
+    named = LocalSettings().checkpoint
+    assert choose_checkpoint(named, tmp_path / "cache") == tmp_path / "named"
 
 
 def test_a_system_takes_the_chat_model_if_it_can_read_it(

@@ -1,0 +1,94 @@
+"""The started process of `mmi gateway`: it admits nobody without a key unless it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from service.config import child_environment
+from service.local.embedded_redis import EmbeddedRedis, free_port
+
+COMMAND = [sys.executable, "-m", "service"]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    inherited = child_environment({})
+    plain = {name: value for name, value in inherited.items() if not name.startswith("MMI_")}
+    return plain | settings
+
+
+@contextlib.contextmanager
+def started(**settings: str) -> Iterator[httpx.Client]:
+    port = free_port()
+    process = subprocess.Popen(
+        [*COMMAND, "gateway"], env=environment(MMI_PORT=str(port), MMI_DRAIN_S="0", **settings)
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            give_up = time.monotonic() + 60
+            while time.monotonic() < give_up and process.poll() is None:
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get("/readyz").status_code == 200:
+                        break
+                time.sleep(0.05)
+            assert process.poll() is None
+            yield client
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def refusal(**settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "gateway"],
+        env=environment(MMI_PORT=str(free_port()), **settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_without_a_key_file_it_does_not_start() -> None:
+    ended = refusal()
+
+    assert ended.returncode == 2
+    assert "mmi keys" in ended.stderr
+    assert "MMI_API_KEYS_FILE" in ended.stderr and "MMI_AUTH=off" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_key_file_that_cannot_be_read_stops_it_too(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.json"
+    ended = refusal(MMI_API_KEYS_FILE=str(missing))
+
+    assert ended.returncode == 2
+    assert str(missing) in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_only_a_key_lets_a_client_in(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    key_file = tmp_path / "keys.json"
+    made = subprocess.run(
+        [*COMMAND, "keys", str(key_file), "--owner", "alice"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+    settings = {"MMI_REDIS_URL": redis_server.url, "MMI_API_KEYS_FILE": str(key_file)}
+    with started(**settings) as client:
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_authentication_can_be_switched_off(redis_server: EmbeddedRedis) -> None:
+    with started(MMI_REDIS_URL=redis_server.url, MMI_AUTH="off") as client:
+        assert client.get("/v1/models").status_code == 200
