@@ -13,7 +13,9 @@
     │   ├── RateLimited
     │   └── TooManyConcurrent
     ├── BrokerError                 Redis fails (503)
-    │   └── ConnectionLost
+    │   ├── ConnectionLost
+    │   └── CommandRefused
+    │       └── GroupMissing
     ├── DecodeError                 stored data has another format (500)
     ├── TaskError                   a turn of a request
     │   ├── Retryable               hand back and run again
@@ -159,6 +161,14 @@ class BrokerError(ServiceError):
 
 class ConnectionLost(BrokerError):
     """Redis cannot be reached, or is loading its data."""
+
+
+class CommandRefused(BrokerError):
+    """Redis answered a command or script with an error."""
+
+
+class GroupMissing(CommandRefused):
+    """A task stream or its consumer group does not exist."""
 
 
 class DecodeError(ServiceError):

@@ -1,4 +1,4 @@
-"""What one API key may do at a time, kept in Redis so that all gateways agree."""
+"""Limits and idempotency keys of owners (API keys), in Redis so that all gateways apply them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SLOT_GRACE_MS = 60_000
 
 @dataclass(frozen=True)
 class OwnerLimits:
-    """What one API key may do at a time; 0 means any amount."""
+    """Limits of one owner; 0 means no limit."""
 
     max_concurrent: int = 0
     requests_per_minute: int = 0
@@ -25,15 +25,13 @@ class OwnerLimits:
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """An idempotency key, and the hash of the body that it stands for (without spaces)."""
+    """An idempotency key and the hash of the body sent with it; neither may contain spaces."""
 
     key: str
     fingerprint: str
 
 
 class Owners:
-    """Slots, rates and idempotency keys of owners."""
-
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._keys = broker.keys
@@ -45,7 +43,10 @@ class Owners:
         idempotency_key: IdempotencyKey | None,
         retry_s: float,
     ) -> str | None:
-        """Take a slot for each answer, or return the request that the idempotency key stands for.
+        """Take a slot for each answer of a request.
+
+        Returns:
+            The id of the earlier request with the same idempotency key, if there is one.
 
         Raises:
             RateLimited, TooManyConcurrent: the owner's limits.
@@ -65,7 +66,7 @@ class Owners:
                 case b"rate":
                     REQUESTS.labels("rate_limited").inc()
                     raise RateLimited(int(reply[1]) / 1000)
-            # The slots may be those of requests whose worker died before giving them up.
+            # Slots may belong to ended requests, if a worker died before freeing them.
             if last or not await self._free_ended(request.owner, reply[1:]):
                 break
         REQUESTS.labels("too_many_concurrent").inc()
@@ -107,11 +108,10 @@ class Owners:
         return freed
 
     async def free_slots(self, owner: str, *request_ids: str) -> None:
-        """Give up slots."""
         await self._broker.call("ZREM", self._keys.running(owner), *request_ids)
 
     async def release(self, request: Request, idempotency_key: IdempotencyKey | None) -> None:
-        """Give up everything of a request that was not accepted."""
+        """Free the slots and the idempotency key of a request that was not accepted."""
         slots = [one.request_id for one in request.choices or (request,)]
         await self.free_slots(request.owner, *slots)
         if idempotency_key:

@@ -1,13 +1,13 @@
-"""What both workers do: take a task, run its turn, commit; and stop without losing anything.
+"""What both workers do: claim a task, run its turn, commit it; and stop without losing anything.
 
-consume ──> begin ──> run (the stage's own) ──> commit
-   │          │         │
-   │          │         ├── lease lost, cancelled ──> stop without a word
-   │          │         ├── deadline ───────────────> response.incomplete
-   │          │         ├── permanent ──────────────> response.failed
-   │          │         └── anything else ──────────> hand back, run again, at last dead letter
-   │          └── delivered too often ──> dead letter, response.failed
-   └── SIGTERM: take no more, finish, hand back what is left, exit 0
+claim ──> begin ──> run (by the stage) ──> commit
+   │        │         │
+   │        │         ├── lease lost, request cancelled ──> stop
+   │        │         ├── deadline ───────────────────────> response.incomplete
+   │        │         ├── permanent error ────────────────> response.failed
+   │        │         └── any other error ────────────────> nack, retry; dead letter in the end
+   │        └── delivered too often ──> dead letter, response.failed
+   └── SIGTERM: claim no more, finish turns, nack those left, exit 0
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import signal
 import socket
 import sys
 import time
-from typing import Protocol
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Protocol
 
-import redis.exceptions
-
-from service.broker.connection import RETRIED, Broker, cancel_all, connect
+from service.broker.connection import Broker, cancel_all
+from service.broker.stream.endings import follow_endings
 from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
@@ -35,22 +36,26 @@ from service.log import request_id_var
 from service.messages import Stage
 from service.metrics import ACTIVE_TURNS, READY, TURN_SECONDS, TURN_WAIT_SECONDS, TURNS
 from service.workers.health import HealthServer
-from service.workers.heartbeat import Heartbeat
-from service.workers.outcomes import Outcomes
+from service.workers.turns.claims import Claims
+from service.workers.turns.heartbeat import Heartbeat
+from service.workers.turns.outcomes import Outcomes
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_MS = 1000
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+_BROKER_WAIT_S = 3600.0
 
 
 class Turns(Protocol):
-    """One stage's work."""
+    """The work of one stage."""
 
     stage: Stage
 
     async def start(self) -> None:
-        """Load what is needed."""
+        """Start the engine."""
+        ...
+
+    async def announce(self) -> None:
+        """Store what gateways must know of the engine."""
         ...
 
     async def run(self, attempt: Attempt) -> None:
@@ -58,7 +63,7 @@ class Turns(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Free what is held."""
+        """Stop the engine, started or not."""
         ...
 
 
@@ -75,11 +80,15 @@ class Worker:
         self._turns = turns
         self._stage: Stage = turns.stage
         self._active: dict[Delivery, asyncio.Task[None]] = {}
-        self._lost: set[Delivery] = set()
+        # Deliveries that are not this worker's any more, or whose outcome is being handled.
+        self._released: set[Delivery] = set()
         self._draining = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._started = False
+        self._claims = Claims(
+            *(settings, self._queue, leases, self._draining),
+            free=self._free,
+            begin=self._begin_all,
+        )
+        self._step = "starting"
         self._outcomes = Outcomes(self._queue, leases)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heartbeat = Heartbeat(
@@ -88,42 +97,87 @@ class Worker:
         self._health = HealthServer(settings.health_host, settings.health_port, self._ready)
 
     async def run(self) -> int:
-        """Work until SIGTERM; returns the process's exit code."""
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.drain)
-        await self._health.start()
-        logger.info("health on port %d", self._health.port)
-        await self._turns.start()
-        await self._broker.call("PING", retry_s=3600)
-        await self._queue.create_groups()
-        self._heartbeat.start()
-        loops = [asyncio.create_task(self._watch_cancelled(), name="cancelled")]
-        loops += [asyncio.create_task(self._maintain(), name="maintain")]
-        partitions = range(self._broker.keys.num_partitions)
-        consumers = [asyncio.create_task(self._consume(p), name=f"consume-{p}") for p in partitions]
-        consumers.append(asyncio.create_task(self._reclaim(), name="reclaim"))
-        self._started = True
-        READY.set(1)
-        logger.info("ready as %s", self._leases.consumer)
-        await self._draining.wait()
-        await self._drain(consumers)
-        await cancel_all(loops)
-        await asyncio.to_thread(self._heartbeat.stop)
-        await self._turns.stop()
-        await self._health.stop()
-        await self._broker.close()
+        """Start, work until SIGTERM, and stop; returns the process's exit code.
+
+        Whatever fails, everything that was started is stopped, in reverse order.
+        """
+        try:
+            async with AsyncExitStack() as started:
+                await self._startup(started)
+                await self._main_loop()
+        except Exception as error:
+            logger.critical(
+                "%s worker failed while %s: %s: %s",
+                *(self._stage, self._step, type(error).__name__, error),
+                exc_info=error,
+            )
+            return 1
         return 1 if self._outcomes.broken else 0
 
     def drain(self) -> None:
-        """Stop taking work; `run` returns once nothing is held any more."""
+        """Claim no more tasks; `run` returns once the turns in progress are finished or nacked."""
         self._draining.set()
 
-    async def _drain(self, consumers: list[asyncio.Task[None]]) -> None:
-        """Take no more, finish, hand back what is left."""
-        READY.set(0)
+    async def _startup(self, started: AsyncExitStack) -> None:
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.drain)
+        started.push_async_callback(self._broker.close)
+        self._step = "opening its health port"
+        await self._health.start()
+        started.push_async_callback(self._health.stop)
+        logger.info("health on port %d", self._health.port)
+        self._step = "starting its engine"
+        # Registered before: an engine whose start fails must free what it has.
+        started.push_async_callback(self._turns.stop)
+        await self._turns.start()
+        self._step = "waiting for redis"
+        await self._unless_draining(self._reach_broker())
+        self._heartbeat.start()
+        started.push_async_callback(asyncio.to_thread, self._heartbeat.stop)
+
+    async def _reach_broker(self) -> None:
+        await self._broker.call("PING", retry_s=_BROKER_WAIT_S)
+        await self._queue.create_groups()
+        await self._turns.announce()
+
+    async def _unless_draining(self, step: Coroutine[Any, Any, None]) -> None:
+        """Run a step of the startup, or cancel it when this worker is asked to stop."""
+        running = asyncio.create_task(step)
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            await asyncio.wait({running, draining}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_all([running, draining])
+        if not running.cancelled():
+            running.result()
+
+    async def _main_loop(self) -> None:
+        self._step = "working"
+        claims = self._claims.start(self._broker.keys.num_partitions)
+        others = [
+            asyncio.create_task(self._watch_endings(), name="endings"),
+            asyncio.create_task(self._maintain(), name="maintain"),
+            asyncio.create_task(self._draining.wait(), name="draining"),
+        ]
+        READY.set(1)
+        logger.info("ready as %s", self._leases.consumer)
+        try:
+            # All of these run until this worker drains; if one fails, it drains too.
+            await asyncio.wait([*claims, *others], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            READY.set(0)
+            self.drain()
+            await asyncio.gather(*claims, return_exceptions=True)
+            await self._finish_turns()
+            await cancel_all(others)
+        for task in (*claims, *others):
+            if not task.cancelled():
+                task.result()
+
+    async def _finish_turns(self) -> None:
+        """Let the turns in progress finish within the grace period, then nack those left."""
         logger.info("draining %d turns", len(self._active))
-        await asyncio.gather(*consumers, return_exceptions=True)
         if self._active:
             await asyncio.wait(self._active.values(), timeout=self._settings.drain_s)
         for task in list(self._active.values()):
@@ -132,86 +186,26 @@ class Worker:
             await asyncio.wait(self._active.values())
 
     async def _ready(self) -> bool:
-        if not self._started or self._draining.is_set():
+        if self._step != "working" or self._draining.is_set():
             return False
         return await self._broker.ping()
 
-    # --- taking tasks ---
+    # --- running turns ---
 
     def _free(self) -> int:
         return self._settings.concurrency - len(self._active)
 
-    async def _consume(self, partition: int) -> None:
-        """Take new tasks of a partition whenever there is room."""
-        look, pause_s = 0, _FIRST_PAUSE_S
-        while not self._draining.is_set():
-            if not await self._wait_for_room():
-                continue
-            look += 1
-            batch_first = look % self._settings.batch_weight == 0
-            try:
-                taken = await self._leases.claim(partition, self._free(), batch_first, _BLOCK_MS)
-                pause_s = _FIRST_PAUSE_S
-            except (*RETRIED, redis.exceptions.ResponseError) as error:
-                await self._recover(error, pause_s)
-                pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
-                continue
-            self._begin_all(taken)
-            # Beginning comes before looking for more.
-            await asyncio.sleep(0)
-
-    async def _wait_for_room(self) -> bool:
-        """Wait until a turn may begin; False if there is still no room after a while."""
-        if self._free() <= 0:
-            self._room.clear()
-            try:
-                await asyncio.wait_for(self._room.wait(), _BLOCK_MS / 1000)
-            except TimeoutError:
-                return False
-        return self._free() > 0 and not self._draining.is_set()
-
-    async def _recover(self, error: Exception, pause_s: float) -> None:
-        """After a failed look at the queue: make the groups again if Redis has lost them."""
-        logger.warning("cannot take tasks: %s", type(error).__name__)
-        await asyncio.sleep(pause_s)
-        if isinstance(error, redis.exceptions.ResponseError):
-            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
-                raise error
-            try:
-                await self._queue.create_groups()
-            except BrokerError:
-                logger.warning("cannot make the groups")
-
-    async def _reclaim(self) -> None:
-        """Take over, whenever there is room, what silent workers hold."""
-        period_s = min(1.0, self._settings.lease_s / 4)
-        while not self._draining.is_set():
-            try:
-                if self._free() > 0:
-                    self._begin_all(await self._leases.reclaim(self._free()))
-            except BrokerError:
-                logger.warning("cannot take over tasks")
-            except redis.exceptions.ResponseError as error:
-                await self._recover(error, period_s)
-            try:
-                await asyncio.wait_for(self._draining.wait(), period_s)
-            except TimeoutError:
-                continue
-
-    def _begin_all(self, taken: list[Delivery]) -> None:
-        for delivery in taken:
+    def _begin_all(self, claimed: list[Delivery]) -> None:
+        for delivery in claimed:
             if delivery in self._active:
-                continue  # its lease ran out, but it came back to us while we still run it
+                continue  # its lease expired, but this worker reclaimed it and still runs it
             self._heartbeat.hold(delivery)
             task = self._active[delivery] = asyncio.create_task(self._run_turn(delivery))
-            # Not in the task itself: one that is cancelled before its first step never runs.
+            # Not inside the task: one that is cancelled before its first step never runs.
             task.add_done_callback(functools.partial(self._finished, delivery))
         ACTIVE_TURNS.labels(self._stage).set(len(self._active))
 
-    # --- running a turn ---
-
     async def _run_turn(self, delivery: Delivery) -> None:
-        """Run one delivered task to whatever end it comes to."""
         request_id_var.set(delivery.request_id)
         started, outcome = time.monotonic(), "committed"
         attempt: Attempt | None = None
@@ -223,78 +217,69 @@ class Worker:
                 await self._turns.run(attempt)
             self._outcomes.succeeded()
         except asyncio.CancelledError:
-            ours = delivery not in self._lost
-            self._lost.add(delivery)
+            ours = delivery not in self._released
+            self._released.add(delivery)
             outcome = await self._outcomes.after_cancel(delivery, attempt, ours=ours)
         except Exception as error:
-            # The one job boundary: engines raise anything; the turn is handed back or ended.
-            self._lost.add(delivery)  # the end of the request must not cut its own telling short
+            # Engines raise anything; no turn may end the worker.
+            # Released first, so that ending the request does not cancel this task.
+            self._released.add(delivery)
             outcome = await self._outcomes.after_error(delivery, attempt, error)
             if self._outcomes.broken:
-                logger.error("too many requests failed in a row: leaving")
-                self._draining.set()
+                logger.error("too many requests failed in a row: this worker stops")
+                self.drain()
         finally:
             TURNS.labels(self._stage, outcome).inc()
             TURN_SECONDS.labels(self._stage).observe(time.monotonic() - started)
 
     def _finished(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
-        """Let go of a task; if it is not settled, its lease runs out."""
+        """Stop renewing the lease; if the task was not acked, it can be reclaimed later."""
         self._heartbeat.drop(delivery)
         self._active.pop(delivery, None)
-        self._lost.discard(delivery)
-        self._room.set()
+        self._released.discard(delivery)
+        self._claims.room.set()
         ACTIVE_TURNS.labels(self._stage).set(len(self._active))
 
     def _observe_wait(self, delivery: Delivery) -> None:
         waited_s = time.time() - delivery.enqueued_ms / 1000
         TURN_WAIT_SECONDS.labels(self._stage).observe(max(0.0, waited_s))
 
-    # --- stopping turns that are no longer ours ---
+    # --- stopping turns that this worker has lost ---
 
     def _lost_from_thread(self, delivery: Delivery) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._abandon, delivery)
 
     def _abandon(self, delivery: Delivery) -> None:
-        """Stop a turn that somebody else holds, or that nobody wants."""
-        if (task := self._active.get(delivery)) and delivery not in self._lost:
-            self._lost.add(delivery)
+        """Stop a turn that another worker holds, or whose request has ended."""
+        if (task := self._active.get(delivery)) and delivery not in self._released:
+            self._released.add(delivery)
             task.cancel()
 
-    async def _watch_cancelled(self) -> None:
-        """Stop turns at once when their request ends from outside.
-
-        Only a shortcut: every append and every heartbeat would find out as well.
-        """
-        client = connect(self._settings, read_timeout_s=3600)
-        channels = [self._broker.keys.load(p) for p in range(self._broker.keys.num_partitions)]
-        while True:
-            try:
-                async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(*channels)
-                    async for message in pubsub.listen():
-                        ended = message["data"].decode()
-                        for delivery in [d for d in self._active if d.request_id == ended]:
-                            self._abandon(delivery)
-            except RETRIED:
-                await asyncio.sleep(0.5)
+    async def _watch_endings(self) -> None:
+        """Stop turns at once when their request is ended from outside."""
+        endings = follow_endings(self._broker)
+        async with aclosing(endings):  # type: ignore[type-var]
+            async for request_id in endings:
+                for delivery in [d for d in self._active if d.request_id == request_id]:
+                    self._abandon(delivery)
 
     async def _maintain(self) -> None:
-        """Now and then: end what is past its deadline, trim what is done."""
+        """Periodically end requests whose deadline has passed and delete acknowledged entries."""
         while True:
             await asyncio.sleep(self._settings.maintenance_s)
             try:
                 await self._queue.expire_due()
                 await self._leases.trim()
-            except (BrokerError, DecodeError):
-                logger.warning("no maintenance: redis is away")
+            except (BrokerError, DecodeError) as error:
+                logger.warning("maintenance failed: %s", type(error).__name__)
 
 
 def end_on_signal() -> None:
-    """Until `Worker.run` takes over, SIGTERM simply ends the process: it holds nothing yet."""
+    """Have SIGTERM end the process at once, until `Worker.run` handles it: no task is held yet."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 
 
 def consumer_name() -> str:
-    """A name that no other process has, in this run or another."""
+    """A name that is unique among all processes, past ones included."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

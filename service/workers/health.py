@@ -1,4 +1,4 @@
-"""A worker's HTTP port: `/livez`, `/readyz`, `/metrics`."""
+"""A worker's HTTP port: `/livez`, `/startupz`, `/readyz`, `/metrics`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Do nothing."""
         yield
 
 
 class HealthServer:
-    """Says whether this process lives, whether it takes work, and what it has done."""
+    """Serves probes and metrics of this process."""
 
     def __init__(self, host: str, port: int, ready: Callable[[], Awaitable[bool]]) -> None:
+        self._address = host, port
         self._ready = ready
-        self._socket = socket.create_server((host, port), reuse_port=False)
         app = Starlette(
             routes=[
                 Route("/livez", self._livez),
@@ -41,18 +40,19 @@ class HealthServer:
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return int(self._socket.getsockname()[1])
+        self.port = port
 
     async def start(self) -> None:
-        """Start answering."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        """Listen, on a free port if the port is 0; `port` is that port afterwards.
+
+        Raises:
+            OSError: the address cannot be used, for example because the port is taken.
+        """
+        listener = socket.create_server(self._address)
+        self.port = listener.getsockname()[1]
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
 
     async def stop(self) -> None:
-        """Stop answering."""
         self._server.should_exit = True
         if self._task:
             await self._task

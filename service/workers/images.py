@@ -1,12 +1,12 @@
-"""Images between bytes and Pillow, off the event loop."""
+"""Encoding, decoding and caching of images."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-from collections import OrderedDict
 from typing import Literal
 
+from cachetools import LRUCache
 from PIL import Image
 
 from model.segments import ImageSegment
@@ -23,36 +23,33 @@ _QUALITY: dict[str, dict[str, int | bool]] = {
 
 
 def encode(image: Image.Image, kind: Format) -> bytes:
-    """The image as a file, without metadata; equal images give equal bytes."""
+    """Encode an image as a file without metadata; equal images give equal bytes."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, kind.upper(), **_QUALITY[kind])
     return buffer.getvalue()
 
 
 def decode(data: bytes) -> Image.Image:
-    """The image in a file that the gateway or a worker has written."""
+    """Decode a file that the gateway or a worker has written."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         return image.convert("RGB")
 
 
 class ImageCache:
-    """Decoded images by hash: later turns of a request read the same ones again."""
+    """Decoded images by hash: later turns of a request read the same images again."""
 
     def __init__(self, blobs: BlobStore, size: int = 64) -> None:
         self._blobs = blobs
-        self._size = size
-        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+        self._images: LRUCache[str, Image.Image] = LRUCache(size)
 
     async def segment(self, sha256: str, *, generated: bool) -> ImageSegment:
         """The image as a segment of a context.
 
         Raises:
-            BlobNotFound: its bytes are gone.
+            BlobNotFound: it does not exist or has expired.
         """
-        image = self._images.pop(sha256, None)
+        image = self._images.get(sha256)
         if image is None:
             image = await asyncio.to_thread(decode, await self._blobs.get(sha256))
-        self._images[sha256] = image
-        if len(self._images) > self._size:
-            self._images.popitem(last=False)
+            self._images[sha256] = image
         return ImageSegment(image, sha256, generated)

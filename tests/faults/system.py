@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import redis.exceptions
 
-from service.broker.connection import RETRIED, Broker
+from service.broker.connection import CONNECTION_ERRORS, Broker
 from service.broker.keys import GROUP, PRIORITIES
 from service.config import RedisSettings
 from service.errors import ConnectionLost
@@ -147,7 +147,7 @@ class System:
     async def _note_death(self, pid: int) -> None:
         """A worker has killed itself, at a hand-over point or in a turn: others were hit too."""
         when = time.monotonic()
-        with contextlib.suppress(ConnectionLost, *RETRIED):
+        with contextlib.suppress(ConnectionLost, *CONNECTION_ERRORS):
             self.deaths.append((when, await self.held_by(pid)))
 
     def up(self, role: Role) -> bool:
@@ -212,7 +212,7 @@ class System:
         for client in await self.broker.client.client_list():
             if self._random.random() < share:
                 # Our own connection may be among them, or one that has gone meanwhile.
-                with contextlib.suppress(*RETRIED, redis.exceptions.ResponseError):
+                with contextlib.suppress(*CONNECTION_ERRORS, redis.exceptions.ResponseError):
                     await self.broker.client.client_kill_filter(_id=client["id"])
         return time.monotonic(), set()
 

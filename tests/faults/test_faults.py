@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.connection import RETRIED
+from service.broker.connection import CONNECTION_ERRORS
 from tests.faults.client import Client, Story
 from tests.faults.report import Report
 from tests.faults.roles import CRASH_POINTS
@@ -117,7 +117,7 @@ class Run:
     async def _throw(self, name: str, fault: Callable[[], Awaitable[Hit]]) -> None:
         try:
             self.hits.append(await fault())
-        except RETRIED:
+        except CONNECTION_ERRORS:
             return  # another fault got in the way of this one
         self.counts[name] += 1
 

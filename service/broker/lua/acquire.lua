@@ -1,10 +1,10 @@
--- Hold an owner to its limits, and find the request that an idempotency key stands for.
+-- Apply an owner's limits, and find the request that its idempotency key was used for.
 -- KEYS[1] owner     hash    token bucket: tokens, at
 -- KEYS[2] running   zset    ids in progress (of requests, or of their choices) by expiry in ms
 -- KEYS[3] once      string  request id and fingerprint of the body
--- ARGV    request id, fingerprint, time to live of the idempotency key in s (0: there is none),
---         most concurrent (0: any), requests per minute (0: any), burst, ms until a slot expires,
---         then the ids that take a slot each
+-- ARGV    request id, fingerprint, time to live of the idempotency key in s (0: no key),
+--         most concurrent (0: no limit), requests per minute (0: no limit), burst, ms until a
+--         slot expires, then the ids that take one slot each
 -- Returns {'ok'} | {'exists', request id} | {'conflict'} | {'rate', ms to wait}
 --         | {'concurrent', request id, ...}
 local bucket, running, once = unpack(KEYS)

@@ -1,10 +1,10 @@
--- Append events in the middle of turns, each if its attempt still holds it.
+-- Append events to turns in progress, to each only if its attempt still holds the turn.
 -- KEYS[2n-1] request hash    the record of turn n
--- KEYS[2n]   events  stream  and channel of its readers
+-- KEYS[2n]   events  stream  of its request, and the channel of its readers
 -- ARGV    per turn: fence, number of the first event, count of items for the record, those (field,
 --         value, ...), count of events, then per event type, data, token ids
--- Returns per turn {'ok'} | {'stale'} | {'gap', seq}: Redis has lost events from number `seq` on
---         | {'error'}: this turn's keys are not what they should be
+-- Returns per turn {'ok'} | {'stale'} | {'gap', seq}: Redis has lost the events from number `seq`
+--         | {'error'}: this turn's keys have wrong types or values
 local function append_turn(request, events, first, num_fields, num_events)
   local record = redis.call('HMGET', request, 'fence', 'seq')
   if record[1] ~= ARGV[first] then
@@ -26,7 +26,7 @@ local first = 1
 for turn = 1, #KEYS / 2 do
   local num_fields = tonumber(ARGV[first + 2])
   local num_events = tonumber(ARGV[first + 3 + num_fields])
-  -- One turn's broken record must not cost the others their append.
+  -- A broken record of one turn must not stop the appends of the others.
   local done, reply = pcall(
     append_turn, KEYS[2 * turn - 1], KEYS[2 * turn], first, num_fields, num_events
   )

@@ -1,13 +1,13 @@
--- Begin an attempt at a delivered task: from here on only this attempt may write.
+-- Begin an attempt at a delivered task: from now on only this attempt may write.
 -- KEYS[1] request   hash    the record
 -- KEYS[2] tasks     stream  that the task came from
 -- ARGV    group, consumer, entry id, turn, nonce, most deliveries
--- Returns {'ok', fence, ms left, deliveries, record}
---         | {'done'}     the turn or the request has ended: acknowledged here
---         | {'lost'}     another consumer holds the entry by now
+-- Returns {'ok', fence, ms left, deliveries, record, request of its group or ''}
+--         | {'done'}     the turn or the request has ended: the task is acknowledged here
+--         | {'lost'}     another consumer holds the entry
 --         | {'poison', deliveries} | {'late'}
 local request, tasks = unpack(KEYS)
-local record = redis.call('HMGET', request, 'state', 'turn', 'deadline')
+local record = redis.call('HMGET', request, 'state', 'turn', 'deadline', 'group')
 if not record[1] or TERMINAL[record[1]] or record[2] ~= ARGV[4] then
   redis.call('XACK', tasks, ARGV[1], ARGV[3])
   return {'done'}
@@ -26,4 +26,5 @@ end
 local attempt = redis.call('HINCRBY', request, 'attempt', 1)
 local fence = attempt .. ':' .. ARGV[5]
 redis.call('HSET', request, 'state', 'running', 'fence', fence)
-return {'ok', fence, left, pending[4], redis.call('HGETALL', request)}
+local asked = record[4] and redis.call('HGET', record[4], 'request') or ''
+return {'ok', fence, left, pending[4], redis.call('HGETALL', request), asked}

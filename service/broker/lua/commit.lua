@@ -1,4 +1,4 @@
--- End a turn in one step: events, results, the next task or the end of the request, acknowledgement.
+-- End a turn in one step: events, results, the next task or the end of the request, and the ack.
 -- KEYS[1] request   hash    the record
 -- KEYS[2] events    stream  and channel of its readers
 -- KEYS[3] tasks     stream  that the task came from
@@ -6,8 +6,8 @@
 -- KEYS[5] load      hash    reserved work
 -- KEYS[6] deadlines zset    loses the request when it ends
 -- ARGV    fence, number of the first event, count, request id, group, entry id, next task or '',
---         terminal state or '', text work, image work done, times to live of request and events in s,
---         then per event type, data, token ids; then pairs of fields for the record
+--         terminal state or '', text and image work done, times to live of request and events in
+--         s, then per event type, data, token ids; then pairs of fields for the record
 -- Returns {'ok'} | {'stale'} | {'gap', seq}
 local request, events, tasks, next_tasks, load, deadlines = unpack(KEYS)
 local count = tonumber(ARGV[3])
@@ -31,8 +31,8 @@ end
 if ARGV[8] ~= '' then
   finish(request, events, load, deadlines, ARGV[4], ARGV[8], ARGV[11], ARGV[12])
 else
-  give_back(request, load, 'text', tonumber(ARGV[9]))
-  give_back(request, load, 'image', tonumber(ARGV[10]))
+  release_work(request, load, 'text', tonumber(ARGV[9]))
+  release_work(request, load, 'image', tonumber(ARGV[10]))
   redis.call('HINCRBY', request, 'turn', 1)
   redis.call('HSET', request, 'state', 'queued')
   redis.call('XADD', next_tasks, '*', 'task', ARGV[7])

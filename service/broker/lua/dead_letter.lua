@@ -1,8 +1,8 @@
--- Move a task that was given up to the dead letters.
+-- Move a task that is given up to the dead letters.
 -- KEYS[1] tasks     stream  that the task came from
 -- KEYS[2] dead      stream  of dead letters
 -- ARGV    group, entry id, reason, deliveries, most dead letters kept
--- Returns {'ok'} | {'gone'}
+-- Returns {'ok'} | {'gone'}: the task was acknowledged before
 local tasks, dead = unpack(KEYS)
 if redis.call('XACK', tasks, ARGV[1], ARGV[2]) == 0 then
   return {'gone'}

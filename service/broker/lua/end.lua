@@ -1,5 +1,5 @@
--- End a request from outside of a turn (cancel, deadline, failure). Whoever runs a turn of it is
--- refused from here on. Repeating it is harmless.
+-- End a request from outside of a turn (cancel, deadline, failure). A worker that runs a turn of it
+-- is refused from now on. Repeating it is harmless.
 -- KEYS[1] request   hash    the record
 -- KEYS[2] events    stream  and channel of its readers
 -- KEYS[3] load      hash    reserved work

@@ -1,9 +1,9 @@
--- Hand a task back unfinished: it can be taken over after `pause` ms, without waiting for the lease.
+-- Give a task back unfinished: it can be reclaimed after `pause` ms, before the lease expires.
 -- KEYS[1] tasks     stream  that the task came from
 -- KEYS[2] request   hash    the record
 -- ARGV    group, consumer, entry id, fence or '', lease in ms, pause in ms, 1 if this
---         delivery shall not count
--- Returns {'ok'} | {'lost'}
+--         delivery is not counted
+-- Returns {'ok'} | {'lost'}: another consumer holds the entry
 local tasks, request = unpack(KEYS)
 local pending = redis.call('XPENDING', tasks, ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not pending or pending[2] ~= ARGV[2] then

@@ -1,21 +1,23 @@
--- Shared by all scripts (put in front of each): the record of a request and its events.
+-- Shared by all scripts (put before each): the record of a request and its events.
 -- Fields of the record (hash `mmi:{p}:request:<id>`):
---   request, owner    what was asked, never changed; whose it is
+--   request, owner    the request as accepted; its owner
 --   state             queued | running | completed | incomplete | failed | cancelled
---   turn, attempt     number of the current turn; how often a turn of this request was begun
---   fence             names the attempt that may write; empty while nobody may
---   committed         fence of the last commit, so that repeating it is harmless
---   seq               number of events so far, which is the next event's sequence number
+--   turn, attempt     number of the current turn; number of attempts at turns of this request
+--   fence             names the attempt that may write; empty while none may
+--   committed         fence of the last commit, so that repeating the commit is harmless
+--   seq               number of events so far, and so the next event's sequence number
 --   cursor            entry id of the last event before the current turn
 --   created, deadline, finished   milliseconds, clock of Redis
---   text_left, image_left         reserved work that is still to be given back
+--   text_left, image_left         reserved work that is not yet released
 --   part:<i>, usage, open, streamed, progress, previews   set by workers, opaque here
--- A request for several answers is a group: it has no turns, its choices have (each a record of the
--- same form, with `group`, the key of the group's record). Its record has besides
---   choices           how many
+-- A request for several answers is a group. It has no turns; its choices have. The record of a
+-- choice has the same form, with `group`, the key of the group's record, in place of `request`.
+-- The group's record also has
+--   choices           their number
 --   seq               the number of events of all choices, which share one stream
---   ended:<state>     how many choices have ended so; first:reason, first:error  of those that tell
---   bill:<name>       the usage of the choices that have ended
+--   ended:<state>     number of choices that ended in this state
+--   first:reason, first:error   of the first choice that ended with one
+--   bill:<name>       usage of all choices that have ended
 
 local TERMINAL = {completed = true, incomplete = true, failed = true, cancelled = true}
 local DRAIN_WINDOW_MS = 60000
@@ -25,7 +27,7 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Add what a choice has cost to the bill of its group.
+-- Add the usage of a choice to that of its group.
 local function bill(group, usage)
   for name, amount in pairs(cjson.decode(usage)) do
     if name ~= 'choice' then
@@ -34,8 +36,8 @@ local function bill(group, usage)
   end
 end
 
--- Append events (triples of type, data, tokens from ARGV[first] on) and wake the readers.
--- `base` is the number that the writer gave to its first event; those already there are skipped.
+-- Append events (triples of type, data, token ids from ARGV[first] on) and publish them to readers.
+-- `base` is the number that the writer gave to its first event; those stored before are skipped.
 -- Readers see the writer's numbers, or those of its group.
 local function append(request, events, base, count, first)
   local record = redis.call('HMGET', request, 'seq', 'group')
@@ -66,15 +68,22 @@ local function append(request, events, base, count, first)
   return id, seq
 end
 
--- Set the pairs of fields that ARGV ends with, from `first` on.
+-- Set the fields (name, value, ...) that follow in ARGV from `first` on.
 local function set_fields(request, first)
   if ARGV[first] then
     redis.call('HSET', request, unpack(ARGV, first))
   end
 end
 
--- Give back up to `work` units of what the request had reserved of a stage.
-local function give_back(request, load, stage, work)
+-- Work per second that a stage has finished in the last minute or so (exponential window).
+local function drain_rate(load, stage, now)
+  local rate = tonumber(redis.call('HGET', load, stage .. ':rate') or '0')
+  local at = tonumber(redis.call('HGET', load, stage .. ':at') or now)
+  return rate * math.exp((at - now) / DRAIN_WINDOW_MS)
+end
+
+-- Release up to `work` units of what the request has reserved of a stage.
+local function release_work(request, load, stage, work)
   local left = tonumber(redis.call('HGET', request, stage .. '_left') or '0')
   work = math.min(work, left)
   if work <= 0 then
@@ -83,42 +92,44 @@ local function give_back(request, load, stage, work)
   redis.call('HSET', request, stage .. '_left', left - work)
   redis.call('HINCRBY', load, stage .. ':work', -work)
   local now = now_ms()
-  local rate = tonumber(redis.call('HGET', load, stage .. ':rate') or '0')
-  local at = tonumber(redis.call('HGET', load, stage .. ':at') or now)
-  rate = rate * math.exp((at - now) / DRAIN_WINDOW_MS) + work * 1000 / DRAIN_WINDOW_MS
+  local rate = drain_rate(load, stage, now) + work * 1000 / DRAIN_WINDOW_MS
   redis.call('HSET', load, stage .. ':rate', tostring(rate), stage .. ':at', now)
 end
 
--- The last events of a group: the bill, and how it ended. Returns its reason and error, if any.
+-- The last events of a group: its usage, and how it ended. Also stores its reason or error.
 local function last_events(group, state)
   local usage, fields = {}, redis.call('HGETALL', group)
   for i = 1, #fields, 2 do
     local name = fields[i]:match('^bill:(.*)$')
     if name then
-      usage[#usage + 1] = '"' .. name .. '":' .. fields[i + 1]
+      usage[name] = tonumber(fields[i + 1])
     end
   end
-  local told = {{'usage', '{' .. table.concat(usage, ',') .. '}'}}
+  local events = {{'usage', cjson.encode(usage)}}
   local first = redis.call('HMGET', group, 'first:reason', 'first:error')
   local data = '{}'
   if state == 'incomplete' then
-    data = '{"reason":"' .. (first[1] or 'choice_failed') .. '"}'
-    redis.call('HSET', group, 'reason', first[1] or 'choice_failed')
+    local reason = first[1] or 'choice_failed'
+    redis.call('HSET', group, 'reason', reason)
+    data = cjson.encode({reason = reason})
   elseif state == 'failed' then
-    data = '{"error":' .. first[2] .. '}'
     redis.call('HSET', group, 'error', first[2])
-    told[2] = {'error', data}
+    local failure = cjson.decode(first[2])
+    failure.version, failure.status = nil, nil  -- clients do not see these
+    data = cjson.encode({error = failure})
+    events[2] = {'error', data}
   end
-  told[#told + 1] = {'response.' .. state, data}
-  return told
+  events[#events + 1] = {'response.' .. state, data}
+  return events
 end
 
--- Count a choice as ended; the last one ends its group, in the state that all together make.
+-- Count a choice as ended. The last one ends its group: as cancelled if any choice was, as
+-- completed or failed if all were, else as incomplete.
 local function end_choice(group, request, events, state, request_ttl, event_ttl)
-  local told = redis.call('HMGET', request, 'reason', 'error')
+  local outcome = redis.call('HMGET', request, 'reason', 'error')
   for i, name in ipairs({'reason', 'error'}) do
-    if told[i] then
-      redis.call('HSETNX', group, 'first:' .. name, told[i])
+    if outcome[i] then
+      redis.call('HSETNX', group, 'first:' .. name, outcome[i])
     end
   end
   redis.call('HINCRBY', group, 'ended:' .. state, 1)
@@ -149,13 +160,13 @@ local function end_choice(group, request, events, state, request_ttl, event_ttl)
   redis.call('EXPIRE', events, event_ttl)
 end
 
--- End the request: free what it holds, let its record and events expire.
+-- End the request: release its work, and let its record and events expire.
 local function finish(request, events, load, deadlines, request_id, state, request_ttl, event_ttl)
   redis.call('HSET', request, 'state', state, 'fence', '', 'finished', now_ms())
   redis.call('ZREM', deadlines, request_id)
   redis.call('HINCRBY', load, 'active', -1)
-  give_back(request, load, 'text', math.huge)
-  give_back(request, load, 'image', math.huge)
+  release_work(request, load, 'text', math.huge)
+  release_work(request, load, 'image', math.huge)
   redis.call('EXPIRE', request, request_ttl)
   local group = redis.call('HGET', request, 'group')
   if group then

@@ -1,8 +1,8 @@
--- Heartbeat: renew the leases of a worker's tasks, and learn which of them it has lost. A worker
--- that was stopped for longer than its lease must not take a task back from its new holder.
+-- Heartbeat: renew the leases of a worker's tasks, and find those that it has lost. A worker that
+-- was stopped for longer than its lease must not reclaim a task from its new holder.
 -- KEYS[1] tasks     stream  that the tasks came from
 -- KEYS[n] request   hash    the record of task n - 1
--- ARGV    group, consumer, then per task entry id, fence ('' while it has not begun)
+-- ARGV    group, consumer, then per task entry id, fence ('' before it has begun)
 -- Returns per task 1 (held) or 0 (lost)
 local tasks = KEYS[1]
 local held = {}

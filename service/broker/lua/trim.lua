@@ -1,7 +1,7 @@
--- Drop the entries of a task stream that are delivered and acknowledged; never any other.
+-- Delete the entries of a task stream that are delivered and acknowledged, and no others.
 -- KEYS[1] tasks     stream
--- ARGV    group, idle time in ms after which a consumer without tasks is forgotten
--- Returns {entries dropped, consumers forgotten}
+-- ARGV    group, idle time in ms after which a consumer without tasks is deleted
+-- Returns {entries deleted, consumers deleted}
 local tasks, group = KEYS[1], ARGV[1]
 local floor = nil
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', tasks)) do
@@ -14,8 +14,8 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', tasks)) do
     floor = oldest or fields['last-delivered-id']
   end
 end
-local dropped = floor and redis.call('XTRIM', tasks, 'MINID', '=', floor) or 0
-local forgotten = 0
+local num_entries = floor and redis.call('XTRIM', tasks, 'MINID', '=', floor) or 0
+local num_consumers = 0
 for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', tasks, group)) do
   local fields = {}
   for i = 1, #info, 2 do
@@ -23,7 +23,7 @@ for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', tasks, group)) do
   end
   if fields.pending == 0 and fields.idle > tonumber(ARGV[2]) then
     redis.call('XGROUP', 'DELCONSUMER', tasks, group, fields.name)
-    forgotten = forgotten + 1
+    num_consumers = num_consumers + 1
   end
 end
-return {dropped, forgotten}
+return {num_entries, num_consumers}

@@ -1,8 +1,8 @@
-"""Appends to event streams, of all turns of a process together.
+"""Batches the appends of all turns of a process.
 
-At most one command is on its way per partition. Whoever has something to say says it at once if
-none is, and together with all others as soon as the last one has come back: nobody waits for a
-timer, and a step of the engine that gave every turn a token costs one round trip.
+At most one command per partition is in flight. An append is sent at once if none is, else together
+with all others that arrived meanwhile as soon as the reply is there. No append waits for a timer,
+and an engine step that yields a token for every turn costs one round trip.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 from service.broker.connection import Broker
 
-# Bounds how long one command may keep Redis from everything else.
+# Bounds the time for which one command blocks Redis.
 _MOST_AT_ONCE = 128
 
 
 @dataclass
 class _Append:
-    """One turn's append, on its way."""
+    """One turn's append, waiting or in flight."""
 
     keys: Sequence[str]
     arguments: Sequence[str | int]
@@ -31,10 +31,9 @@ class _Append:
 
 
 class Appends:
-    """Sends appends, many in one command."""
+    """Sends appends, many in one command; those to a partition at least `interval_s` apart."""
 
     def __init__(self, broker: Broker, interval_s: float = 0.0) -> None:
-        """Prepare; commands to a partition are sent at least `interval_s` apart."""
         self._broker = broker
         self._interval_s = interval_s
         self._waiting: defaultdict[int, deque[_Append]] = defaultdict(deque)
@@ -47,11 +46,11 @@ class Appends:
 
         Args:
             partition: of the request.
-            keys: its record and its events.
-            arguments: what the script takes for one turn.
+            keys: its record and its event stream.
+            arguments: of the script, for this turn.
 
         Raises:
-            ConnectionLost: Redis stayed away for too long; it may have been done all the same.
+            ConnectionLost: Redis was unreachable; the append may have been executed.
         """
         append = _Append(keys, arguments)
         self._waiting[partition].append(append)
@@ -63,7 +62,7 @@ class Appends:
         waiting = self._waiting[partition]
         try:
             while waiting:
-                # Let those join in whom the same step of the engine, or the last reply, has woken.
+                # Let turns join that the same engine step, or the last reply, has woken.
                 await asyncio.sleep(0)
                 batch = [waiting.popleft() for _ in range(min(len(waiting), _MOST_AT_ONCE))]
                 await self._send(batch)
@@ -74,7 +73,7 @@ class Appends:
             del self._senders[partition]
 
     async def _send(self, batch: list[_Append]) -> None:
-        """Send one command, and hand its replies, or its failure, to everybody in it."""
+        """Send one command, and pass its replies or its failure to the turns in it."""
         keys = [key for append in batch for key in append.keys]
         arguments = [item for append in batch for item in append.arguments]
         call = asyncio.create_task(self._broker.script("append", keys, *arguments))
@@ -82,7 +81,7 @@ class Appends:
         failure = call.exception()
         for number, append in enumerate(batch):
             if append.reply.done():
-                continue  # a turn that was stopped no longer waits
+                continue  # its turn was cancelled
             if failure is not None:
                 append.reply.set_exception(failure)
             else:

@@ -1,9 +1,9 @@
 """The event stream of a request: read it from any point, and follow it as it grows.
 
 One `EventHub` per process follows any number of requests over one connection: scripts publish what
-they append on a channel of the request's own, and the hub hands it to that request's readers. A
-reader that falls behind, or a connection that was cut, goes back to the stream itself, which
-holds everything until its time to live; numbers tell what was seen already.
+they append on the request's channel, and the hub passes it to that request's readers. A reader that
+falls behind, or whose connection was lost, reads the stream again, which keeps all events until its
+time to live; sequence numbers show which of them were delivered before.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio.client import PubSub
 
-from service.broker.connection import RETRIED, Broker, cancel_all, connect
+from service.broker.connection import Broker, cancel_all, translated_errors
+from service.broker.redis_urls import connect
 from service.broker.stream.record import parse_event, stored_event
-from service.errors import CursorExpired, InvalidCursor, RequestNotFound
+from service.errors import BrokerError, CursorExpired, InvalidCursor, RequestNotFound
 from service.messages import StoredEvent
-from service.metrics import BROKER_ERRORS, LAGGING_STREAMS, OPEN_STREAMS
+from service.metrics import LAGGING_STREAMS, OPEN_STREAMS
 
 logger = logging.getLogger(__name__)
 
 _CURSOR = re.compile(r"^\d{1,20}(-\d{1,20})?$")
 _CHUNK = 128
 _SUBSCRIBE_SECONDS = 0.5
+_FIRST_PAUSE_S = 0.05
 START = "0-0"
 
 
 def parse_cursor(cursor: str | None) -> str:
-    """The entry id to read after; None is the start.
+    """The entry id to read after; None means the start.
 
     Raises:
-        InvalidCursor: it is not an event id.
+        InvalidCursor: `cursor` is not an event id.
     """
     if not cursor:
         return START
@@ -53,7 +55,7 @@ def _order(entry_id: str) -> tuple[int, int]:
 async def read_events(
     broker: Broker, request_id: str, after: str = START, count: int = _CHUNK
 ) -> list[StoredEvent]:
-    """Up to `count` events after an entry id."""
+    """Read up to `count` events after an entry id."""
     reply = await broker.call(
         "XRANGE", broker.keys.events(request_id), f"({after}", "+", "COUNT", count
     )
@@ -61,11 +63,11 @@ async def read_events(
 
 
 async def check_cursor(broker: Broker, request_id: str, after: str) -> None:
-    """Make sure that everything after `after` can still be read.
+    """Check that all events after `after` can still be read.
 
     Raises:
-        RequestNotFound: there is no such request (any more).
-        CursorExpired: its events are gone, or the id is of another history.
+        RequestNotFound: the request does not exist or has expired.
+        CursorExpired: its events have expired, or `after` is beyond its last event.
     """
     known = await broker.call("EXISTS", broker.keys.request(request_id))
     reply = await broker.call("XREVRANGE", broker.keys.events(request_id), "+", "-", "COUNT", 1)
@@ -76,7 +78,10 @@ async def check_cursor(broker: Broker, request_id: str, after: str) -> None:
 
 
 class Follower:
-    """One reader of one request: a bounded buffer that falls back to the stream."""
+    """One reader of one request: a bounded buffer of live events.
+
+    A reader that is `behind` has to read the stream before it takes live events.
+    """
 
     def __init__(self, max_buffered: int) -> None:
         self.max_buffered = max_buffered
@@ -85,7 +90,7 @@ class Follower:
         self.wake = asyncio.Event()
 
     def push(self, events: list[StoredEvent]) -> None:
-        """Hand over live events; too many, and the reader has to catch up by itself."""
+        """Buffer live events; if there is no room for them, the reader falls behind."""
         if self.behind:
             return
         if len(self.buffer) + len(events) > self.max_buffered:
@@ -96,14 +101,14 @@ class Follower:
         self.wake.set()
 
     def catch_up(self) -> None:
-        """Go back to the stream: live events may have been missed."""
+        """Have the reader read the stream next: it may have missed live events."""
         self.buffer.clear()
         self.behind = True
         self.wake.set()
 
 
 class EventHub:
-    """All event streams that this process follows, over one connection."""
+    """Follows the event streams of any number of requests over one connection."""
 
     def __init__(self, broker: Broker, max_buffered: int = 256) -> None:
         self._broker = broker
@@ -112,20 +117,18 @@ class EventHub:
         self._client = connect(broker.settings, read_timeout_s=3600)
         self._pubsub: PubSub | None = None
         self._task: asyncio.Task[None] | None = None
+        self._pause_s = _FIRST_PAUSE_S
 
     async def start(self) -> None:
-        """Start the shared reader."""
         self._task = asyncio.create_task(self._run(), name="event-hub")
 
     async def stop(self) -> None:
-        """Stop the shared reader; followers end."""
         if self._task:
             await cancel_all([self._task])
         await self._client.aclose()
 
     @property
     def num_followers(self) -> int:
-        """Readers at the moment."""
         return sum(len(followers) for followers in self._followers.values())
 
     async def follow(
@@ -141,15 +144,15 @@ class EventHub:
     async def follow_batches(
         self, request_id: str, after: str | None = None, ping_s: float = 15.0
     ) -> AsyncIterator[list[StoredEvent]]:
-        """Yield the events after `after` (all, if None) up to the terminal one, as they come.
+        """Yield the events after `after` (all, if None) up to the terminal one, as they arrive.
 
-        An empty batch is yielded when nothing came for `ping_s` seconds.
+        Yields an empty batch whenever no event arrived for `ping_s` seconds.
 
         Raises:
-            RequestNotFound: there is no such request (any more).
-            CursorExpired: the events after `after` are gone.
+            RequestNotFound: the request does not exist or has expired.
+            CursorExpired: the events after `after` have expired.
             InvalidCursor: `after` is not an event id.
-            ConnectionLost: Redis stayed away for too long.
+            ConnectionLost: Redis was unreachable for `redis_retry_s`.
         """
         cursor = parse_cursor(after)
         if cursor != START:
@@ -176,14 +179,14 @@ class EventHub:
     async def _next(
         self, request_id: str, follower: Follower, cursor: str, ping_s: float
     ) -> list[StoredEvent]:
-        """The next events for a reader; empty when nothing came for `ping_s`."""
+        """The next events for a reader; empty if none arrived for `ping_s`."""
         if not follower.behind and not follower.buffer:
             try:
-                # Not `wait_for`, which can lose a cancellation that comes together with an event.
+                # Not `wait_for`: it can lose a cancellation that arrives together with an event.
                 async with asyncio.timeout(ping_s):
                     await follower.wake.wait()
             except TimeoutError:
-                # Whatever the reason for the silence, the stream itself has the last word.
+                # A published event may have been lost; the stream has them all.
                 return await read_events(self._broker, request_id, cursor)
         follower.wake.clear()
         if follower.behind:
@@ -201,7 +204,7 @@ class EventHub:
         return events
 
     async def _check_alive(self, request_id: str) -> None:
-        """A request whose events expired, or were lost, must not be waited for."""
+        """Raise `CursorExpired` if the events have expired: no more will arrive."""
         if not await self._broker.call("EXISTS", self._broker.keys.events(request_id)):
             raise CursorExpired
 
@@ -210,7 +213,7 @@ class EventHub:
         self._followers[channel].add(follower)
         if len(self._followers[channel]) == 1 and self._pubsub is not None:
             await self._command("subscribe", channel)
-            # Reading now would be for nothing: once subscribed, it has to be read again.
+            # Reading the stream before the subscription is confirmed would miss events.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(follower.wake.wait(), _SUBSCRIBE_SECONDS)
 
@@ -223,34 +226,34 @@ class EventHub:
                 await self._command("unsubscribe", channel)
 
     async def _command(self, name: str, channel: str) -> None:
-        """(Un)subscribe; a lost connection is the shared reader's business, which starts over."""
-        try:
+        """Subscribe or unsubscribe; if the connection is lost, `_run` subscribes to all again."""
+        with contextlib.suppress(BrokerError), translated_errors():
             await getattr(self._pubsub, name)(channel)
-        except RETRIED:
-            BROKER_ERRORS.inc()
 
     async def _run(self) -> None:
-        """Keep one subscribed connection, and start over whenever it is lost."""
-        pause_s = 0.05
+        """Keep one connection subscribed to the channels of all followers."""
         while True:
             try:
-                async with self._client.pubsub() as pubsub:
-                    await pubsub.subscribe(self._broker.keys.load(0) + ":hub")
-                    self._pubsub = pubsub
-                    if self._followers:
-                        await pubsub.subscribe(*self._followers)
-                    pause_s = 0.05
-                    await self._dispatch(pubsub)
-            except RETRIED as error:
+                with translated_errors():
+                    await self._listen()
+            except BrokerError as error:
                 logger.warning("event connection lost: %s", type(error).__name__)
-                BROKER_ERRORS.inc()
-                await asyncio.sleep(pause_s)
-                pause_s = min(1.0, 2 * pause_s)
+                await asyncio.sleep(self._pause_s)
+                self._pause_s = min(1.0, 2 * self._pause_s)
             finally:
                 self._pubsub = None
 
+    async def _listen(self) -> None:
+        async with self._client.pubsub() as pubsub:
+            await pubsub.subscribe(self._broker.keys.hub())
+            self._pubsub = pubsub
+            if self._followers:
+                await pubsub.subscribe(*self._followers)
+            self._pause_s = _FIRST_PAUSE_S
+            await self._dispatch(pubsub)
+
     async def _dispatch(self, pubsub: PubSub) -> None:
-        """Hand every message to the readers of its channel."""
+        """Pass every message to the readers of its channel."""
         while True:
             message = await pubsub.get_message(timeout=None)
             if message is None:
@@ -258,7 +261,7 @@ class EventHub:
             channel = message["channel"].decode()
             followers = self._followers.get(channel, ())
             if message["type"] == "subscribe":
-                # From here on nothing is missed; what came before lies in the stream.
+                # Later events arrive as messages; earlier ones are in the stream.
                 for follower in followers:
                     follower.catch_up()
             elif message["type"] == "message" and followers:

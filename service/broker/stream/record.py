@@ -1,7 +1,8 @@
-"""A request's record, as the scripts keep it, read back as values."""
+"""Converts between the messages of the service and what the Lua scripts store."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,28 +16,35 @@ from service.messages import (
     StoredEvent,
     StoredFailure,
     Usage,
+    choice_of,
     decode_result,
 )
 
 
 def fields_of(flat: Iterable[Any]) -> dict[str, bytes]:
-    """The mapping that a flat reply (field, value, ...) of Redis stands for."""
+    """A reply of Redis (field, value, field, ...) as a mapping."""
     if isinstance(flat, Mapping):
         return {key.decode(): value for key, value in flat.items()}
     iterator = iter(flat)
     return {key.decode(): value for key, value in zip(iterator, iterator, strict=True)}
 
 
-def parse_status(fields: Mapping[str, bytes]) -> RequestStatus:
-    """The status of a request from its record.
+def parse_status(request_id: str, fields: Mapping[str, bytes], document: bytes) -> RequestStatus:
+    """The status of a request or choice.
+
+    Args:
+        request_id: of the request or choice.
+        fields: its record.
+        document: the request as accepted, of which a choice is derived.
 
     Raises:
         DecodeError: a field is missing or malformed.
     """
     try:
+        request, number = Request.decode(document), choice_of(request_id)
         parts = sorted(int(name[5:]) for name in fields if name.startswith("part:"))
         return RequestStatus(
-            request=Request.decode(fields["request"]),
+            request=request if number is None else request.choices[number],
             state=cast(State, fields["state"].decode()),
             turn=int(fields["turn"]),
             created_ms=int(fields["created"]),
@@ -47,7 +55,7 @@ def parse_status(fields: Mapping[str, bytes]) -> RequestStatus:
             reason=cast(Reason, fields["reason"].decode()) if "reason" in fields else None,
             error=StoredFailure.decode(fields["error"]) if "error" in fields else None,
         )
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise DecodeError("not a request's record") from error
 
 
@@ -79,15 +87,16 @@ def stored_event(
 
 
 def flatten(events: Sequence[tuple[Event, str]], choice: int | None = None) -> list[str | int]:
-    """Events as the scripts take them: their count, then type, data and token ids of each.
+    """Events as arguments of the scripts: their count, then type, data and token ids of each.
 
-    The events of a choice name it; what would end or begin a response ends or begins the choice.
+    The events of a choice carry its number, and begin or end the choice, not the response.
     """
     flat: list[str | int] = [len(events)]
     for event, token_ids in events:
         kind, data = event.type, event.model_dump_json(exclude={"type"})
         if choice is not None:
             kind = kind.replace("response.", "choice.")
-            data = f'{{"choice":{choice}' + ("}" if data == "{}" else f",{data[1:]}")
+            document = {"choice": choice} | json.loads(data)
+            data = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
         flat += (kind, data, token_ids)
     return flat

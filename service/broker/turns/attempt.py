@@ -1,4 +1,4 @@
-"""A task that a worker holds, and its turn in progress."""
+"""A task that a worker holds, and the attempt at its turn."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ class Delivery:
 
     @property
     def enqueued_ms(self) -> int:
-        """When it was enqueued, by the clock of Redis."""
+        """Time of enqueueing, by the clock of Redis."""
         return int(self.entry_id.partition("-")[0])
 
     @functools.cached_property
     def request_id(self) -> str:
-        """Whose task it is; empty if it cannot be read."""
+        """The request of the task; empty if the task cannot be decoded."""
         try:
             return self.task().request_id
         except DecodeError:
             return ""
 
     def task(self) -> TextTask | ImageTask:
-        """What it asks for.
+        """Decode the task.
 
         Raises:
-            DecodeError: it is no task of this version.
+            DecodeError: it is not a task of this version.
         """
         return decode_task(self.payload)
 
 
 @dataclass
 class Attempt:
-    """A turn in progress here, and what it has appended: enough to say it again.
+    """A turn in progress in this process, with all events that it has appended.
 
-    Redis may come back from a crash without its last second of writes. The attempt then repeats
-    what is missing, so that a worker that lived through it loses nothing.
+    Redis may lose its last second of writes in a crash. The attempt then appends the missing events
+    again.
     """
 
     delivery: Delivery
@@ -69,22 +69,19 @@ class Attempt:
 
     @property
     def request_id(self) -> str:
-        """Whose turn it is."""
         return self.task.request_id
 
     @property
     def choice(self) -> int | None:
-        """Which of several answers to a request this is part of; None if there is only one."""
+        """Number of the choice that this turn belongs to; None if the request has one answer."""
         return choice_of(self.request_id)
 
     @property
     def request(self) -> Request:
-        """What was asked."""
         return self.status.request
 
     @property
     def next_number(self) -> int:
-        """The sequence number of the next event."""
         return self.first_number + len(self.log)
 
     @property
@@ -94,5 +91,5 @@ class Attempt:
 
     @property
     def open_part(self) -> int | None:
-        """Index of the part that an earlier attempt has already started."""
+        """Index of the part that an earlier attempt has started; None if there is none."""
         return int(self.fields["open"]) if "open" in self.fields else None

@@ -1,8 +1,8 @@
-"""Tasks as workers see them: take, begin, append, commit, hand back, take over from the dead.
+"""Tasks as workers see them: claim, begin, append, commit, ack, nack, reclaim, dead-letter.
 
-Delivery is at least once; what makes a turn happen exactly once is its fence. `begin` gives an
-attempt a fence, every write names it, and the scripts refuse any other: whoever was stopped for
-longer than its lease finds out at its next write.
+Delivery is at least once; a turn takes effect exactly once because of its fence. `begin` gives an
+attempt a new fence, every write names it, and the scripts refuse any other. A worker that was
+stopped for longer than its lease is refused at its next write.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-
-import redis.exceptions
+from itertools import chain
+from typing import Any
 
 from service.broker.connection import Broker
 from service.broker.keys import GROUP, PRIORITIES
 from service.broker.stream.appends import Appends
 from service.broker.stream.record import fields_of, flatten, parse_status
 from service.broker.turns.attempt import Attempt, Delivery
-from service.errors import DeadlineExceeded, DecodeError, Poisoned, Retryable, StaleAttempt
-from service.messages import (
-    TERMINAL_STATES,
-    Event,
-    ImageTask,
-    Stage,
-    State,
-    TextTask,
+from service.errors import (
+    CommandRefused,
+    DeadlineExceeded,
+    DecodeError,
+    Poisoned,
+    Retryable,
+    StaleAttempt,
 )
+from service.messages import TERMINAL_STATES, Event, ImageTask, Stage, State, TextTask
 from service.metrics import APPEND_SECONDS, DEAD_LETTERS, FINISHED, RECLAIMED
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _MOST_DEAD_LETTERS = 10_000
 
 
 class Leases:
-    """One consumer's dealings with the task streams of its stage."""
+    """The task streams of one stage, as one consumer uses them."""
 
     def __init__(
         self,
@@ -50,86 +50,87 @@ class Leases:
         self._broker = broker
         self._keys = broker.keys
         self._appends = Appends(broker, flush_interval_s)
+        # Creates the series, so that an alert rule sees 0 and not a missing metric.
+        DEAD_LETTERS.labels(stage)
         self.stage: Stage = stage
         self.consumer = consumer
         self.lease_ms = int(lease_s * 1000)
         self.max_deliveries = max_deliveries
-        # Partitions in which more may wait than was taken: there, priorities matter.
+        # Partitions in which more tasks may be queued than the last claim returned.
         self._crowded = set(range(broker.keys.num_partitions))
 
     async def claim(
         self, partition: int, count: int, batch_first: bool = False, block_ms: int = 0
     ) -> list[Delivery]:
-        """Up to `count` new tasks of a partition, interactive ones first unless `batch_first`.
+        """Claim up to `count` new tasks of a partition, interactive ones first.
 
         Args:
-            partition: where to look.
+            partition: its number.
             count: most tasks.
-            batch_first: look at the batch stream first this time.
-            block_ms: wait this long for one, if there is none; 0 does not wait.
+            batch_first: read the batch stream first.
+            block_ms: how long to wait for a task; 0 does not wait.
+
+        Raises:
+            ConnectionLost: tasks that were delivered before are reclaimed when their lease expires.
+            GroupMissing: Redis has lost the consumer group.
         """
         streams = [self._keys.tasks(self.stage, p, partition) for p in PRIORITIES]
-        taken: list[Delivery] = []
+        claimed: list[Delivery] = []
         if not block_ms or partition in self._crowded:
             for stream in reversed(streams) if batch_first else streams:
-                if len(taken) < count:
-                    taken += await self._read([stream], partition, count - len(taken))
-            if taken or not block_ms:
-                return taken
-        # Nothing waited at the last look: the order does not matter, and one command will do.
+                if len(claimed) < count:
+                    claimed += await self._read([stream], partition, count - len(claimed))
+            if claimed or not block_ms:
+                return claimed
+        # The streams were empty at the last claim, so one command can wait for both.
         most = max(1, count // len(streams))
-        taken = await self._read(streams, partition, most, block_ms)
-        if len(taken) >= most:
+        claimed = await self._read(streams, partition, most, block_ms)
+        if len(claimed) >= most:
             self._crowded.add(partition)
         else:
             self._crowded.discard(partition)
-        return taken
+        return claimed
 
     async def _read(
         self, streams: Sequence[str], partition: int, count: int, block_ms: int = 0
     ) -> list[Delivery]:
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREADGROUP", "GROUP", GROUP, self.consumer, "COUNT", count, *block, "STREAMS")
-        # Not repeated when the connection is lost: what was delivered by then is taken over later.
-        reply = await self._broker.once(*command, *streams, *[">"] * len(streams))
-        return [
-            Delivery(stream.decode(), partition, entry_id.decode(), fields.get(b"task", b""))
-            for stream, entries in reply or ()
-            for entry_id, fields in entries
-        ]
+        # Not safe to repeat: a task delivered in a lost reply is reclaimed later.
+        reply = await self._broker.call_once(*command, *streams, *[">"] * len(streams))
+        found = (
+            _deliveries(stream.decode(), partition, entries) for stream, entries in reply or ()
+        )
+        return list(chain.from_iterable(found))
 
     async def reclaim(self, count: int) -> list[Delivery]:
-        """Tasks whose worker has been silent for longer than the lease, or has handed them back."""
-        taken: list[Delivery] = []
+        """Claim up to `count` tasks whose lease has expired or that were nacked."""
+        claimed: list[Delivery] = []
         for partition in range(self._keys.num_partitions):
             for priority in PRIORITIES:
-                if len(taken) >= count:
+                if len(claimed) >= count:
                     break
                 stream = self._keys.tasks(self.stage, priority, partition)
                 reply = await self._broker.call(
                     *("XAUTOCLAIM", stream, GROUP, self.consumer, self.lease_ms, "0"),
-                    *("COUNT", count - len(taken)),
+                    *("COUNT", count - len(claimed)),
                 )
-                taken += [
-                    Delivery(stream, partition, entry_id.decode(), fields.get(b"task", b""))
-                    for entry_id, fields in reply[1]
-                    if fields is not None
-                ]
-        RECLAIMED.labels(self.stage).inc(len(taken))
-        return taken
+                claimed += _deliveries(stream, partition, reply[1])
+        RECLAIMED.labels(self.stage).inc(len(claimed))
+        return claimed
 
     async def begin(self, delivery: Delivery) -> Attempt | None:
-        """Begin an attempt; None when there is nothing to do, because the turn is over.
+        """Begin an attempt; returns None if the turn is over.
 
         Raises:
-            DecodeError: the task is none of this version, or its record is broken.
-            Poisoned: it was delivered too often.
-            DeadlineExceeded: too late to begin.
-            StaleAttempt: another consumer has taken it over since.
+            DecodeError: the task or the request's record is not of this version.
+            Poisoned: the task was delivered too often.
+            DeadlineExceeded: the request's deadline has passed.
+            StaleAttempt: another consumer has reclaimed the task.
         """
         task = delivery.task()
         if task.type != self.stage:
-            raise DecodeError("a task of the other stage")
+            raise DecodeError("a task of another stage")
         reply = await self._broker.script(
             "begin",
             [self._keys.request(task.request_id), delivery.stream],
@@ -152,7 +153,7 @@ class Leases:
             fence=reply[1].decode(),
             deadline=time.monotonic() + int(reply[2]) / 1000,
             deliveries=int(reply[3]),
-            status=parse_status(fields),
+            status=parse_status(task.request_id, fields, fields.get("request", reply[5])),
             fields=fields,
             first_number=int(fields["seq"]),
         )
@@ -160,11 +161,11 @@ class Leases:
     async def append(
         self, attempt: Attempt, events: Sequence[tuple[Event, str]], **fields: str | int
     ) -> None:
-        """Append events (each with the token ids behind it, or "") and set fields of the record.
+        """Append events, each with its token ids or "", and set fields of the record.
 
         Raises:
-            StaleAttempt: the turn is somebody else's by now, or the request has ended.
-            Retryable: the record is broken.
+            StaleAttempt: another attempt holds the turn, or the request has ended.
+            Retryable: the record is malformed.
         """
         started, number = time.monotonic(), attempt.next_number
         attempt.log.extend(events)
@@ -174,7 +175,7 @@ class Leases:
                 self._keys.partition(request_id),
                 (self._keys.request(request_id), self._keys.events(request_id)),
                 (
-                    *(attempt.fence, number, 2 * len(fields), *_pairs(fields)),
+                    *(attempt.fence, number, 2 * len(fields), *chain.from_iterable(fields.items())),
                     *flatten(attempt.log[number - attempt.first_number :], attempt.choice),
                 ),
             )
@@ -188,8 +189,8 @@ class Leases:
             raise Retryable
 
     def _rewind(self, attempt: Attempt, number: int) -> int:
-        """Redis lost events from `number` on: say again what of them was ours."""
-        logger.warning("redis has lost events from number %d on", number)
+        """The number of the first lost event; stale if it is an earlier attempt's."""
+        logger.warning("redis has lost the events from number %d on", number)
         if number < attempt.first_number:
             raise StaleAttempt
         return number
@@ -205,10 +206,10 @@ class Leases:
         image_work: int = 0,
         fields: Mapping[str, str | int],
     ) -> None:
-        """End the turn: with the next task, or in a terminal state.
+        """End the turn, with the next task or in a terminal state.
 
         Raises:
-            StaleAttempt: the turn is somebody else's by now, or the request has ended.
+            StaleAttempt: another attempt holds the turn, or the request has ended.
         """
         keys, settings, request_id = self._keys, self._broker.settings, attempt.request_id
         partition, request = keys.partition(request_id), attempt.status.request
@@ -231,7 +232,7 @@ class Leases:
                 *(next_task.encode() if next_task else "", state or "", text_work, image_work),
                 *(settings.request_ttl_s, settings.event_ttl_s),
                 *flatten(attempt.log[number - attempt.first_number :], attempt.choice)[1:],
-                *_pairs(fields),
+                *chain.from_iterable(fields.items()),
             )
             if reply[0] != b"gap":
                 break
@@ -245,18 +246,18 @@ class Leases:
     async def nack(
         self, delivery: Delivery, fence: str = "", pause_s: float = 0.0, untried: bool = False
     ) -> None:
-        """Let somebody else take the task after `pause_s`.
+        """Give a task back unfinished, for any worker to reclaim.
 
         Args:
             delivery: the task.
-            fence: of the attempt, if it has begun.
-            pause_s: how long nobody should take it.
-            untried: whether this delivery shall not count as one.
+            fence: of the attempt, if begun.
+            pause_s: time before it can be reclaimed.
+            untried: do not count this delivery as a try.
         """
-        known = delivery.request_id
+        request_id = delivery.request_id
         await self._broker.script(
             "nack",
-            [delivery.stream, self._keys.request(known) if known else delivery.stream],
+            [delivery.stream, self._keys.request(request_id) if request_id else delivery.stream],
             *(GROUP, self.consumer, delivery.entry_id, fence),
             *(self.lease_ms, int(pause_s * 1000), int(untried)),
         )
@@ -266,32 +267,35 @@ class Leases:
         DEAD_LETTERS.labels(self.stage).inc()
         await self._broker.script(
             "dead_letter",
-            [delivery.stream, self._keys.dead(delivery.partition)],
+            [delivery.stream, self._keys.dead_letters(delivery.partition)],
             *(GROUP, delivery.entry_id, reason, deliveries, _MOST_DEAD_LETTERS),
         )
 
     async def ack(self, delivery: Delivery) -> None:
-        """Let go of a task whose request has ended."""
         await self._broker.call("XACK", delivery.stream, GROUP, delivery.entry_id)
 
     async def ack_if_ended(self, delivery: Delivery) -> None:
-        """Let go of a task if its request has ended; otherwise it belongs to somebody else."""
+        """Ack a task if its request has ended; otherwise another worker holds it."""
         state = await self._broker.call("HGET", self._keys.request(delivery.request_id), "state")
         if state is None or state.decode() in TERMINAL_STATES:
             await self.ack(delivery)
 
     async def trim(self) -> int:
-        """Drop what is delivered and acknowledged; returns the number of entries."""
-        dropped = 0
+        """Delete acknowledged entries of the task streams; returns their number."""
+        num_entries = 0
         for stream in self._keys.all_tasks(self.stage):
             try:
                 reply = await self._broker.script("trim", [stream], GROUP, 20 * self.lease_ms)
-            except redis.exceptions.ResponseError:
+            except CommandRefused:
                 logger.exception("cannot trim %s", stream)
                 continue
-            dropped += int(reply[0])
-        return dropped
+            num_entries += int(reply[0])
+        return num_entries
 
 
-def _pairs(fields: Mapping[str, str | int]) -> list[str | int]:
-    return [item for pair in fields.items() for item in pair]
+def _deliveries(stream: str, partition: int, entries: Sequence[Any]) -> list[Delivery]:
+    return [
+        Delivery(stream, partition, entry_id.decode(), fields.get(b"task", b""))
+        for entry_id, fields in entries
+        if fields is not None  # deleted while it was pending
+    ]

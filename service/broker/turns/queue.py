@@ -1,24 +1,21 @@
-"""The queue as its clients see it: accept, look up, cancel; and what keeps it in order.
+"""The queue as its clients see it: enqueue, look up, cancel; and its maintenance.
 
-The keys are named in `service.broker.keys`, the transitions are the scripts in
-`service/broker/lua`. Workers claim and commit tasks through `service.broker.turns.leases`.
+The keys are listed in `service.broker.keys`; every transition is a script in `service/broker/lua`.
+Workers claim and commit tasks through `service.broker.turns.leases`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass
 from typing import cast
 
-import redis.exceptions
-
 from service.broker.connection import Broker
-from service.broker.durability import wait_until_on_disk
-from service.broker.keys import GROUP
 from service.broker.owners import IdempotencyKey, OwnerLimits, Owners
 from service.broker.stream.record import fields_of, flatten, parse_status
-from service.errors import QueueFull, RequestNotFound, ServiceError
+from service.errors import QueueFull, RequestNotFound, ServiceError, StaleAttempt
 from service.messages import (
     ErrorEvent,
     Event,
@@ -43,7 +40,7 @@ _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 120.0
 
 @dataclass(frozen=True)
 class Enqueued:
-    """An accepted request. `created` is False when the idempotency key had it already."""
+    """An accepted request; `created` is False if its idempotency key was used before."""
 
     request_id: str
     created: bool
@@ -51,7 +48,7 @@ class Enqueued:
 
 @dataclass(frozen=True)
 class Load:
-    """Reserved work of all partitions, and how fast it drains."""
+    """Reserved work of all partitions, and the rate at which it is done."""
 
     active_requests: int
     text_work: int
@@ -61,7 +58,7 @@ class Load:
 
 
 class Queue:
-    """Accepts, looks up and ends requests."""
+    """Enqueues, looks up and ends requests."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -69,13 +66,9 @@ class Queue:
         self._owners = Owners(broker)
 
     async def create_groups(self) -> None:
-        """Create all streams and groups, from the first entry on; harmless when they exist."""
+        """Create all task streams and their consumer groups, unless they exist."""
         for stream in (*self._keys.all_tasks("text"), *self._keys.all_tasks("image")):
-            try:
-                await self._broker.call("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM")
-            except redis.exceptions.ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+            await self._broker.create_group(stream)
 
     async def enqueue(
         self,
@@ -84,25 +77,25 @@ class Queue:
         idempotency_key: IdempotencyKey | None = None,
         retry_s: float = 2.0,
     ) -> Enqueued:
-        """Accept a request: from here on it reaches exactly one terminal event.
+        """Enqueue a request: once accepted, it reaches exactly one terminal event.
 
         Args:
-            request: what to do; its content's images lie in the blob store already.
+            request: its images must be in the blob store.
             limits: of its owner.
             idempotency_key: a later request of this owner with the same key is the first one.
             retry_s: how long to try to reach Redis.
 
         Raises:
-            QueueFull: the stages have no room for its work.
+            QueueFull: a stage has too much reserved work.
             RateLimited, TooManyConcurrent: the owner's limits.
             IdempotencyConflict: the idempotency key was used with another body.
-            ConnectionLost: Redis is away.
+            ConnectionLost: Redis was unreachable for `retry_s`.
         """
         known = await self._owners.acquire(
             request, limits or OwnerLimits(), idempotency_key, retry_s
         )
         if known:
-            # Should the first one have died between its key and its record, this one takes over.
+            # If a gateway died after storing the key and before the record, this stores the record.
             request = request.model_copy(update={"request_id": known})
         outcome = await self._enqueue(request, retry_s)
         if outcome[0] == b"full":
@@ -110,7 +103,7 @@ class Queue:
             REQUESTS.labels("queue_full").inc()
             raise QueueFull(_retry_after_s(float(outcome[2]), float(outcome[3])))
         if self._broker.settings.wait_aof:
-            await wait_until_on_disk(self._broker)
+            await self._broker.wait_until_on_disk()
         REQUESTS.labels("repeated" if known else "accepted").inc()
         return Enqueued(request.request_id, created=not known)
 
@@ -118,6 +111,7 @@ class Queue:
         keys, settings, request_id = self._keys, self._broker.settings, request.request_id
         partition = keys.partition(request_id)
         share = (settings.batch_share if request.priority == "batch" else 1) / keys.num_partitions
+        answers = request.choices or (request,)
         return await self._broker.script(
             "enqueue",
             [
@@ -128,37 +122,54 @@ class Queue:
                 keys.deadlines(partition),
                 *(keys.request(choice.request_id) for choice in request.choices),
             ],
-            *(request_id, request.encode(), request.owner, request.deadline_ms),
-            request.deadline_ms // 1000 + settings.request_ttl_s,
-            *(request.text_work, request.image_work),
-            int(settings.max_text_work * share),
-            int(settings.max_image_work * share),
-            int(settings.max_active_requests * share),
-            *(item for one in request.choices or (request,) for item in _opening(one)),
+            json.dumps(
+                {
+                    "owner": request.owner,
+                    "deadline_ms": request.deadline_ms,
+                    "ttl_s": request.deadline_ms // 1000 + settings.request_ttl_s,
+                    "work": {"text": request.text_work, "image": request.image_work},
+                    "bounds": {
+                        "text": int(settings.max_text_work * share),
+                        "image": int(settings.max_image_work * share),
+                        "active": int(settings.max_active_requests * share),
+                    },
+                    "answers": [
+                        {"id": one.request_id, "task": _first_task(one).encode()} for one in answers
+                    ],
+                }
+            ),
+            request.encode(),
             retry_s=retry_s,
         )
 
     async def status(self, request_id: str) -> RequestStatus:
-        """What is known of a request.
+        """The status of a request, with its choices if it has several answers.
 
         Raises:
-            RequestNotFound: there is no such request (any more).
+            RequestNotFound: the request does not exist or has expired.
         """
+        fields = await self._fields(request_id)
+        document = fields.get("request")
+        if document is None:  # a choice, whose request is stored in the record of its group
+            document = await self._broker.call("HGET", fields["group"], "request")
+        status = parse_status(request_id, fields, document)
+        if "choices" not in fields:
+            return status
+        ids = [f"{request_id}.{number}" for number in range(int(fields["choices"]))]
+        choices = [parse_status(one, await self._fields(one), document) for one in ids]
+        return status.with_choices(tuple(choices))
+
+    async def _fields(self, request_id: str) -> dict[str, bytes]:
         reply = await self._broker.call("HGETALL", self._keys.request(request_id))
         if not reply:
             raise RequestNotFound
-        fields = fields_of(reply)
-        status = parse_status(fields)
-        if "choices" in fields:
-            ids = (f"{request_id}.{number}" for number in range(int(fields["choices"])))
-            status = status.with_choices(tuple([await self.status(one) for one in ids]))
-        return status
+        return fields_of(reply)
 
     async def cancel(self, request_id: str) -> State:
-        """End a request as cancelled, queued or running; returns the state that it is in then.
+        """Cancel a request, queued or running; returns its state afterwards.
 
         Raises:
-            RequestNotFound: there is no such request (any more).
+            RequestNotFound: the request does not exist or has expired.
         """
         count = await self._broker.call("HGET", self._keys.request(request_id), "choices")
         if not count:
@@ -169,7 +180,11 @@ class Queue:
         return cast(State, state.decode())
 
     async def fail(self, request_id: str, error: ServiceError, fence: str = "") -> State:
-        """End a request as failed; with `fence`, only if that attempt still holds it."""
+        """End a request as failed; with `fence`, only if that attempt still holds it.
+
+        Raises:
+            RequestNotFound, StaleAttempt: see `end`.
+        """
         stored = StoredFailure(
             type=error.type,
             code=error.code,
@@ -188,17 +203,22 @@ class Queue:
         )
 
     async def expire(self, request_id: str) -> State:
-        """End a request because its deadline passed."""
+        """End a request whose deadline has passed.
+
+        Raises:
+            RequestNotFound: see `end`.
+        """
         event = ResponseIncomplete(reason="deadline")
         return await self.end(request_id, "incomplete", event, reason="deadline")
 
     async def end(
         self, request_id: str, state: State, *events: Event, fence: str = "", **fields: str
     ) -> State:
-        """End a request from outside of a turn; one that has ended stays as it is.
+        """End a request from outside of a turn, unless it has ended; returns its state afterwards.
 
         Raises:
-            RequestNotFound: there is no such request (any more).
+            RequestNotFound: the request does not exist or has expired.
+            StaleAttempt: another attempt than that of `fence` holds it.
         """
         keys, settings = self._keys, self._broker.settings
         known = await self._broker.call(
@@ -220,18 +240,19 @@ class Queue:
             *flatten([(event, "") for event in (bill, *events)], choice_of(request_id)),
             *(item for pair in fields.items() for item in pair),
         )
-        if reply[0] == b"missing":
-            raise RequestNotFound
-        if reply[0] == b"ended":
-            return reply[1].decode()  # type: ignore[no-any-return]
-        if reply[0] == b"ok":
-            FINISHED.labels(state).inc()
-            await self._owners.free_slots(known[0].decode(), request_id)
-            return state
-        return "running"
+        match reply[0]:
+            case b"missing":
+                raise RequestNotFound
+            case b"stale":
+                raise StaleAttempt
+            case b"ended":
+                return cast(State, reply[1].decode())
+        FINISHED.labels(state).inc()
+        await self._owners.free_slots(known[0].decode(), request_id)
+        return state
 
     async def expire_due(self) -> int:
-        """End all requests whose deadline passed; any process may do this at any time."""
+        """End all requests whose deadline has passed; returns how many. Any process may do this."""
         ended = 0
         for partition in range(self._keys.num_partitions):
             key = self._keys.deadlines(partition)
@@ -244,7 +265,7 @@ class Queue:
         return ended
 
     async def load(self) -> Load:
-        """Reserved work and drain rates of all partitions."""
+        """Reserved work and drain rates of all partitions; also sets the metric of queued work."""
         active, work, rate = 0, dict.fromkeys(("text", "image"), 0), {"text": 0.0, "image": 0.0}
         for partition in range(self._keys.num_partitions):
             fields = fields_of(await self._broker.call("HGETALL", self._keys.load(partition)))
@@ -259,7 +280,7 @@ class Queue:
         return Load(active, work["text"], work["image"], rate["text"], rate["image"])
 
     async def depth(self, stage: Stage) -> tuple[int, int]:
-        """Tasks of a stage that (wait, are being run)."""
+        """Numbers of tasks of a stage that are (queued, running), in all partitions."""
         waiting = running = 0
         for stream in self._keys.all_tasks(stage):
             for group in await self._broker.call("XINFO", "GROUPS", stream):
@@ -269,14 +290,12 @@ class Queue:
         return waiting, running
 
 
-def _opening(request: Request) -> tuple[str, str, str]:
-    """What `admit` needs of a request or choice: its id, the document, its first task."""
-    task = TextTask(request_id=request.request_id, turn=0, traceparent=request.traceparent)
-    return request.request_id, request.encode(), task.encode()
+def _first_task(request: Request) -> TextTask:
+    return TextTask(request_id=request.request_id, turn=0, traceparent=request.traceparent)
 
 
 def _retry_after_s(excess: float, drained_per_s: float) -> float:
-    """When `excess` work will have drained at the measured rate."""
+    """The time until `excess` work is done at the measured rate, between bounds."""
     if drained_per_s <= 0:
         return _LONGEST_RETRY_S / 4
     return min(max(excess / drained_per_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)

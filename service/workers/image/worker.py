@@ -21,10 +21,10 @@ from service.errors import InvalidRequest
 from service.log import configure
 from service.messages import Event, ImageResult, ImageTask, Stage, TextTask
 from service.metrics import IMAGE_STEPS, IMAGES
-from service.workers.answer import Answer
 from service.workers.base import Worker, consumer_name, end_on_signal
 from service.workers.checkpoint import find_checkpoint
 from service.workers.images import MIME_TYPES, ImageCache, encode
+from service.workers.turns.answer import Answer
 
 _PREVIEW_TTL_S = 600
 
@@ -44,8 +44,10 @@ class ImageTurns:
         self._progress_interval_s = progress_interval_s
 
     async def start(self) -> None:
-        """Start the engine."""
         await self._engine.start()
+
+    async def announce(self) -> None:
+        """Do nothing: gateways need to know nothing of the image engine."""
 
     async def stop(self) -> None:
         """Stop the engine."""

@@ -34,11 +34,11 @@ from service.messages import (
     TextResult,
     count_words,
 )
-from service.workers.answer import Answer
 from service.workers.base import Worker, consumer_name, end_on_signal
 from service.workers.checkpoint import find_checkpoint
 from service.workers.images import ImageCache
 from service.workers.text.deltas import DeltaWriter, Said
+from service.workers.turns.answer import Answer
 
 
 class TextTurns:
@@ -54,8 +54,9 @@ class TextTurns:
         self._images = ImageCache(self._blobs)
 
     async def start(self) -> None:
-        """Start the engine, and let the gateways know what fits it."""
         await self._engine.start()
+
+    async def announce(self) -> None:
         await publish(self._broker, await asyncio.to_thread(card_of, self._engine.limits()))
 
     async def stop(self) -> None:

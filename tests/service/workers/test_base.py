@@ -123,7 +123,7 @@ async def test_poison_becomes_a_dead_letter_and_an_error(stage: Stage) -> None:
     assert "breaks" not in json.dumps([event.data for event in events])
     while await stage.queue.depth("text") != (0, 0):
         await asyncio.sleep(0.01)
-    dead = await stage.broker.call("XRANGE", stage.broker.keys.dead(0), "-", "+")
+    dead = await stage.broker.call("XRANGE", stage.broker.keys.dead_letters(0), "-", "+")
     assert len(dead) == 1 and request.request_id.encode() in dead[0][1][b"task"]
     deltas = [event for event in events if event.type == "text.delta"]
     streamed = "".join(event.data["text"] for event in deltas)
@@ -137,7 +137,7 @@ async def test_a_task_that_cannot_be_read_becomes_a_dead_letter(stage: Stage) ->
     await stage.start("text")
     while await stage.queue.depth("text") != (0, 0):
         await asyncio.sleep(0.01)
-    assert await stage.broker.call("XLEN", keys.dead(0)) == 2
+    assert await stage.broker.call("XLEN", keys.dead_letters(0)) == 2
 
 
 async def test_a_context_that_does_not_fit_is_the_clients_error(stage: Stage) -> None:
@@ -164,7 +164,7 @@ async def test_a_duplicate_delivery_changes_nothing(stage: Stage) -> None:
     await stage.check(request, await stage.events(request))
     while await stage.queue.depth("text") != (0, 0):
         await asyncio.sleep(0.05)
-    assert await stage.broker.call("XLEN", keys.dead(0)) == 0
+    assert await stage.broker.call("XLEN", keys.dead_letters(0)) == 0
 
 
 async def test_drain_hands_back_what_another_worker_then_finishes(stage: Stage) -> None:

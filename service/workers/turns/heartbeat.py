@@ -1,4 +1,4 @@
-"""Keeps the leases of running turns alive, from a thread that a long step cannot block."""
+"""Renews the leases of running turns, in a thread that a long engine step cannot block."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from service.broker.connection import Broker
 from service.broker.keys import GROUP
 from service.broker.turns.attempt import Delivery
 from service.config import RedisSettings
-from service.errors import ConnectionLost
+from service.errors import BrokerError
 
 logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Renews the leases of what is held, and tells which of them are lost."""
+    """Renews the leases of held tasks; calls `on_lost`, in its thread, for those that are lost."""
 
     def __init__(
         self,
@@ -27,7 +27,6 @@ class Heartbeat:
         interval_s: float,
         on_lost: Callable[[Delivery], None],
     ) -> None:
-        """Prepare; `on_lost` is called in the heartbeat's thread."""
         self._settings = settings
         self._consumer = consumer
         self._interval_s = interval_s
@@ -38,7 +37,6 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._main, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -47,12 +45,12 @@ class Heartbeat:
         self._thread.join()
 
     def hold(self, delivery: Delivery, fence: str = "") -> None:
-        """Keep this task's lease from now on; with a fence, its attempt is watched too."""
+        """Renew this task's lease from now on; with a fence, as long as its attempt is current."""
         with self._lock:
             self._held[delivery] = fence
 
     def drop(self, delivery: Delivery) -> None:
-        """Let this task's lease run out, or be gone."""
+        """Stop renewing this task's lease."""
         with self._lock:
             self._held.pop(delivery, None)
 
@@ -64,14 +62,14 @@ class Heartbeat:
         while not self._stopping.is_set():
             try:
                 await self.beat(broker)
-            except ConnectionLost:
-                logger.warning("heartbeat cannot reach redis")
-            # Blocking is right: nothing else runs in this thread's loop.
+            except BrokerError as error:
+                logger.warning("heartbeat failed: %s", type(error).__name__)
+            # Blocks this thread's loop, in which nothing else runs.
             self._stopping.wait(self._interval_s)
         await broker.close()
 
     async def beat(self, broker: Broker) -> None:
-        """Renew everything once: one call per stream."""
+        """Renew all leases once, with one call per stream."""
         with self._lock:
             held = dict(self._held)
         by_stream: defaultdict[str, list[Delivery]] = defaultdict(list)
@@ -90,11 +88,11 @@ class Heartbeat:
                     self._on_lost(delivery)
 
     def _still_held(self, delivery: Delivery, fence: str) -> bool:
-        """Whether nothing has changed here while Redis was asked."""
+        """Whether the task is still held with this fence, after the call to Redis."""
         with self._lock:
             return self._held.get(delivery) == fence
 
 
 def _record(broker: Broker, delivery: Delivery) -> str:
-    """The record that the task belongs to; its stream stands in while that is not known."""
+    """Key of the request's record; the stream's if the task could not be decoded."""
     return broker.keys.request(delivery.request_id) if delivery.request_id else delivery.stream

@@ -1,4 +1,4 @@
-"""What becomes of a turn that did not commit."""
+"""Handles turns that did not commit: ack, nack, end the request, or dead-letter the task."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import (
     BrokerError,
+    ConnectionLost,
     DeadlineExceeded,
     DecodeError,
     Permanent,
@@ -27,7 +28,7 @@ _BROKEN_AFTER = 5
 
 
 class Outcomes:
-    """Answers for turns that were stopped or failed; each answer names itself for the metrics."""
+    """Handles turns that were stopped or failed; each method returns the outcome's metric label."""
 
     def __init__(self, queue: Queue, leases: Leases) -> None:
         self._queue = queue
@@ -36,25 +37,25 @@ class Outcomes:
 
     @property
     def broken(self) -> bool:
-        """Whether so many different requests failed in a row that this process must be at fault."""
+        """Whether so many requests failed in a row that this process is likely the cause."""
         return len(self._failed) >= _BROKEN_AFTER
 
     def succeeded(self) -> None:
-        """A turn went well."""
+        """Note a turn that did not fail."""
         self._failed.clear()
 
     async def after_cancel(self, delivery: Delivery, attempt: Attempt | None, *, ours: bool) -> str:
-        """Stopped from here: this process ends, or (not `ours`) the turn is taken or unwanted."""
+        """Handle a cancelled turn: this worker drains, or (not `ours`) it has lost the turn."""
         try:
             if not ours:
                 return await self._after_loss(delivery)
             await self._leases.nack(delivery, attempt.fence if attempt else "", untried=True)
         except BrokerError:
-            logger.warning("cannot hand the turn back: its lease will run out")
+            logger.warning("cannot nack the turn: its lease will expire")
         return "handed_back"
 
     async def _after_loss(self, delivery: Delivery) -> str:
-        """Somebody else has the turn, or the request has ended: then nobody needs the task."""
+        """Handle a turn that another worker holds, or whose request has ended."""
         STALE.inc()
         await self._leases.ack_if_ended(delivery)
         return "stale"
@@ -62,33 +63,41 @@ class Outcomes:
     async def after_error(
         self, delivery: Delivery, attempt: Attempt | None, error: Exception
     ) -> str:
-        """Answer for what went wrong in a turn."""
+        """Handle an error that ended a turn."""
         try:
-            match error:
-                case StaleAttempt():
-                    return await self._after_loss(delivery)
-                case BrokerError():
-                    logger.warning("redis stayed away: the turn's lease will run out")
-                    return "broker_lost"
-                case DeadlineExceeded() | TimeoutError():
-                    await self._queue.expire(delivery.request_id)
-                    await self._leases.ack(delivery)
-                    return "deadline"
-                case DecodeError() | Poisoned() | Permanent() | RequestError():
-                    return await self._give_up(delivery, attempt, error)
-            logger.error("turn failed", exc_info=error)
-            return await self._retry(delivery, attempt)
-        except RequestNotFound:
-            await self._leases.dead_letter(delivery, "no such request")
-            return "orphan"
+            try:
+                return await self._handle(delivery, attempt, error)
+            except StaleAttempt:
+                return await self._after_loss(delivery)
+            except RequestNotFound:
+                await self._leases.dead_letter(delivery, "no such request")
+                return "orphan"
         except (BrokerError, DecodeError):
-            logger.warning("redis stayed away: the turn's lease will run out")
-            return "broker_lost"
+            return self._broker_lost()
+
+    async def _handle(self, delivery: Delivery, attempt: Attempt | None, error: Exception) -> str:
+        match error:
+            case StaleAttempt():
+                raise error
+            case ConnectionLost():
+                return self._broker_lost()
+            case DeadlineExceeded() | TimeoutError():
+                await self._queue.expire(delivery.request_id)
+                await self._leases.ack(delivery)
+                return "deadline"
+            case DecodeError() | Poisoned() | Permanent() | RequestError():
+                return await self._give_up(delivery, attempt, error)
+        logger.error("turn failed", exc_info=error)
+        return await self._retry(delivery, attempt)
+
+    def _broker_lost(self) -> str:
+        logger.warning("redis is unreachable: the turn's lease will expire")
+        return "broker_lost"
 
     async def _give_up(
         self, delivery: Delivery, attempt: Attempt | None, error: ServiceError
     ) -> str:
-        """End the request as failed; what no worker can run becomes a dead letter."""
+        """End the request as failed, and dead-letter the task if no worker can run it."""
         logger.error("request failed: %s", type(error).__name__)
         if delivery.request_id:
             fence = attempt.fence if attempt else ""
@@ -101,7 +110,7 @@ class Outcomes:
         return "failed"
 
     async def _retry(self, delivery: Delivery, attempt: Attempt | None) -> str:
-        """Hand the turn back for another attempt, later each time."""
+        """Nack the turn for another attempt, after a pause that grows with each delivery."""
         self._failed.add(delivery.request_id)
         count = attempt.deliveries if attempt else 1
         pause_s = min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**count)

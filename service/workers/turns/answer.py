@@ -1,4 +1,4 @@
-"""The answer of a request as its turns build it, and how it may end."""
+"""The answer to a request, as its turns build it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.metrics import TOKENS
 
 
 class Answer:
-    """Finished parts, limits and bill; collects what the turn's commit writes."""
+    """Finished parts, limits and usage; collects the fields that the turn's commit writes."""
 
     def __init__(self, status: RequestStatus) -> None:
         self._request = status.request
@@ -35,17 +35,17 @@ class Answer:
 
     @property
     def tokens_left(self) -> int:
-        """Tokens that the answer may still have."""
+        """Tokens left until the limit."""
         return self._request.limits.max_tokens - self.usage.output_tokens
 
     @property
     def images_left(self) -> int:
-        """Images that the answer may still have."""
+        """Images left until the limit."""
         return self._request.limits.max_images - self.usage.images
 
     @property
     def last_image(self) -> str | None:
-        """Hash of the image that immediately precedes what comes next."""
+        """Hash of the last image of the prompt and answer so far."""
         for result in reversed(self.results):
             if isinstance(result, ImageResult):
                 return result.sha256
@@ -55,23 +55,20 @@ class Answer:
         return None
 
     def add(self, result: TextResult | ImageResult) -> None:
-        """Add a finished part."""
         self._new[f"part:{self.next_index}"] = result.encode()
         self.results.append(result)
 
     def bill_prompt(self, num_tokens: int, num_cached: int) -> None:
-        """Bill the request's own content: once, however many turns read it."""
+        """Bill the prompt; it is billed once, however many turns read it."""
         TOKENS.labels("prompt").inc(num_tokens)
         TOKENS.labels("cached").inc(num_cached)
         self._bill_more(prompt_tokens=num_tokens, cached_tokens=num_cached)
 
     def bill_text(self, num_tokens: int) -> None:
-        """Bill generated text."""
         TOKENS.labels("output").inc(num_tokens)
         self._bill_more(output_tokens=num_tokens)
 
     def bill_image(self, num_steps: int) -> None:
-        """Bill an image."""
         self._bill_more(images=1, image_steps=num_steps)
 
     def _bill_more(self, **amounts: int) -> None:
@@ -79,12 +76,12 @@ class Answer:
         self.usage = Usage(**known | {name: known[name] + n for name, n in amounts.items()})
 
     def complete(self) -> list[tuple[Event, str]]:
-        """End the request: the model has said all."""
+        """End the request because the model ended its answer; returns the last events."""
         self.state = "completed"
         return [(self._bill(), ""), (ResponseCompleted(), "")]
 
     def incomplete(self, reason: Reason) -> list[tuple[Event, str]]:
-        """End the request: a limit has been reached."""
+        """End the request because of a limit; returns the last events."""
         self.state = "incomplete"
         self._new["reason"] = reason
         return [(self._bill(), ""), (ResponseIncomplete(reason=reason), "")]
@@ -93,5 +90,5 @@ class Answer:
         return UsageEvent(**self.usage.model_dump())
 
     def fields(self) -> dict[str, str]:
-        """What the commit writes into the record."""
+        """The fields that the commit sets in the record."""
         return self._new | {"usage": self.usage.encode()}

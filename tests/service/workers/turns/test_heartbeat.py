@@ -7,7 +7,7 @@ from service.broker.connection import Broker
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.messages import Request, TextPart
-from service.workers.heartbeat import Heartbeat
+from service.workers.turns.heartbeat import Heartbeat
 
 LEASE_S = 0.9
 
