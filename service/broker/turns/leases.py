@@ -98,9 +98,7 @@ class Leases:
         command = ("XREADGROUP", "GROUP", GROUP, self.consumer, "COUNT", count, *block, "STREAMS")
         # Not safe to repeat: a task delivered in a lost reply is reclaimed later.
         reply = await self._broker.call_once(*command, *streams, *[">"] * len(streams))
-        found = (
-            _deliveries(stream.decode(), partition, entries) for stream, entries in reply or ()
-        )
+        found = (_deliveries(name.decode(), partition, entries) for name, entries in reply or ())
         return list(chain.from_iterable(found))
 
     async def reclaim(self, count: int) -> list[Delivery]:

@@ -14,7 +14,7 @@ from service.broker.connection import Broker
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.config import RedisSettings
-from service.errors import BlobNotFound, BrokerError, ConnectionLost
+from service.errors import BlobNotFound, BrokerError, CommandRefused, ConnectionLost, GroupMissing
 from service.local.embedded_redis import EmbeddedRedis, find_server, free_port
 from service.messages import Request, TextPart
 
@@ -138,3 +138,30 @@ async def test_without_an_append_only_file_nothing_is_promised(broker: Broker) -
 def test_a_cluster_cannot_be_waited_for() -> None:
     with pytest.raises(ValidationError):
         RedisSettings(redis_url="redis+cluster://127.0.0.1:7000", wait_aof=True)
+
+
+async def test_errors_of_redis_are_the_services_own(broker: Broker) -> None:
+    await broker.call("SET", "text", "x")
+    with pytest.raises(CommandRefused):
+        await broker.call("HGET", "text", "field")
+    with pytest.raises(CommandRefused):
+        await broker.script("due", ["text"], 1)
+    read = ("XREADGROUP", "GROUP", "workers", "w", "STREAMS")
+    with pytest.raises(GroupMissing):
+        await broker.call_once(*read, "nothing", ">")
+    # A reader that waits for a stream notices when the stream is deleted.
+    await broker.create_group("stream")
+    await broker.create_group("stream")
+    waiting = asyncio.create_task(
+        broker.call_once(*read[:4], "BLOCK", 5000, "STREAMS", "stream", ">")
+    )
+    await asyncio.sleep(0.1)
+    await broker.call("DEL", "stream")
+    with pytest.raises(GroupMissing):
+        await waiting
+
+
+async def test_scripts_survive_their_removal(broker: Broker) -> None:
+    assert await broker.script("due", ["none"], 1) == []
+    await broker.call("SCRIPT", "FLUSH")
+    assert await broker.script("due", ["none"], 1) == []

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
+import socket
+import threading
 
 import httpx
+import pytest
 from pydantic import TypeAdapter
 
 from model.sampling_params import SamplingParams, TokenScore
-from service.messages import AnswerLimits, RequestImageParams
+from service.broker.connection import Broker
+from service.broker.turns.attempt import Attempt
+from service.broker.turns.leases import Leases
+from service.config import TextWorkerSettings
+from service.messages import RequestImageParams
+from service.messages import Stage as StageName
+from service.workers import base
+from service.workers.base import Worker
 from tests.faults.engines import expected_answer, score
 from tests.service.workers.conftest import Stage
 
@@ -31,16 +39,6 @@ async def test_text_and_image_workers_pass_the_turns_back_and_forth(stage: Stage
     assert await stage.queue.depth("image") == (0, 0)
 
 
-async def test_many_requests_at_once(stage: Stage) -> None:
-    await stage.start("text")
-    await stage.start("image")
-    requests = [await stage.submit(f"prompt {i}", seed=i) for i in range(20)]
-    for request, events in zip(
-        requests, await asyncio.gather(*map(stage.events, requests)), strict=True
-    ):
-        await stage.check(request, events)
-
-
 async def test_resume_gives_exactly_the_rest(stage: Stage) -> None:
     await stage.start("text")
     await stage.start("image")
@@ -51,20 +49,6 @@ async def test_resume_gives_exactly_the_rest(stage: Stage) -> None:
         assert [(e.id, e.encode()) for e in rest] == [
             (e.id, e.encode()) for e in events[number + 1 :]
         ]
-
-
-async def test_limits_end_the_answer_as_incomplete(stage: Stage) -> None:
-    await stage.start("text")
-    await stage.start("image")
-    request = await stage.submit("limits", limits=AnswerLimits(max_tokens=100, max_images=1))
-    events = await stage.events(request)
-    assert events[-1].type == "response.incomplete"
-    assert events[-1].data == {"reason": "max_images"}
-    assert (await stage.answer(events)) == expected_answer("limits", 0)[:3]
-    request = await stage.submit("limits", limits=AnswerLimits(max_tokens=3))
-    events = await stage.events(request)
-    assert events[-1].data == {"reason": "max_tokens"}
-    assert (await stage.queue.status(request.request_id)).reason == "max_tokens"
 
 
 async def test_text_only_and_previews(stage: Stage) -> None:
@@ -81,90 +65,6 @@ async def test_text_only_and_previews(stage: Stage) -> None:
     assert len(previews) == 2 and await stage.blobs.exists(previews[0].data["sha256"])
     steps = [event.data["step"] for event in events if event.type == "image.progress"]
     assert steps == [*range(1, 7), *range(1, 7)]
-
-
-async def test_cancel_stops_a_running_turn_and_a_queued_one(stage: Stage) -> None:
-    worker = await stage.start("text", token_s=0.01)
-    request = await stage.submit("endless")
-    queued = await stage.submit("waits for an image worker")
-    while stage.engines[0].running < 2 and not (await stage.queue.depth("image"))[0]:
-        await asyncio.sleep(0.01)
-    await stage.queue.cancel(request.request_id)
-    await stage.queue.cancel(queued.request_id)
-    started = time.monotonic()
-    while stage.engines[0].running:
-        await asyncio.sleep(0.001)
-    assert time.monotonic() - started < 5
-    assert (await stage.events(request))[-1].type == "response.cancelled"
-    assert (await stage.events(queued))[-1].type == "response.cancelled"
-    await stage.start("image")
-    while await stage.queue.depth("image") != (0, 0) or await stage.queue.depth("text") != (0, 0):
-        await asyncio.sleep(0.01)
-    assert not worker._active
-
-
-async def test_a_deadline_stops_a_running_turn(stage: Stage) -> None:
-    await stage.start("text", token_s=0.01, maintenance_s=60)
-    request = await stage.submit("endless", deadline_ms=300)
-    events = await stage.events(request)
-    assert events[-1].data == {"reason": "deadline"}
-    while stage.engines[0].running or await stage.queue.depth("text") != (0, 0):
-        await asyncio.sleep(0.01)
-    usage = next(event.data for event in events if event.type == "usage")
-    assert usage["output_tokens"] > 0
-
-
-async def test_poison_becomes_a_dead_letter_and_an_error(stage: Stage) -> None:
-    await stage.start("text", max_deliveries=2)
-    request = await stage.submit("poison")
-    events = await stage.events(request)
-    assert [event.type for event in events[-3:]] == ["usage", "error", "response.failed"]
-    assert events[-1].data["error"]["code"] == "too_many_attempts"
-    assert "breaks" not in json.dumps([event.data for event in events])
-    while await stage.queue.depth("text") != (0, 0):
-        await asyncio.sleep(0.01)
-    dead = await stage.broker.call("XRANGE", stage.broker.keys.dead_letters(0), "-", "+")
-    assert len(dead) == 1 and request.request_id.encode() in dead[0][1][b"task"]
-    deltas = [event for event in events if event.type == "text.delta"]
-    streamed = "".join(event.data["text"] for event in deltas)
-    assert streamed and expected_answer("poison", 0)[0].startswith(streamed)
-
-
-async def test_a_task_that_cannot_be_read_becomes_a_dead_letter(stage: Stage) -> None:
-    keys = stage.broker.keys
-    await stage.broker.call("XADD", keys.tasks("text", "interactive", 0), "*", "task", "{nonsense")
-    await stage.broker.call("XADD", keys.tasks("text", "interactive", 0), "*", "other", "x")
-    await stage.start("text")
-    while await stage.queue.depth("text") != (0, 0):
-        await asyncio.sleep(0.01)
-    assert await stage.broker.call("XLEN", keys.dead_letters(0)) == 2
-
-
-async def test_a_context_that_does_not_fit_is_the_clients_error(stage: Stage) -> None:
-    await stage.start("text")
-    events = await stage.events(await stage.submit("too long"))
-    assert events[-1].data["error"]["code"] == "context_length_exceeded"
-
-
-async def test_out_of_memory_is_tried_again(stage: Stage) -> None:
-    await stage.start("text")
-    await stage.start("image")
-    request = await stage.submit("memory")
-    await stage.check(request, await stage.events(request))
-
-
-async def test_a_duplicate_delivery_changes_nothing(stage: Stage) -> None:
-    keys, stream = stage.broker.keys, stage.broker.keys.tasks("text", "interactive", 0)
-    request = await stage.submit("twice")
-    [(_, fields)] = await stage.broker.call("XRANGE", stream, "-", "+")
-    for _ in range(3):
-        await stage.broker.call("XADD", stream, "*", "task", fields[b"task"])
-    await stage.start("text", token_s=0.005)
-    await stage.start("image")
-    await stage.check(request, await stage.events(request))
-    while await stage.queue.depth("text") != (0, 0):
-        await asyncio.sleep(0.05)
-    assert await stage.broker.call("XLEN", keys.dead_letters(0)) == 0
 
 
 async def test_drain_hands_back_what_another_worker_then_finishes(stage: Stage) -> None:
@@ -205,24 +105,6 @@ async def test_scores_survive_a_change_of_worker(stage: Stage) -> None:
             assert status.results[index].logprobs == expected
 
 
-async def test_interactive_goes_first_and_batch_is_not_starved(stage: Stage) -> None:
-    order: list[str] = []
-    for number in range(12):
-        kind = "batch" if number < 6 else "interactive"
-        await stage.submit(f"{kind} {number}", priority=kind, output_modalities=("text",))
-    await stage.start("text", concurrency=1, batch_weight=4)
-    while len(order) < 12:
-        await asyncio.sleep(0.005)
-        for request_id in await stage.broker.call("KEYS", "*:request:*"):
-            fields = await stage.broker.call("HMGET", request_id, "state", "request")
-            name = fields[1].decode()
-            if fields[0] == b"completed" and name not in order:
-                order.append(name)
-    kinds = ["batch" if '"priority":"batch"' in name else "interactive" for name in order]
-    assert kinds[0] == "interactive"
-    assert kinds[:8].count("interactive") >= 5 and "batch" in kinds[:8]
-
-
 async def test_health_port(stage: Stage) -> None:
     worker = await stage.start("text", drain_s=5)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker._health.port}") as client:
@@ -231,27 +113,137 @@ async def test_health_port(stage: Stage) -> None:
         assert "mmi_turns_total" in (await client.get("/metrics")).text
 
 
-async def test_finished_tasks_are_trimmed_and_others_are_not(stage: Stage) -> None:
-    worker = await stage.start("text", token_s=0.001, maintenance_s=60)
-    await stage.start("image", maintenance_s=60)
-    requests = [await stage.submit(f"trim {i}") for i in range(5)]
-    await asyncio.gather(*map(stage.events, requests))
+class Part:
+    """Stands in for something that a worker starts; notes when it is started and stopped."""
+
+    def __init__(self, name: str, notes: list[str], error: Exception | None = None) -> None:
+        self.name, self.notes, self.error = name, notes, error
+
+    async def start(self) -> None:
+        self.notes.append(f"start {self.name}")
+        if self.error is not None:
+            raise self.error
+
+    async def stop(self) -> None:
+        self.notes.append(f"stop {self.name}")
+
+
+class PartTurns(Part):
+    stage: StageName = "text"
+    announced = False
+
+    async def announce(self) -> None:
+        self.announced = True
+
+    async def run(self, attempt: Attempt) -> None:
+        raise NotImplementedError
+
+
+def worker_of(broker: Broker, turns: PartTurns, **settings: object) -> Worker:
+    """A worker whose broker and threads are real, and whose engine is `turns`."""
+    given = TextWorkerSettings(
+        **{"redis_url": broker.settings.redis_url, "health_port": 0, "lease_s": 0.6} | settings
+    )
+    own = Broker(given)
+    return Worker(given, own, Leases(own, "text", "test", 0.6, 3), turns)
+
+
+async def is_listening(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+def message(caplog: pytest.LogCaptureFixture) -> str:
+    [record] = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    return record.getMessage()
+
+
+async def test_an_engine_that_fails_to_start_is_stopped_like_everything_before_it(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes: list[str] = []
+    worker = worker_of(broker, PartTurns("engine", notes, RuntimeError("no memory")))
+
+    assert await worker.run() == 1
+
+    assert notes == ["start engine", "stop engine"]
+    assert not await is_listening(worker._health.port)
+    assert "text worker failed while starting its engine: RuntimeError: no memory" in message(
+        caplog
+    )
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_health_port_that_is_taken_ends_the_worker_before_its_engine(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        worker = worker_of(broker, PartTurns("engine", notes), health_port=port)
+        assert await worker.run() == 1
+    assert notes == []
+    assert "opening its health port" in message(caplog) and str(port) in message(caplog)
+
+
+async def test_a_broker_that_stays_away_stops_what_was_started(
+    broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "_BROKER_WAIT_S", 0.2)
+    notes: list[str] = []
+    turns = PartTurns("engine", notes)
+    worker = worker_of(broker, turns, redis_url="redis://127.0.0.1:1")
+
+    assert await worker.run() == 1
+
+    assert notes == ["start engine", "stop engine"] and not turns.announced
+    assert not await is_listening(worker._health.port)
+    assert "text worker failed while waiting for redis: ConnectionLost" in message(caplog)
+
+
+async def test_sigterm_ends_the_wait_for_the_broker(broker: Broker) -> None:
+    notes: list[str] = []
+    worker = worker_of(broker, PartTurns("engine", notes), redis_url="redis://127.0.0.1:1")
+    running = asyncio.create_task(worker.run())
+    while notes != ["start engine"]:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
     worker.drain()
-    await stage.tasks[worker]
-    left = await stage.submit("undelivered")
+    assert await asyncio.wait_for(running, 5) == 0
+    assert notes == ["start engine", "stop engine"]
+
+
+async def test_a_loop_that_fails_ends_the_worker_and_stops_everything(
+    broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    worker = worker_of(broker, PartTurns("engine", notes), maintenance_s=0.05)
+
+    async def fail() -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(worker._leases, "trim", fail)
+    assert await asyncio.wait_for(worker.run(), 10) == 1
+    assert notes == ["start engine", "stop engine"]
+    assert "text worker failed while working: ZeroDivisionError" in message(caplog)
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_claim_that_redis_refuses_is_tried_again(stage: Stage) -> None:
+    await stage.start("text")
+    await stage.start("image")
+    # The streams and groups are gone, and one is something else for a while.
     stream = stage.broker.keys.tasks("text", "interactive", 0)
-    assert await worker_trim(stage) > 0
-    [entry] = [
-        fields
-        for _, fields in await stage.broker.call("XRANGE", stream, "-", "+")
-        if left.request_id.encode() in fields[b"task"]
-    ]
-    assert entry
-    assert await stage.broker.call("XLEN", stream) <= 2
-    assert await stage.queue.depth("text") == (1, 0)
-
-
-async def worker_trim(stage: Stage) -> int:
-    from service.broker.turns.leases import Leases
-
-    return await Leases(stage.broker, "text", "test", 1, 3).trim()
+    await stage.broker.call("FLUSHALL")
+    await stage.broker.call("SET", stream, "not a stream")
+    await asyncio.sleep(0.3)
+    await stage.broker.call("DEL", stream)
+    while not await stage.broker.call("EXISTS", stream):
+        await asyncio.sleep(0.01)
+    request = await stage.submit("after")
+    await stage.check(request, await asyncio.wait_for(stage.events(request), 20))

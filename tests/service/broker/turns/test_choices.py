@@ -9,9 +9,10 @@ import pytest
 from model.sampling_params import SamplingParams
 from service.broker.connection import Broker
 from service.broker.owners import IdempotencyKey, OwnerLimits
+from service.broker.stream.events import read_events
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
-from service.errors import QueueFull, RateLimited, TooManyConcurrent
+from service.errors import Permanent, QueueFull, RateLimited, TooManyConcurrent
 from service.messages import (
     AnswerLimits,
     PartStartEvent,
@@ -148,8 +149,6 @@ async def test_the_last_choice_ends_the_request(queue: Queue, broker: Broker) ->
 async def test_how_choices_make_the_state(
     queue: Queue, states: tuple[str, ...], whole: str
 ) -> None:
-    from service.errors import Permanent
-
     asked = request(2)
     await queue.enqueue(asked)
     for number, state in enumerate(states):
@@ -165,6 +164,45 @@ async def test_how_choices_make_the_state(
     assert status.state == whole
     assert (status.error is not None) == (whole == "failed")
     assert status.reason == ("choice_failed" if whole == "incomplete" else None)
+
+
+async def test_the_error_of_a_failed_group_is_what_clients_of_one_answer_see(
+    queue: Queue, broker: Broker
+) -> None:
+    asked = request(2)
+    await queue.enqueue(asked)
+    for choice in asked.choices:
+        await queue.fail(choice.request_id, Permanent())
+
+    events = await read_events(broker, asked.request_id)
+
+    [error] = [event for event in events if event.type == "error" and "choice" not in event.data]
+    expected = {"type", "code", "message", "retryable"}
+    assert set(error.data["error"]) == set(events[-1].data["error"]) == expected
+    assert events[-1].type == "response.failed"
+
+
+async def test_the_content_is_stored_once(queue: Queue, broker: Broker) -> None:
+    text = "a lake at noon " * 100
+    asked = Request(content=(TextPart(text=text),), n=4)
+    await queue.enqueue(asked)
+
+    stored = 0
+    for key in await broker.call("KEYS", "*"):
+        kind = await broker.call("TYPE", key)
+        if kind == b"hash":
+            stored += b"".join(await broker.call("HVALS", key)).count(text.encode())
+        elif kind == b"stream":
+            stored += str(await broker.call("XRANGE", key, "-", "+")).count(text)
+    assert stored == 1
+
+    leases = Leases(broker, "text", "w", 15, 3)
+    begun = [await leases.begin(delivery) for delivery in await leases.claim(0, 4)]
+    assert [attempt.request for attempt in begun if attempt] == list(asked.choices)
+    status = await queue.status(asked.request_id)
+    assert status.request == asked
+    assert tuple(choice.request for choice in status.choices) == asked.choices
+    assert (await queue.status(asked.choices[2].request_id)).request == asked.choices[2]
 
 
 async def test_the_deadline_ends_all_choices(queue: Queue, broker: Broker) -> None:

@@ -6,12 +6,15 @@ import pytest
 
 from service.broker.connection import Broker
 from service.broker.owners import IdempotencyKey, OwnerLimits
+from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import (
     IdempotencyConflict,
+    Permanent,
     QueueFull,
     RateLimited,
     RequestNotFound,
+    StaleAttempt,
     TooManyConcurrent,
 )
 from service.messages import AnswerLimits, Request, TextPart
@@ -161,3 +164,20 @@ async def test_a_deadline_ends_a_request_that_nobody_takes(queue: Queue) -> None
     status = await queue.status(asked.request_id)
     assert (status.state, status.reason) == ("incomplete", "deadline")
     assert await queue.expire_due() == 0
+
+
+async def test_an_attempt_that_is_not_current_does_not_end_the_request(
+    queue: Queue, broker: Broker
+) -> None:
+    asked = request()
+    await queue.enqueue(asked)
+    leases = Leases(broker, "text", "w", 60, 5)
+    [delivery] = await leases.claim(0, 1)
+    attempt = await leases.begin(delivery)
+    with pytest.raises(StaleAttempt):
+        await queue.fail(asked.request_id, Permanent(), "1:another")
+    assert (await queue.status(asked.request_id)).state == "running"
+    assert attempt is not None
+    assert await queue.fail(asked.request_id, Permanent(), attempt.fence) == "failed"
+    # A request that has ended stays as it is.
+    assert await queue.cancel(asked.request_id) == "failed"
