@@ -108,7 +108,7 @@ class Worker:
         except Exception as error:
             logger.critical(
                 "%s worker failed while %s: %s: %s",
-                *(self._stage, self._step, type(error).__name__, error),
+                *(self._stage, self._step, type(error).__name__, error.__cause__ or error),
                 exc_info=error,
             )
             return 1

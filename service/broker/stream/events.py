@@ -237,7 +237,7 @@ class EventHub:
                 with translated_errors():
                     await self._listen()
             except BrokerError as error:
-                logger.warning("event connection lost: %s", type(error).__name__)
+                logger.warning("event connection lost: %s", error.__cause__)
                 await asyncio.sleep(self._pause_s)
                 self._pause_s = min(1.0, 2 * self._pause_s)
             finally:

@@ -87,7 +87,7 @@ class Claims:
 
     async def _recover(self, error: BrokerError, pause_s: float) -> None:
         """Pause after a failed claim; create the groups again if Redis has lost them."""
-        logger.warning("cannot claim tasks: %s", type(error).__name__)
+        logger.warning("cannot claim tasks: %s", error.__cause__)
         await asyncio.sleep(pause_s)
         if isinstance(error, GroupMissing):
             try:

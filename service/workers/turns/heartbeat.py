@@ -63,7 +63,7 @@ class Heartbeat:
             try:
                 await self.beat(broker)
             except BrokerError as error:
-                logger.warning("heartbeat failed: %s", type(error).__name__)
+                logger.warning("heartbeat failed: %s", error.__cause__)
             # Blocks this thread's loop, in which nothing else runs.
             self._stopping.wait(self._interval_s)
         await broker.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from service.broker.stream.events import EventHub
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.config import RedisSettings
-from service.errors import ConnectionLost
+from service.errors import BrokerError, ConnectionLost
 from service.local.embedded_redis import EmbeddedRedis, find_server, free_port
 from service.messages import PartStartEvent, Request, ResponseCompleted, TextDeltaEvent, TextPart
 from tests.service.certificates import Authority
@@ -90,8 +91,9 @@ async def test_a_user_of_an_acl(start: Start, tmp_path: Path) -> None:
     await broker.close()
     for wrong in (f"redis://127.0.0.1:{port}/0", f"redis://mmi:no@127.0.0.1:{port}/0"):
         stranger = Broker(RedisSettings(redis_url=wrong))
-        with pytest.raises(Exception, match="(?i)auth|password"):
-            await stranger.once("GET", "mmi:x")
+        with pytest.raises(BrokerError) as refused:
+            await stranger.call_once("GET", "mmi:x")
+        assert re.search("(?i)auth|password", str(refused.value.__cause__))
         await stranger.close()
 
 
