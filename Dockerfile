@@ -1,8 +1,8 @@
 # One target for each role: docker build --target gateway|text-worker|image-worker .
 #
-# The workers' lock holds the CPU build of PyTorch. Where pip does not find it by itself, pass the
-# address of PyTorch's CPU packages: --build-arg PIP_EXTRA_INDEX_URL=..., or put wheels into
-# ./wheels, or mount a pip.conf as the build secret `pip`.
+# The workers need the CPU build of PyTorch. If pip's index does not have it, pass the address of
+# PyTorch's CPU packages (--build-arg PIP_EXTRA_INDEX_URL=...), put wheels into ./wheels, or mount a
+# pip.conf as the build secret `pip`. PYTHON_IMAGE may be any Python from 3.11 to 3.13.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS base
@@ -24,7 +24,8 @@ ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=bind,source=.,target=/context \
     if [ -d /context/wheels ]; then export PIP_FIND_LINKS=/context/wheels; fi; \
-    pip install --no-deps --requirement /tmp/requirements.txt
+    sed --quiet 's/^torch==.*/&+cpu/p' /tmp/requirements.txt > /tmp/cpu.txt; \
+    pip install --no-deps --requirement /tmp/requirements.txt --constraint /tmp/cpu.txt
 
 FROM base AS gateway
 COPY --from=gateway-packages /opt/venv /opt/venv

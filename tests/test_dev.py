@@ -1,9 +1,10 @@
-"""The set-up script: what it takes from pip's configuration, and the locks."""
+"""The set-up script: prerequisites, pip's configuration, the build of PyTorch, the locks."""
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -17,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -30,41 +31,145 @@ def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return module
 
 
-def test_pip_configuration_reaches_uv(
+def test_pip_configuration_reaches_uv(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = """
+:env:.cert='/ca.pem'
+global.cert='/other.pem'
+global.extra-index-url='\\nhttps://b.example/simple\\nhttps://c.example/simple'
+global.find-links='/wheels\\n/more'
+global.index-url='https://a.example/simple'
+global.progress-bar='off'
+install.index-url='https://d.example/simple'
+"""
+    monkeypatch.setattr(dev, "pip", lambda *_: listed)
+
+    assert dev.pip_settings() == {
+        "SSL_CERT_FILE": "/ca.pem",
+        "UV_DEFAULT_INDEX": "https://d.example/simple",
+        "UV_INDEX": "https://b.example/simple https://c.example/simple",
+        "UV_FIND_LINKS": "/wheels,/more",
+    }
+
+
+def test_uv_settings_override_those_of_pip(
     dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configuration = tmp_path / "pip.conf"
-    configuration.write_text(
-        "[global]\nindex-url = https://a.example/simple\nfind-links = /wheels\n    /more\n"
-        "extra-index-url =\n  https://b.example/simple\n  https://c.example/simple\n"
+    use_as_uv(tmp_path, monkeypatch, 'echo "$UV_FIND_LINKS $SSL_CERT_FILE $UV_INDEX_STRATEGY"')
+    monkeypatch.setattr(dev, "pip", lambda *_: "global.find-links='/pip'\nglobal.cert='/ca.pem'\n")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("UV_FIND_LINKS", "/uv")
+
+    result = dev.uv("version", capture_output=True, text=True)
+
+    assert result.stdout == "/uv /ca.pem unsafe-best-match\n"
+
+
+def test_one_message_names_all_missing_prerequisites(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries = {"libnuma1": "libabsent.so.1", "libc6": "libc.so.6", "libother": "libother.so.2"}
+    monkeypatch.setattr(dev, "LIBRARIES", libraries)
+    monkeypatch.setattr(dev, "has_pip", lambda: False)
+    monkeypatch.setattr(dev, "find_uv", lambda: None)
+
+    with pytest.raises(SystemExit) as stopped:
+        dev.check_system()
+
+    message = str(stopped.value)
+    assert "libabsent.so.1, libother.so.2, pip (or uv)" in message
+    assert "sudo apt-get install libnuma1 libother python3-pip" in message
+
+
+def test_prerequisites_are_checked_before_anything_is_installed(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VENV", "STAMP", "PRIVATE_UV"):
+        monkeypatch.setattr(dev, name, tmp_path / name)
+    monkeypatch.setattr(dev, "LIBRARIES", {"libnuma1": "libabsent.so.1"})
+    monkeypatch.setattr(dev, "uv", lambda *_: pytest.fail("uv was called"))
+
+    with pytest.raises(SystemExit, match="libnuma1"):
+        dev.install()
+
+
+@pytest.mark.parametrize(
+    ("answers", "installed"),
+    [
+        ("torch==*+cpu*", "--no-deps torch=={v}+cpu"),
+        ("--torch-backend*", "--no-deps --torch-backend cpu torch=={v}"),
+        ("nothing", "torch=={v}"),
+    ],
+)
+def test_the_cpu_build_of_torch_is_preferred(
+    dev: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    answers: str,
+    installed: str,
+) -> None:
+    pip_install = 7  # words before the packages: pip install --directory / --python VENV --no-deps
+    use_as_uv(
+        tmp_path,
+        monkeypatch,
+        f'case "$*" in *--dry-run) shift {pip_install}; '
+        f'case "$*" in {answers}) exit 0;; esac; exit 1;; esac; echo "uv: $*"',
     )
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
-    for name in ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS"):
-        monkeypatch.delenv(name, raising=False)
 
-    environment = dev.uv_environment()
+    dev.install_torch()
 
-    assert environment["UV_DEFAULT_INDEX"] == "https://a.example/simple"
-    assert environment["UV_INDEX"] == "https://b.example/simple https://c.example/simple"
-    assert environment["UV_FIND_LINKS"] == "/wheels,/more"
-
-
-def test_the_environment_overrides_files(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_FIND_LINKS", "/elsewhere")
-    monkeypatch.delenv("UV_FIND_LINKS", raising=False)
-
-    assert dev.uv_environment()["UV_FIND_LINKS"] == "/elsewhere"
+    output = capfd.readouterr()
+    version = re.search(r"^torch==(.*)$", (dev.LOCKS / "dev.txt").read_text(), re.M)
+    assert version is not None
+    assert output.out.splitlines() == [
+        f"uv: pip install --directory / --python {dev.VENV} {installed.format(v=version[1])}"
+    ]
+    assert ("CUDA build" in output.err) == (answers == "nothing")
 
 
-def test_the_lock_decides_whether_to_install_again(dev: ModuleType) -> None:
-    assert dev.lock_digest("dev") == dev.lock_digest("dev")
-    assert dev.lock_digest("dev") != dev.lock_digest("gateway")
+def use_as_uv(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a shell script on PATH in place of uv."""
+    (folder / "uv").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_the_lock_and_the_python_asked_for_decide_whether_to_install_again(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UV_PYTHON", raising=False)
+    first = dev.lock_digest()
+    assert first == dev.lock_digest()
+
+    monkeypatch.setenv("UV_PYTHON", "3.13")
+    assert dev.lock_digest() != first
+
+    monkeypatch.delenv("UV_PYTHON")
+    (tmp_path / "dev.txt").write_text("torch==1\n")
+    monkeypatch.setattr(dev, "LOCKS", tmp_path)
+    assert dev.lock_digest() != first
+
+
+@pytest.mark.parametrize(
+    ("line", "short"),
+    [
+        ("rich==1", "rich==1\n"),
+        ("rich==1 ; python_full_version < '3.14' and sys_platform == 'linux'", "rich==1\n"),
+        (
+            "six==1 ; python_full_version >= '3.12' and python_full_version < '3.14' and a == 'b'",
+            "six==1 ; python_full_version >= '3.12'\n",
+        ),
+    ],
+)
+def test_locks_keep_conditions_on_python_alone(dev: ModuleType, line: str, short: str) -> None:
+    assert dev.shorten_marker(line) == short
 
 
 @pytest.mark.parametrize("name", ["gateway", "worker-cpu", "dev"])
 def test_locks_are_pins_and_nothing_else(name: str) -> None:
     lines = (ROOT / "deploy" / "requirements" / f"{name}.txt").read_text().splitlines()
-    assert all(re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", line) for line in lines)
+    pin = r"[a-z0-9.-]+==[A-Za-z0-9.]+( ; python_full_version (<|>=) '3\.[\d.]+')?"
+    assert all(re.fullmatch(pin, line) for line in lines)
     packages = {line.partition("==")[0] for line in lines}
     assert not packages & {"torchvision", "torchaudio", "torchcodec"}
     assert ("torch" in packages) == (name != "gateway")
@@ -74,7 +179,7 @@ def test_locks_agree() -> None:
     pins: dict[str, str] = {}
     for name in ("gateway", "worker-cpu", "dev"):
         for line in (ROOT / "deploy" / "requirements" / f"{name}.txt").read_text().splitlines():
-            package, _, version = line.partition("==")
+            package, _, version = line.partition("==")  # with the marker
             assert pins.setdefault(package, version) == version
 
 
@@ -82,7 +187,7 @@ def test_make_and_dev_have_the_same_tasks(dev: ModuleType) -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^TASKS := (.*)$", makefile, re.M)
     assert targets is not None
-    assert set(targets[1].split()) <= set(dev.TASKS) | set(dev.OTHER_TASKS)
+    assert set(targets[1].split()) <= set(dev.TASKS)
 
 
 def test_usage_needs_no_environment() -> None:
