@@ -1,4 +1,4 @@
-"""The command `mmi`: one table of subcommands, each imported only when it is asked for.
+"""The command `mmi`: a table of subcommands, each imported only when it is used.
 
 A subcommand is a module with `add_arguments(parser)` and `run(args) -> int`.
 """
@@ -10,15 +10,15 @@ import importlib
 import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("service.commands.demo", "run the main job once on embedded defaults, then stop"),
+    "demo": ("service.commands.demo", "run one request on an embedded system, then stop"),
     "serve": ("service.commands.serve", "run the whole system on this machine"),
-    "generate": ("service.commands.generate", "send text and images, watch the answer"),
+    "generate": ("service.commands.generate", "send text and images, show the answer"),
     "gateway": ("service.commands.gateway", "run the gateway alone"),
     "text-worker": ("service.commands.text_worker", "run a text worker alone"),
     "image-worker": ("service.commands.image_worker", "run an image worker alone"),
     "keys": ("service.commands.keys", "make an API key"),
     "convert": ("model.checkpoint.convert.command", "convert a checkpoint to safetensors"),
-    "plan": ("model.memory.command", "say how much memory a checkpoint needs"),
+    "plan": ("model.memory.command", "estimate the memory that a checkpoint needs"),
     "compile": ("model.export.compile", "compile the image decoder"),
     "train": ("model.training.cli", "train a model"),
     "eval": ("service.commands.evaluate", "evaluate a checkpoint"),
@@ -28,7 +28,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "image": ("model.bench.image.command", "the image engine"),
     "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
     "gateway": ("service.bench.gateway", "the gateway's own cost"),
-    "quality": ("service.bench.quality", "what each quality of pictures costs"),
+    "quality": ("service.bench.quality", "the cost of each image quality"),
 }
 
 

@@ -12,6 +12,6 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end, on a loop whose sockets cost less than the standard library's."""
+    """Run `main` on uvloop, whose sockets cost less processor time than the standard library's."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of all roles; each role exports those that it touches."""
+"""Prometheus metrics of all roles; a role exports those that it changes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ TIME_TO_FIRST_EVENT = Histogram(
     "mmi_time_to_first_part_seconds", "Acceptance to the first text or image", buckets=_SECONDS
 )
 OPEN_STREAMS = Gauge("mmi_open_streams", "Event streams that clients are reading")
-LAGGING_STREAMS = Counter("mmi_lagging_streams_total", "Slow readers moved from live to catch-up")
+LAGGING_STREAMS = Counter("mmi_lagging_streams_total", "Slow readers that now read from Redis")
 
 TURNS = Counter("mmi_turns_total", "Turns by stage and outcome", ["stage", "outcome"])
 TURN_SECONDS = Histogram("mmi_turn_seconds", "Length of a turn", ["stage"], buckets=_SECONDS)
 TURN_WAIT_SECONDS = Histogram(
-    "mmi_turn_wait_seconds", "Time of a task in its stream", ["stage"], buckets=_SECONDS
+    "mmi_turn_wait_seconds", "Time that a task waits in its stream", ["stage"], buckets=_SECONDS
 )
 ACTIVE_TURNS = Gauge("mmi_active_turns", "Turns in progress here", ["stage"])
-RECLAIMED = Counter("mmi_reclaimed_total", "Tasks taken over from dead workers", ["stage"])
-DEAD_LETTERS = Counter("mmi_dead_letters_total", "Tasks given up", ["stage"])
+RECLAIMED = Counter("mmi_reclaimed_total", "Tasks reclaimed from dead workers", ["stage"])
+DEAD_LETTERS = Counter("mmi_dead_letters_total", "Tasks moved to the dead-letter stream", ["stage"])
 STALE = Counter("mmi_stale_attempts_total", "Turns refused because another attempt holds them")
 TOKENS = Counter("mmi_tokens_total", "Tokens", ["kind"])
-IMAGES = Counter("mmi_images_total", "Images drawn")
+IMAGES = Counter("mmi_images_total", "Images generated")
 IMAGE_STEPS = Counter("mmi_image_steps_total", "Denoising steps done")
 APPEND_SECONDS = Histogram("mmi_append_seconds", "Appending events to Redis", buckets=_FINE)
-BROKER_ERRORS = Counter("mmi_broker_errors_total", "Failed calls to Redis, retried or not")
+BROKER_ERRORS = Counter("mmi_broker_errors_total", "Failed calls to Redis, including retried ones")
 READY = Gauge("mmi_ready", "1 while this process takes work")
 QUEUED_WORK = Gauge("mmi_queued_work", "Reserved work: tokens or denoising steps", ["stage"])

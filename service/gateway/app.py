@@ -16,10 +16,10 @@ from starlette.exceptions import HTTPException
 from service.config import GatewaySettings
 from service.errors import BlobNotFound, ConnectionLost, RequestNotFound, ServiceError
 from service.gateway.api import native, openai
+from service.gateway.api.openapi import install_openapi
 from service.gateway.deps import Gateway
 from service.gateway.middleware import RequestContext
-from service.gateway.pages import health, routes
-from service.gateway.pages.openapi import install_openapi
+from service.gateway.pages import health, html
 from service.gateway.problems import Problem, document, headers_of
 
 logger = logging.getLogger(__name__)
@@ -56,31 +56,35 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.gateway = gateway
     app.state.draining = False
-    for router in (native.router, openai.router, health.router, routes.router):
+    for router in (native.router, openai.router, health.router, html.router):
         app.include_router(router)
     install_openapi(app)
     _add_error_handlers(app)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
-            expose_headers=["Location", "X-Request-ID", "Retry-After"],
-        )
+        _add_cors(app, settings.cors_origins)
     app.add_middleware(RequestContext, allowed_hosts=settings.allowed_hosts)
     return app
 
 
+def _add_cors(app: FastAPI, origins: tuple[str, ...]) -> None:
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        expose_headers=["Location", "X-Request-ID", "Retry-After"],
+    )
+
+
 async def _sweep(gateway: Gateway) -> None:
-    """End requests whose deadline passed while no worker held them."""
+    """End requests whose deadline passes while no worker holds them."""
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         try:
             await gateway.queue.create_groups()
             await gateway.queue.expire_due()
         except ConnectionLost:
-            logger.warning("Redis is away")
+            logger.warning("Redis cannot be reached")
 
 
 def _answer(request: Request, error: ServiceError) -> JSONResponse:
@@ -107,7 +111,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def on_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
         where, name = error.errors()[0]["loc"][:2]
         if where == "path":
-            # An id or hash that can't exist is one that does not exist.
+            # A malformed id or hash cannot exist.
             return _answer(request, BlobNotFound() if name == "sha256" else RequestNotFound())
         return _answer(request, Problem("invalid_value", param=str(name), reason="is not valid"))
 

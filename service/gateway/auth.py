@@ -1,13 +1,13 @@
-"""API keys: who asks, and what they may do.
+"""API keys: who a caller is, and what they may do.
 
 The key file holds only hashes:
 
     {"keys": [{"owner": "alice", "sha256": "<hash of the key>", "scopes": ["generate", "read"],
                "requests_per_minute": 60, "concurrent_requests": 8, "expires": "2027-01-31"}]}
 
-Several keys may belong to one owner, so keys can be rotated: add the new one, then remove the old
-one. The file is read again when it changes. Keys are long random strings (`mmi keys new`), for
-which one round of SHA-256 is enough; all hashes are compared, each in constant time.
+Several keys may belong to one owner, so that keys can be rotated: add the new key, then remove the
+old one. The file is read again when it changes. Keys are long random strings (made by `mmi keys`),
+for which one round of SHA-256 is enough; all hashes are compared, each in constant time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Scope = Literal["generate", "read", "metrics"]
 ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
 _PREFIX = "mmi_"
 _CHECK_SECONDS = 2.0
+_MAX_KEY_LENGTH = 512
 
 
 class KeyFileError(StartupError):
@@ -37,7 +38,7 @@ class KeyFileError(StartupError):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request. `None` for a limit means no limit."""
+    """Who sent a request. A limit of None is no limit."""
 
     owner: str
     scopes: frozenset[str]
@@ -45,10 +46,10 @@ class Caller:
     concurrent_requests: int | None = None
 
     def require(self, scope: Scope) -> None:
-        """Refuse unless the key has `scope`.
+        """Check that the key has `scope`.
 
         Raises:
-            PermissionDenied: it has not.
+            PermissionDenied: it does not.
         """
         if scope not in self.scopes:
             raise PermissionDenied
@@ -84,18 +85,18 @@ class KeyFile(BaseModel):
 
 
 def new_key() -> tuple[str, str]:
-    """A fresh key and its hash. The key is shown once and kept nowhere."""
+    """A new key and its hash. Only the hash is stored."""
     key = _PREFIX + secrets.token_urlsafe(32)
     return key, hash_key(key)
 
 
 def hash_key(key: str) -> str:
-    """What the key file holds of a key."""
+    """The hash that the key file holds of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 class Authenticator:
-    """Finds the caller behind an Authorization header. Without a key file, everybody is let in."""
+    """Finds the caller of a key. Without a key file, authentication is off."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -105,8 +106,8 @@ class Authenticator:
         if path is not None:
             self._load(path)
 
-    def identify(self, authorization: str | None) -> Caller:
-        """The caller.
+    def identify(self, key: str | None) -> Caller:
+        """The caller whose key this is.
 
         Raises:
             AuthenticationFailed: there is no key, or it is unknown or expired.
@@ -114,8 +115,7 @@ class Authenticator:
         if self._path is None:
             return ANYONE
         self._refresh(self._path)
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not 1 <= len(key) <= 512:
+        if key is None or not 1 <= len(key) <= _MAX_KEY_LENGTH:
             raise AuthenticationFailed
         digest = hash_key(key.strip())
         matches = [entry for entry in self._keys if hmac.compare_digest(entry.sha256, digest)]
@@ -133,8 +133,8 @@ class Authenticator:
         try:
             status = path.stat()
         except OSError:
-            # A key file that is gone for a moment, as during an atomic replacement of a mounted
-            # secret, must not lock everybody out; the keys read before stay valid.
+            # A file that is missing for a moment, as while a mounted secret is replaced, must not
+            # lock everybody out: the keys read before stay valid.
             return
         if (status.st_mtime_ns, status.st_ino) != self._stamp:
             self._load(path)
@@ -148,7 +148,7 @@ class Authenticator:
         except ValidationError as error:
             if self._stamp is None:
                 raise KeyFileError(f"{path} is not a key file: {error}") from error
-            # A broken edit: stay with the last good keys.
+            # Someone is editing the file: keep the last valid keys.
             return
         self._stamp = (status.st_mtime_ns, status.st_ino)
         self._checked = time.monotonic()

@@ -1,11 +1,14 @@
-"""What one gateway process holds, made at its start; routes get it from the application."""
+"""The parts of a gateway process, and the dependencies through which handlers get them."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Header, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.broker.connection import Broker
 from service.broker.model_card import ModelCards
@@ -13,26 +16,42 @@ from service.broker.owners import OwnerLimits
 from service.broker.stream.events import EventHub
 from service.broker.turns.queue import Queue
 from service.config import GatewaySettings
+from service.gateway.api.schemas import GenerateRequest
 from service.gateway.auth import Authenticator, Caller, KeyFileError, Scope
-from service.gateway.intake.admission import Admissions, Defaults
-from service.gateway.intake.body import BodyBudget
-from service.gateway.intake.fetch import UrlFetcher
-from service.gateway.intake.limits import Limits
+from service.gateway.images.cleaning import ImageLimits
+from service.gateway.images.fetch import UrlFetcher
+from service.gateway.images.library import ImageLibrary
+from service.gateway.intake.admission import Accepted, Admissions, Defaults, idempotency_key_of
+from service.gateway.intake.body import BodyBudget, IntakeLimits, read_body
+from service.gateway.intake.content import ContentIntake
+from service.gateway.intake.validation import SchemaType, parse_body
+from service.gateway.problems import Problem
 from service.gateway.stream.answers import Answers
-from service.gateway.stream.images import ImageLibrary
 from service.gateway.stream.relay import Relay
 
 
-def limits_of(settings: GatewaySettings) -> Limits:
-    """The request budgets that the settings ask for."""
-    return Limits(
+def limits_of(settings: GatewaySettings) -> IntakeLimits:
+    return IntakeLimits(
         body_bytes=settings.max_body_bytes,
         bodies_bytes=max(settings.max_bodies_bytes, settings.max_body_bytes),
         text_characters=settings.max_text_characters,
         images=settings.max_images_in,
-        choices=settings.max_choices,
-        image_pixels=settings.max_image_pixels,
-        images_pixels=settings.max_images_pixels,
+        image=ImageLimits(
+            image_pixels=settings.max_image_pixels, images_pixels=settings.max_images_pixels
+        ),
+    )
+
+
+def defaults_of(settings: GatewaySettings) -> Defaults:
+    return Defaults(
+        model=settings.model_name,
+        on_disconnect=settings.on_disconnect,
+        deadline_ms=settings.deadline_ms,
+        max_choices=settings.max_choices,
+        owner_limits=OwnerLimits(
+            max_concurrent=settings.concurrent_requests or 0,
+            requests_per_minute=settings.requests_per_minute or 0,
+        ),
     )
 
 
@@ -40,7 +59,7 @@ def key_file_of(settings: GatewaySettings) -> Path | None:
     """The key file; None if authentication is off.
 
     Raises:
-        KeyFileError: keys are wanted (the default) but no file is named.
+        KeyFileError: keys are required (the default) but no file is named.
     """
     if settings.auth == "off":
         return None
@@ -57,7 +76,7 @@ class Gateway:
     """The parts of a running gateway."""
 
     settings: GatewaySettings
-    limits: Limits
+    limits: IntakeLimits
     broker: Broker
     queue: Queue
     hub: EventHub
@@ -70,20 +89,17 @@ class Gateway:
 
     @classmethod
     def build(cls, settings: GatewaySettings) -> Gateway:
-        """Put the parts together; nothing is connected yet."""
+        """Put the parts together; nothing is connected yet.
+
+        Raises:
+            KeyFileError: keys are required and there is no readable key file.
+        """
+        authenticator = Authenticator(key_file_of(settings))
         limits, broker = limits_of(settings), Broker(settings)
         queue, hub, images = Queue(broker), EventHub(broker), ImageLibrary(broker)
         answers = Answers(images, settings.model_name)
-        defaults = Defaults(
-            model=settings.model_name,
-            on_disconnect=settings.on_disconnect,
-            deadline_ms=settings.deadline_ms,
-            owner_limits=OwnerLimits(
-                max_concurrent=settings.concurrent_requests or 0,
-                requests_per_minute=settings.requests_per_minute or 0,
-            ),
-        )
-        fetcher = UrlFetcher(settings.image_url_hosts, limits, settings.image_url_authorities)
+        fetcher = UrlFetcher(settings.image_url_hosts, limits.image, settings.image_url_authorities)
+        content = ContentIntake(images, fetcher, ModelCards(broker), limits)
         return cls(
             settings=settings,
             limits=limits,
@@ -93,24 +109,63 @@ class Gateway:
             images=images,
             answers=answers,
             relay=Relay(queue, hub, answers, settings.ping_s),
-            admissions=Admissions(queue, images, fetcher, ModelCards(broker), limits, defaults),
-            authenticator=Authenticator(key_file_of(settings)),
+            admissions=Admissions(queue, content, defaults_of(settings)),
+            authenticator=authenticator,
             bodies=BodyBudget(limits),
         )
 
 
-def gateway_of(request: Request) -> Gateway:
-    """The gateway that handles a request."""
+async def gateway_of(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
-def caller_of(request: Request, scope: Scope) -> Caller:
-    """Who sent a request, if they may do that.
+GatewayDep = Annotated[Gateway, Depends(gateway_of)]
+Credentials = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Depends(HTTPBearer(scheme_name="key", auto_error=False)),
+]
 
-    Raises:
-        AuthenticationFailed, PermissionDenied: they may not.
-    """
-    caller = gateway_of(request).authenticator.identify(request.headers.get("authorization"))
-    caller.require(scope)
+
+def caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: the caller, if the key has this scope (401 or 403 otherwise)."""
+
+    async def caller(gateway: GatewayDep, credentials: Credentials) -> Caller:
+        found = gateway.authenticator.identify(credentials.credentials if credentials else None)
+        found.require(scope)
+        return found
+
     return caller
+
+
+Reader = Annotated[Caller, Depends(caller_with("read"))]
+Author = Annotated[Caller, Depends(caller_with("generate"))]
+
+
+def accept(
+    schema: type[SchemaType],
+    translate: Callable[[SchemaType], GenerateRequest],
+    *,
+    uploads: bool = False,
+) -> Callable[..., Awaitable[Accepted[SchemaType]]]:
+    """A dependency: the body is read, validated, translated and enqueued."""
+
+    async def accepted(
+        http: Request,
+        gateway: GatewayDep,
+        caller: Author,
+        idempotency_key: Annotated[str | None, Header()] = None,
+        traceparent: Annotated[str | None, Header()] = None,
+    ) -> Accepted[SchemaType]:
+        with gateway.bodies.reserve(http):
+            body = await read_body(http, gateway.limits)
+            if body.uploads and not uploads:
+                raise Problem("unused_upload")
+            document = await parse_body(schema, body.document)
+            key = idempotency_key_of(idempotency_key, lambda: body.fingerprint(http.url.path))
+            request, created = await gateway.admissions.accept(
+                translate(document), body.uploads, caller, key, traceparent
+            )
+        return Accepted(document, request, created)
+
+    return accepted

@@ -1,4 +1,4 @@
-"""What every request passes: its id, the Host check, and the security headers of the answer.
+"""Around every request: its id, the Host check, and the security headers of the answer.
 
 Pure ASGI, so that streams pass through unbuffered.
 """
@@ -31,14 +31,13 @@ SECURITY_HEADERS = {
 
 
 class RequestContext:
-    """Gives each request its id and each answer its headers."""
+    """Gives each request an id and each answer the security headers."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...]) -> None:
         self.app = app
         self.allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -67,7 +66,7 @@ class RequestContext:
             request_id_var.reset(token)
 
     def _host_allowed(self, host: str, path: str) -> bool:
-        """Probes come by address; everything else must name a host of ours."""
+        """Probes use addresses; all other requests must name an allowed host."""
         if "*" in self.allowed_hosts or path in _PROBES:
             return True
         name = host.rsplit("]", 1)[0] + "]" if host.startswith("[") else host.partition(":")[0]

@@ -1,7 +1,8 @@
-"""Running the gateway under uvicorn, with an orderly end.
+"""The gateway under uvicorn, with a graceful stop.
 
-On SIGTERM the process says at once that it is not ready and takes no new connections; open streams
-go on for the grace period and then end with a hint to resume elsewhere. Nothing is cancelled by it.
+On SIGTERM the process reports at once that it is not ready and accepts no new connections. Open
+streams continue for the grace period, then end with a hint to resume on another gateway. Their
+requests are not cancelled.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from service.gateway.app import create_app
 
 
 class GatewayServer(uvicorn.Server):
-    """A uvicorn server that tells the application first when it is asked to stop."""
+    """A uvicorn server that informs the application before it stops."""
 
     def __init__(self, app: FastAPI, settings: GatewaySettings) -> None:
         config = uvicorn.Config(
@@ -41,7 +42,7 @@ class GatewayServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Have SIGINT and SIGTERM begin the drain; a second one ends it."""
+        """SIGINT and SIGTERM begin the drain; a second signal ends it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._begin_drain)

@@ -105,7 +105,7 @@ class StoredFailure(Failure):
 
 
 class RequestStatus(BaseModel):
-    """What is known of a request now: for `GET /v1/requests/{id}`."""
+    """The present state of a request, for `GET /v1/requests/{id}`."""
 
     model_config = ConfigDict(frozen=True)
 

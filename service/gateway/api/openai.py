@@ -1,4 +1,4 @@
-"""OpenAI-compatible endpoints, as a translation to and from our own requests."""
+"""OpenAI-compatible endpoints: the same requests in other documents."""
 
 from __future__ import annotations
 
@@ -6,71 +6,56 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
 
 from service import messages
-from service.gateway.api.chat import (
+from service.gateway.api.openai_schemas import ChatRequest, ImagesRequest
+from service.gateway.api.openapi import ERRORS, EVENT_STREAM, request_body
+from service.gateway.api.schemas import GenerateResponse
+from service.gateway.api.translation import (
     chat_answer,
     chat_chunks,
     generate_from_chat,
     generate_from_images,
     image_items,
 )
-from service.gateway.api.chat_schemas import ChatRequest, ImagesRequest
-from service.gateway.api.native import envelope_of
-from service.gateway.deps import Gateway, caller_of, gateway_of
-from service.gateway.intake.admission import fingerprint
-from service.gateway.intake.body import declared_length, read_request
-from service.gateway.intake.validation import SchemaType, parse_body
-from service.gateway.problems import Problem, failure_of
+from service.gateway.deps import Gateway, GatewayDep, Reader, accept
+from service.gateway.intake.admission import Accepted
 from service.gateway.stream.sse import PING
 
-router = APIRouter()
-
-
-async def _read(http: Request, schema: type[SchemaType]) -> tuple[SchemaType, str]:
-    """The body, and its fingerprint."""
-    gateway = gateway_of(http)
-    size = gateway.bodies.take(min(declared_length(http) or 2**20, gateway.limits.body_bytes))
-    try:
-        raw = await read_request(http, gateway.limits)
-        if raw.uploads:
-            raise Problem("unused_upload")
-        return await parse_body(schema, raw.document), fingerprint(http.url.path, raw)
-    finally:
-        gateway.bodies.give_back(size)
+router = APIRouter(responses=ERRORS)
 
 
 @router.get("/v1/models", operation_id="list_models")
-async def list_models(http: Request) -> dict[str, Any]:
+async def list_models(gateway: GatewayDep, caller: Reader) -> dict[str, Any]:
     """The one model of this server."""
-    caller_of(http, "read")
-    name = gateway_of(http).settings.model_name
+    name = gateway.settings.model_name
     return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "self"}]}
 
 
-@router.post("/v1/chat/completions", operation_id="chat_completions")
-async def chat_completions(http: Request) -> Response:
+@router.post(
+    "/v1/chat/completions",
+    operation_id="chat_completions",
+    responses=EVENT_STREAM,
+    openapi_extra=request_body(ChatRequest),
+)
+async def chat_completions(
+    http: Request,
+    gateway: GatewayDep,
+    accepted: Annotated[Accepted[ChatRequest], Depends(accept(ChatRequest, generate_from_chat))],
+) -> Response:
     """Chat completion; with `modalities: ["text", "image"]` images come in `images`."""
-    gateway, caller = gateway_of(http), caller_of(http, "generate")
-    chat, digest = await _read(http, ChatRequest)
-    admission, request = await gateway.admissions.accept(
-        generate_from_chat(chat), {}, caller, envelope_of(http, digest)
-    )
-    headers = {"Location": f"/v1/requests/{admission.request_id}"}
+    chat, request = accepted.document, accepted.request
     if chat.stream:
         usage = bool(chat.stream_options and chat.stream_options.include_usage)
         frames = _chat_frames(gateway, request, usage)
-        return gateway.relay.custom(frames, request, headers, owns=admission.created)
+        return gateway.relay.custom(frames, request, accepted.location, owns=accepted.created)
     await gateway.relay.wait(http, request)
     status = await gateway.queue.status(request.request_id)
-    if failure := failure_of(status):
-        return JSONResponse(failure[1], failure[0], headers)
-    answer = await gateway.answers.document(status)
-    return JSONResponse(chat_answer(answer), headers=headers)
+    return await gateway.answers.response(status, accepted.location, chat_answer)
 
 
 async def _chat_frames(
@@ -93,17 +78,23 @@ async def _chat_frames(
     yield b"data: [DONE]\n\n"
 
 
-@router.post("/v1/images/generations", operation_id="images_generations")
-async def images_generations(http: Request) -> Response:
+@router.post(
+    "/v1/images/generations",
+    operation_id="images_generations",
+    openapi_extra=request_body(ImagesRequest),
+)
+async def images_generations(
+    http: Request,
+    gateway: GatewayDep,
+    accepted: Annotated[
+        Accepted[ImagesRequest], Depends(accept(ImagesRequest, generate_from_images))
+    ],
+) -> Response:
     """Images from a prompt; `n` images are independent of each other."""
-    gateway, caller = gateway_of(http), caller_of(http, "generate")
-    wanted, digest = await _read(http, ImagesRequest)
-    _, request = await gateway.admissions.accept(
-        generate_from_images(wanted), {}, caller, envelope_of(http, digest)
-    )
-    await gateway.relay.wait(http, request)
-    status = await gateway.queue.status(request.request_id)
-    if failure := failure_of(status):
-        return JSONResponse(failure[1], failure[0])
-    items = image_items(await gateway.answers.document(status))
-    return JSONResponse({"created": int(time.time()), "data": items})
+    await gateway.relay.wait(http, accepted.request)
+    status = await gateway.queue.status(accepted.request.request_id)
+    return await gateway.answers.response(status, {}, _images_answer)
+
+
+def _images_answer(answer: GenerateResponse) -> dict[str, Any]:
+    return {"created": int(time.time()), "data": image_items(answer)}

@@ -1,13 +1,20 @@
-"""The public API's types. Unknown fields are refused; every number has its bounds here."""
+"""The types of the HTTP API. Unknown fields are refused, and every number has its bounds here."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from model.sampling_params import QualityName, SchedulerName, TokenScore
-from service.messages import StoredImage, Usage
+from model.sampling_params import (
+    QUALITIES,
+    QualityName,
+    SamplingParams,
+    SchedulerName,
+    TokenScore,
+)
+from service.messages import RequestImageParams, StoredImage, TextPart, Usage
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -17,19 +24,21 @@ Side = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
 class Schema(BaseModel):
-    """What all public types share: strict, frozen, no unknown fields."""
+    """The base of what clients send: strict, frozen, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class TextPart(Schema):
+class TextInput(TextPart):
     """A piece of text."""
+
+    model_config = Schema.model_config
 
     type: Literal["text"]
     text: str = Field(min_length=1, max_length=100_000, examples=["A cat on a chair."])
 
 
-class ImagePart(Schema):
+class ImageInput(Schema):
     """An image, given in exactly one way."""
 
     type: Literal["image"]
@@ -46,14 +55,14 @@ class ImagePart(Schema):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> ImagePart:
+    def _one_source(self) -> ImageInput:
         given = [v for v in (self.b64, self.url, self.upload, self.sha256) if v is not None]
         if len(given) != 1:
             raise ValueError("one_source")
         return self
 
 
-ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+ContentInput = Annotated[TextInput | ImageInput, Field(discriminator="type")]
 
 
 class ImageOptions(Schema):
@@ -71,8 +80,24 @@ class ImageOptions(Schema):
     return_: Literal["b64", "url"] = Field("b64", alias="return")
     previews: int = Field(default=0, ge=0, le=3)
 
+    def params(self, seed: int) -> RequestImageParams:
+        """The parameters; steps and scheduler are the quality's unless they are given."""
+        quality = QUALITIES[self.quality]
+        return RequestImageParams(
+            width=self.width,
+            height=self.height,
+            num_inference_steps=self.steps or quality.steps,
+            guidance_scale=self.guidance_scale,
+            guidance_rescale=self.guidance_rescale,
+            scheduler=self.scheduler or quality.scheduler,
+            seed=seed,
+            num_previews=self.previews,
+            format=self.format,
+            returns=self.return_,
+        )
 
-class Sampling(Schema):
+
+class SamplingOptions(Schema):
     """Sampling parameters of text, with vLLM's names."""
 
     max_tokens: int = Field(default=256, ge=1, le=8192, description="Of the whole answer.")
@@ -93,20 +118,28 @@ class Sampling(Schema):
         default=None,
         ge=0,
         le=5,
-        description="Log-probabilities of the text: of so many alternatives at each token.",
+        description="Report log-probabilities, with this many alternatives at each token.",
     )
 
+    def sampling_params(self) -> SamplingParams:
+        names = {field.name for field in fields(SamplingParams)} - {"stop", "logit_bias"}
+        return SamplingParams(
+            **{name: getattr(self, name) for name in names},
+            stop=tuple(self.stop),
+            logit_bias={int(token): bias for token, bias in self.logit_bias.items()},
+        )
 
-class GenerateRequest(Sampling):
+
+class GenerateRequest(SamplingOptions):
     """A request for an interleaved answer: `content` is continued with text and images."""
 
     model: str | None = Field(default=None, max_length=128)
-    content: list[ContentPart] = Field(min_length=1, max_length=1024)
+    content: list[ContentInput] = Field(min_length=1, max_length=1024)
     output_modalities: list[Literal["text", "image"]] = Field(
         default=["text", "image"], min_length=1, max_length=2
     )
     max_images: int = Field(default=4, ge=0, le=16)
-    draw_now: bool = Field(default=False, description="Begin the answer with a picture.")
+    draw_now: bool = Field(default=False, description="Begin the answer with an image.")
     n: int = Field(
         default=1, ge=1, le=16, description="Independent answers; the server may allow fewer."
     )
@@ -136,7 +169,7 @@ class GenerateRequest(Sampling):
 
 
 class ErrorBody(BaseModel):
-    """What went wrong, in a form that programs and people can read."""
+    """What went wrong, for programs and for people."""
 
     type: str
     code: str
@@ -171,7 +204,7 @@ class OutputImage(StoredImage):
 
 
 class Outcome(BaseModel):
-    """An answer, as far as it is finished: the parts in the order in which they were produced."""
+    """The finished parts of an answer, in order."""
 
     status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     reason: str | None = None

@@ -1,16 +1,18 @@
-"""Reading a request's body: bounded while it arrives, and parsed into a request document.
+"""Reading a request's body, bounded while it arrives.
 
-A form may hold the whole request as JSON in the field `request`, with content parts that name file
-fields (`{"type": "image", "upload": "cat"}`); or simply fields, where each `text` and `image`
-field is the next content part, in the order of the form, and every other field a parameter.
+A form either holds the whole request as JSON in the field `request`, with content parts that name
+file fields (`{"type": "image", "upload": "cat"}`), or it holds plain fields: each `text` and
+`image` field is the next content part, in the order of the form, and every other field is a
+parameter.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,43 +22,78 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.errors import QueueFull
-from service.gateway.intake.limits import Limits
+from service.gateway.images.cleaning import ImageLimits
 from service.gateway.problems import Problem
 
 _DRAIN_SECONDS = 10.0
 _MAX_FIELDS = 256
+_UNDECLARED_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class IntakeLimits:
+    """Bounds of one request, and of all bodies that one gateway process reads at a time."""
+
+    body_bytes: int = 32 * 2**20
+    bodies_bytes: int = 256 * 2**20
+    body_seconds: float = 60.0
+    text_characters: int = 100_000
+    images: int = 16
+    image: ImageLimits = ImageLimits()
 
 
 @dataclass
 class BodyBudget:
     """Bytes of bodies that this process is reading or decoding now, over all requests."""
 
-    limits: Limits
-    used: int = field(default=0)
+    limits: IntakeLimits
+    used: int = 0
 
     def take(self, size: int) -> int:
-        """Book `size` bytes, or say that there is no room now."""
+        """Reserve `size` bytes.
+
+        Raises:
+            QueueFull: other bodies leave no room for them now.
+        """
         if self.used + size > self.limits.bodies_bytes:
             raise QueueFull(retry_after_s=1.0)
         self.used += size
         return size
 
     def give_back(self, size: int) -> None:
-        """End a booking."""
         self.used -= size
+
+    @contextlib.contextmanager
+    def reserve(self, request: Request) -> Iterator[None]:
+        """Reserve the size of a request's body; see `take`."""
+        size = min(declared_length(request) or _UNDECLARED_BYTES, self.limits.body_bytes)
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give_back(size)
 
 
 @dataclass(frozen=True)
-class RawRequest:
-    """A request before validation: JSON text, and the uploaded files by name."""
+class RawBody:
+    """A body before validation: its document as JSON or as values, and the uploads by name."""
 
-    document: bytes
-    uploads: dict[str, bytes]
-    size: int
+    document: bytes | dict[str, Any]
+    uploads: dict[str, bytes] = field(default_factory=dict)
+
+    def fingerprint(self, path: str) -> str:
+        """What an idempotency key stands for: the document and the files, however they are sent."""
+        document = self.document
+        if isinstance(document, dict):
+            document = json.dumps(document).encode()
+        digest = hashlib.sha256(path.encode() + b"\0" + document)
+        for name in sorted(self.uploads):
+            digest.update(name.encode() + hashlib.sha256(self.uploads[name]).digest())
+        return digest.hexdigest()
 
 
 def declared_length(request: Request) -> int | None:
-    """What the Content-Length header says.
+    """The value of the Content-Length header.
 
     Raises:
         Problem: it is not a number.
@@ -69,7 +106,7 @@ def declared_length(request: Request) -> int | None:
     return int(value)
 
 
-async def read_request(request: Request, limits: Limits) -> RawRequest:
+async def read_body(request: Request, limits: IntakeLimits) -> RawBody:
     """Read a JSON or form body.
 
     Raises:
@@ -85,9 +122,7 @@ async def read_request(request: Request, limits: Limits) -> RawRequest:
     try:
         async with asyncio.timeout(limits.body_seconds):
             if kind == b"application/json":
-                chunks = [chunk async for chunk in _bounded(request, limits)]
-                document = b"".join(chunks)
-                return RawRequest(document, {}, len(document))
+                return RawBody(b"".join([chunk async for chunk in _bounded(request, limits)]))
             if not options.get(b"boundary"):
                 raise Problem("invalid_multipart")
             return await _read_form(request, limits)
@@ -95,7 +130,7 @@ async def read_request(request: Request, limits: Limits) -> RawRequest:
         raise Problem("body_too_slow", limit=int(limits.body_seconds)) from None
 
 
-async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+async def _bounded(request: Request, limits: IntakeLimits) -> AsyncGenerator[bytes, None]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -105,8 +140,8 @@ async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, No
         yield chunk
 
 
-async def _discard(request: Request, limits: Limits) -> None:
-    """Read some of an unwanted body, so that the client gets to read the answer."""
+async def _discard(request: Request, limits: IntakeLimits) -> None:
+    """Read part of a refused body: a client that is still sending does not read the answer."""
     left = 4 * limits.body_bytes
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
@@ -119,7 +154,7 @@ async def _discard(request: Request, limits: Limits) -> None:
         return
 
 
-async def _read_form(request: Request, limits: Limits) -> RawRequest:
+async def _read_form(request: Request, limits: IntakeLimits) -> RawBody:
     parser = MultiPartParser(
         Headers(scope=request.scope),
         _bounded(request, limits),
@@ -128,7 +163,7 @@ async def _read_form(request: Request, limits: Limits) -> RawRequest:
         max_part_size=limits.body_bytes,
     )
     with contextlib.ExitStack() as files:
-        # The parser closes the files of a form that breaks off in only some of the ways.
+        # The parser itself closes them only after some of the errors.
         files.callback(_close_files, parser)
         try:
             form = await parser.parse()
@@ -138,18 +173,18 @@ async def _read_form(request: Request, limits: Limits) -> RawRequest:
             raise Problem("invalid_multipart") from None
         except (ValueError, LookupError):
             raise Problem("invalid_multipart") from None
-        return await _form_document(form)
+        return (await _sorted(form)).body()
 
 
 def _close_files(parser: MultiPartParser) -> None:
-    """Close the files that a form was spooled to."""
+    """Close the files that a form is spooled to."""
     for file in parser._files_to_close_on_error:
         file.close()
 
 
 @dataclass
 class _Form:
-    """A form, sorted: files by name, the parts of the content in order, and all other fields."""
+    """A form, sorted: files by name, content parts in order, and all other fields."""
 
     uploads: dict[str, bytes] = field(default_factory=dict)
     content: list[dict[str, str]] = field(default_factory=list)
@@ -157,7 +192,7 @@ class _Form:
     document: bytes | None = None
 
     def add_file(self, name: str, data: bytes) -> None:
-        """A file: a part of the content if its field is `image`, else there to be named."""
+        """A file is a content part if its field is `image`; else a content part may name it."""
         if name == "request":
             self.document = data
             return
@@ -167,7 +202,6 @@ class _Form:
             self.content.append({"type": "image", "upload": key})
 
     def add_field(self, name: str, value: str) -> None:
-        """A field without a file."""
         if name == "request":
             self.document = value.encode()
         elif name == "text":
@@ -177,32 +211,30 @@ class _Form:
         else:
             self.fields[name] = _scalar(value)
 
-    def encode(self) -> bytes:
-        """The request document that the form stands for."""
+    def body(self) -> RawBody:
+        """The body that the form stands for."""
         has_text = any(part["type"] == "text" for part in self.content)
         if self.document is not None:
             if has_text or self.fields:
                 reason = "cannot be combined with other fields"
                 raise Problem("invalid_value", param="request", reason=reason)
-            return self.document
+            return RawBody(self.document, self.uploads)
         if "content" in self.fields and has_text:
             reason = "cannot be combined with text fields"
             raise Problem("invalid_value", param="content", reason=reason)
         if self.content:
             self.fields.setdefault("content", self.content)
-        return json.dumps(self.fields).encode()
+        return RawBody(self.fields, self.uploads)
 
 
-async def _form_document(form: FormData) -> RawRequest:
-    sorted_form = _Form()
+async def _sorted(form: FormData) -> _Form:
+    found = _Form()
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            sorted_form.add_file(name, await value.read())
+            found.add_file(name, await value.read())
         else:
-            sorted_form.add_field(name, value)
-    document = sorted_form.encode()
-    size = len(document) + sum(map(len, sorted_form.uploads.values()))
-    return RawRequest(document, sorted_form.uploads, size)
+            found.add_field(name, value)
+    return found
 
 
 def _scalar(value: str) -> Any:

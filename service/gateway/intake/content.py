@@ -1,137 +1,101 @@
-"""Admission of images: bytes from outside become a clean image, or a `Problem`.
-
-The order matters. The format is decided by the content and from an explicit list, the size is read
-from the header, both before anything is decoded; only then is the image decoded, turned upright,
-stripped of metadata (by re-encoding the pixels alone) and hashed. Hashes are always ours.
-"""
+"""The content of a request: checked against the limits and the model, its images stored."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import io
-import struct
-import zlib
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Sequence
 
-from PIL import Image, ImageOps
-
-from service.gateway.intake.limits import Limits
+from service.broker.model_card import ModelCards
+from service.errors import ContextTooLong
+from service.gateway.api.schemas import ContentInput, ImageInput
+from service.gateway.images.cleaning import PixelBudget, clean_image, decode_base64
+from service.gateway.images.fetch import UrlFetcher
+from service.gateway.images.library import ImageLibrary
+from service.gateway.intake.body import IntakeLimits
 from service.gateway.problems import Problem
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-# What Pillow's three decoders raise for damaged data.
-_DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
-    MemoryError, struct.error, zlib.error,
-)  # fmt: skip
-_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+from service.messages import ContentPart, ImagePart
 
 
-@dataclass(frozen=True)
-class CleanImage:
-    """An admitted image: upright RGB pixels as PNG, and nothing else of the original."""
+class ContentIntake:
+    """Turns validated content into the content of a queued request."""
 
-    data: bytes
-    sha256: str
-    width: int
-    height: int
+    def __init__(
+        self, images: ImageLibrary, fetcher: UrlFetcher, cards: ModelCards, limits: IntakeLimits
+    ) -> None:
+        self._images, self._fetcher = images, fetcher
+        self._cards, self._limits = cards, limits
+        # Decoding is bounded so that a few large images cannot take all memory at once.
+        self._decoding = asyncio.Semaphore(2)
 
+    async def accept(
+        self, content: Sequence[ContentInput], uploads: dict[str, bytes], owner: str
+    ) -> tuple[ContentPart, ...]:
+        """Check the content as a whole, then store its images.
 
-@dataclass
-class PixelBudget:
-    """Pixels that a request may still have decoded."""
+        Raises:
+            Problem, ContextTooLong, BlobNotFound: the content is refused.
+        """
+        await self._check(content, uploads)
+        budget = PixelBudget(self._limits.image)
+        parts: list[ContentPart] = []
+        for position, part in enumerate(content):
+            if isinstance(part, ImageInput):
+                param = f"content[{position}]"
+                sha256 = await self._store(part, param, uploads, owner, budget)
+                parts.append(ImagePart(sha256=sha256))
+            else:
+                parts.append(part)
+        return tuple(parts)
 
-    limits: Limits
-    used: int = field(default=0)
+    async def _check(self, content: Sequence[ContentInput], uploads: dict[str, bytes]) -> None:
+        """Refuse what surely does not fit; the worker, which tokenises, refuses the rest."""
+        texts = [part.text for part in content if not isinstance(part, ImageInput)]
+        images = [part for part in content if isinstance(part, ImageInput)]
+        limits = self._limits
+        if sum(map(len, texts)) > limits.text_characters:
+            raise Problem("text_too_long", param="content", limit=limits.text_characters)
+        if len(images) > limits.images:
+            raise Problem("too_many_images", param="content", limit=limits.images)
+        if set(uploads) - {image.upload for image in images}:
+            raise Problem("unused_upload")
+        card = await self._cards.current()
+        if card is None:
+            return
+        if len(images) > card.max_images:
+            raise Problem("too_many_images", param="content", limit=card.max_images)
+        if card.least_tokens(texts, len(images)) > card.max_prompt_tokens:
+            raise ContextTooLong(param="content")
 
-    def take(self, pixels: int, param: str) -> None:
-        """Book `pixels`, or refuse the image named by `param`."""
-        if pixels > self.limits.image_pixels:
-            raise Problem("image_too_large", param=param, limit=self.limits.image_pixels)
-        self.used += pixels
-        if self.used > self.limits.images_pixels:
-            raise Problem("images_too_large", param=param, limit=self.limits.images_pixels)
+    async def _store(
+        self,
+        part: ImageInput,
+        param: str,
+        uploads: dict[str, bytes],
+        owner: str,
+        budget: PixelBudget,
+    ) -> str:
+        """Store one image; returns its hash."""
+        if part.sha256 is not None:
+            await self._images.check(owner, part.sha256)
+            return part.sha256
+        param, data = await self._read(part, param, uploads)
+        async with self._decoding:
+            image = await asyncio.to_thread(clean_image, data, param, budget)
+        return await self._images.add(owner, image.data)
 
-
-def decode_base64(text: str, param: str, limits: Limits) -> bytes:
-    """The bytes of a base64 string or of a `data:` URL with base64.
-
-    Raises:
-        Problem: it is neither, or too long.
-    """
-    if text.startswith("data:"):
-        header, comma, text = text.partition(",")
-        if not comma or not header.endswith(";base64"):
-            raise Problem("invalid_base64", param=param)
-    if len(text) * 3 // 4 > limits.image_bytes + 3:
-        raise Problem("image_bytes", param=param, limit=limits.image_bytes)
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError):
-        raise Problem("invalid_base64", param=param) from None
-    if not data:
-        raise Problem("invalid_base64", param=param)
-    return data
-
-
-def clean_image(data: bytes, param: str, budget: PixelBudget) -> CleanImage:
-    """Check, decode and re-encode an image.
-
-    Raises:
-        Problem: the format is not allowed, the data is damaged or a limit is exceeded.
-    """
-    limits = budget.limits
-    if len(data) > limits.image_bytes:
-        raise Problem("image_bytes", param=param, limit=limits.image_bytes)
-    try:
-        source = Image.open(io.BytesIO(data), formats=FORMATS)
-    except _BOMB:
-        raise Problem("image_too_large", param=param, limit=limits.image_pixels) from None
-    except _DAMAGED:
-        code = "image_broken" if _looks_allowed(data) else "image_format"
-        raise Problem(code, param=param) from None
-    with source:
-        budget.take(source.width * source.height, param)
-        if min(source.size) < limits.image_side_min:
-            raise Problem("image_too_small", param=param, limit=limits.image_side_min)
-        try:
-            picture = _pixels(source, limits.stored_side)
-        except _BOMB:
-            raise Problem("image_too_large", param=param, limit=limits.image_pixels) from None
-        except _DAMAGED:
-            raise Problem("image_broken", param=param) from None
-    output = io.BytesIO()
-    picture.save(output, "PNG", compress_level=1)
-    encoded = output.getvalue()
-    return CleanImage(encoded, hashlib.sha256(encoded).hexdigest(), picture.width, picture.height)
-
-
-def _looks_allowed(data: bytes) -> bool:
-    """Whether the first bytes are those of an allowed format."""
-    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    return webp or data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
-
-
-def _pixels(source: Image.Image, stored_side: int) -> Image.Image:
-    """Decode the first frame: upright, RGB over white, no larger than we care to store."""
-    source.load()
-    if source.mode.startswith("I"):
-        # 16 bits a pixel: Pillow would clip instead of scaling.
-        picture = source.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
-    elif source.has_transparency_data:
-        layer = source.convert("RGBA")
-        picture = Image.new("RGB", layer.size, "white")
-        picture.paste(layer, mask=layer.getchannel("A"))
-    else:
-        picture = source.convert("RGB")
-    orientation = source.getexif().get(0x0112)
-    if isinstance(orientation, int) and 1 < orientation <= 8:
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        picture.info["exif"] = exif.tobytes()
-        picture = ImageOps.exif_transpose(picture)
-    if max(picture.size) > stored_side:
-        picture.thumbnail((stored_side, stored_side), Image.Resampling.LANCZOS)
-    return Image.frombytes("RGB", picture.size, picture.tobytes())
+    async def _read(
+        self, part: ImageInput, param: str, uploads: dict[str, bytes]
+    ) -> tuple[str, bytes]:
+        """The field that gives the image, and the bytes."""
+        if part.upload is not None:
+            param = f"{param}.upload"
+            if part.upload not in uploads:
+                raise Problem("unknown_upload", param=param)
+            return param, uploads[part.upload]
+        if part.b64 is not None:
+            param = f"{param}.b64"
+            return param, decode_base64(part.b64, param, self._limits.image)
+        url, param = part.url or "", f"{param}.url"
+        if url.startswith("data:"):
+            return param, decode_base64(url, param, self._limits.image)
+        return param, await self._fetcher.fetch(url, param)

@@ -1,4 +1,4 @@
-"""From JSON text to a schema, with errors that name the field and quote nothing."""
+"""From a document to its schema, with errors that name the field and quote no input."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from service.gateway.problems import Problem
 
 SchemaType = TypeVar("SchemaType", bound=BaseModel)
 
-# pydantic's error types, in our words. Values in braces are bounds of the schema.
-# Milliseconds of parsing, at most.
+# A document of this size is parsed in a few milliseconds at most.
 _SMALL_BYTES = 64 * 1024
-
+# Texts for pydantic's error types; values in braces are bounds of the schema.
 _REASONS: dict[str, str] = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -53,21 +52,23 @@ _MODEL_RULES: dict[str, tuple[str, str]] = {
 }
 
 
-def parse(schema: type[SchemaType], document: bytes) -> SchemaType:
-    """Validate JSON text.
+def parse(schema: type[SchemaType], document: bytes | dict[str, Any]) -> SchemaType:
+    """Validate JSON text, or the fields of a form.
 
     Raises:
-        Problem: it is not JSON or does not fit; the first error is told, with its field.
+        Problem: it is not JSON or does not fit the schema; names the first field that is wrong.
     """
     try:
-        return schema.model_validate_json(document)
+        if isinstance(document, bytes):
+            return schema.model_validate_json(document)
+        return schema.model_validate(document)
     except ValidationError as error:
         raise _problem(error.errors(include_url=False, include_input=False)[0]) from None
 
 
-async def parse_body(schema: type[SchemaType], document: bytes) -> SchemaType:
-    """`parse` in a thread, unless the document is so small that handing it over costs more."""
-    if len(document) <= _SMALL_BYTES:
+async def parse_body(schema: type[SchemaType], document: bytes | dict[str, Any]) -> SchemaType:
+    """`parse`, in a thread if the document is large."""
+    if isinstance(document, dict) or len(document) <= _SMALL_BYTES:
         return parse(schema, document)
     return await asyncio.to_thread(parse, schema, document)
 
@@ -90,13 +91,13 @@ def _problem(error: Mapping[str, Any]) -> Problem:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`content[2].b64` for ("content", 2, "image", "b64"); long names of the client are cut."""
+    """`content[2].b64` for ("content", 2, "image", "b64"); long names are truncated."""
     path = ""
     for position, step in enumerate(location):
         if isinstance(step, int):
             path += f"[{step}]"
         elif position and isinstance(location[position - 1], int) and step in ("text", "image"):
-            # The tag of the union of content parts is no field.
+            # The tag of the union of content parts is not a field.
             continue
         else:
             name = "".join(c if c.isascii() and c.isprintable() else "?" for c in step[:64])

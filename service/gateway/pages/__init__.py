@@ -1,1 +1,1 @@
-"""Pages for people and probes."""
+"""Pages for people, and probes for machines."""

@@ -1,1 +1,1 @@
-"""From events to the response."""
+"""From stored events and results to the response."""

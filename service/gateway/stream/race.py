@@ -1,4 +1,4 @@
-"""The first of several things to happen; the others are cancelled."""
+"""Waiting for the first of several coroutines; the others are cancelled."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from service.broker.connection import cancel_all
 
 
 class Race:
-    """Runs coroutines side by side; leaving the context cancels and awaits all of them."""
+    """Runs coroutines concurrently; leaving the context cancels and awaits all of them."""
 
     def __init__(self, *runners: Coroutine[Any, Any, Any]) -> None:
         self._runners = runners
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Self:
-        """Start all."""
         self._tasks = [asyncio.create_task(runner) for runner in self._runners]
         return self
 
     async def first(self) -> int:
-        """The position of the first that ends; raises what it raised."""
+        """The position of the first that ends; its exception is raised here."""
         await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         position = next(number for number, task in enumerate(self._tasks) if task.done())
         self._tasks[position].result()
@@ -35,5 +34,4 @@ class Race:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Cancel what still runs, and wait until it has ended."""
         await cancel_all(self._tasks)

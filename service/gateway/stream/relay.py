@@ -1,4 +1,4 @@
-"""Following a request for its client: as frames, or to its end."""
+"""Following a request on behalf of its client: as a stream, or until it ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIRST_PARTS = frozenset({"text.delta", "image.progress", "image.done"})
 
 
 class Relay:
-    """Brings requests' events to their clients."""
+    """Sends the events of requests to their clients."""
 
     def __init__(self, queue: Queue, hub: EventHub, answers: Answers, ping_s: float) -> None:
         self._queue, self._hub, self._answers = queue, hub, answers
@@ -52,10 +52,10 @@ class Relay:
     async def documents(
         self, request: Request, after: str | None = None
     ) -> AsyncIterator[list[tuple[StoredEvent, str]]]:
-        """Events with the JSON that the client gets, as they come; none when a keep-alive is due.
+        """Batches of events with the client's JSON; an empty batch when a keep-alive is due.
 
-        Ends early when the events can't be read any more: the client resumes, and then is told
-        what is wrong as a status.
+        Ends early when the events cannot be read any more: the client resumes, and that request
+        is answered with the error's status.
         """
         started, first = time.monotonic(), after is None
         follower = self._hub.follow_batches(request.request_id, after, self._ping_s)
@@ -67,7 +67,7 @@ class Relay:
                         first = False
                     yield [(event, await self._answers.event(event, request)) for event in batch]
         except (ConnectionLost, CursorExpired, RequestNotFound):
-            logger.warning("a stream was cut short")
+            logger.warning("a stream ended early")
 
     async def _frames(self, request: Request, after: str | None) -> AsyncIterator[bytes]:
         head = RETRY
@@ -79,7 +79,7 @@ class Relay:
                 head = b""
 
     async def wait(self, http: HttpRequest, request: Request) -> bool:
-        """Wait for the end of a request; False if its client left or this process stops before."""
+        """Wait for the end of a request; False if its client leaves or this process stops first."""
 
         async def follow() -> None:
             follower = self._hub.follow(request.request_id, None, self._ping_s)

@@ -1,4 +1,8 @@
-"""Server-sent events: frames, keep-alive, slow readers, and clients that leave."""
+"""Server-sent events: frames, keep-alive, slow readers, and clients that leave.
+
+Not sse-starlette's response: that one learns of a stop through process-wide state and a patched
+uvicorn, pings at fixed times even while events flow, and has no last frame for a stopping server.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +27,10 @@ def frame(event_id: str, event_type: str, data: str) -> bytes:
 
 
 class EventStreamResponse(Response):
-    """Streams frames; tells `on_leave` if the client goes away before the end.
+    """Streams frames; awaits `on_leave` if the client leaves before the end.
 
-    A reader that takes nothing for a minute counts as gone. Frames wait in no buffer of ours: the
-    socket's back-pressure holds this stream alone.
+    A client that reads nothing for a minute counts as gone. Frames are not buffered: the socket's
+    back-pressure slows down this stream alone.
     """
 
     media_type = "text/event-stream"
@@ -62,7 +66,7 @@ class EventStreamResponse(Response):
         async with contextlib.aclosing(self._frames) as frames:  # type: ignore[type-var]
             async for data in frames:
                 message = {"type": "http.response.body", "body": data, "more_body": True}
-                # A TimeoutError is an OSError: a stalled reader is a lost connection.
+                # TimeoutError is an OSError: a stalled reader counts as a lost connection.
                 async with asyncio.timeout(_STALLED_SECONDS):
                     await send(message)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

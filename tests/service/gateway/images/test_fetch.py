@@ -15,9 +15,9 @@ import anyio
 import httpx
 import pytest
 
-from service.gateway.intake import fetch
-from service.gateway.intake.fetch import UrlFetcher
-from service.gateway.intake.limits import Limits
+from service.gateway.images import fetch
+from service.gateway.images.cleaning import ImageLimits
+from service.gateway.images.fetch import UrlFetcher, is_public
 from service.gateway.problems import Problem
 from tests.service.certificates import Authority
 from tests.service.gateway.conftest import StartGateway
@@ -55,7 +55,7 @@ class Site:
             writer.close()
 
     def fetcher(self, *hosts: str, **limits: int) -> UrlFetcher:
-        return UrlFetcher(hosts or ("cdn.example",), Limits(**limits), self.authorities)
+        return UrlFetcher(hosts or ("cdn.example",), ImageLimits(**limits), self.authorities)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def refusal(fetcher: UrlFetcher, url: str) -> str:
     with pytest.raises(Problem) as raised:
         await fetcher.fetch(url, "content[0].url")
     assert raised.value.param == "content[0].url"
-    return raised.value.name
+    return raised.value.code
 
 
 async def test_an_image_is_fetched_and_used(
@@ -163,6 +163,45 @@ async def test_a_certificate_must_be_of_the_host_and_of_a_known_authority(
     assert await refusal(site.fetcher("other.example"), "https://other.example/cat.png") == (
         "url_failed"
     )
-    public = UrlFetcher(("cdn.example",), Limits())
+    public = UrlFetcher(("cdn.example",), ImageLimits())
     assert await refusal(public, "https://cdn.example/cat.png") == "url_failed"
     assert not site.requests
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0",
+        "100.64.0.1", "224.0.0.1", "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1", "2002:7f00:1::", "::",
+    ],
+)  # fmt: skip
+def test_private_addresses_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+def test_public_addresses_are_public() -> None:
+    assert is_public("1.1.1.1") and is_public("2606:4700:4700::1111")
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://cdn.example/a.png", "url_not_allowed"),
+        ("https://other.example/a.png", "url_not_allowed"),
+        ("https://cdn.example:8443/a.png", "url_not_allowed"),
+        ("https://user@cdn.example/a.png", "url_not_allowed"),
+        ("https://cdn.example@other.example/", "url_not_allowed"),
+        ("file:///etc/passwd", "url_not_allowed"),
+        ("https://[::1/a.png", "url_not_allowed"),
+        ("https://cdn.example/a.png", "url_not_allowed"),
+    ],
+)
+async def test_urls_that_are_refused(url: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def private(self: object, *args: object, **options: object) -> list[object]:
+        return [(2, 1, 6, "", ("10.0.0.1", 443))]
+
+    monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", private)
+    with pytest.raises(Problem) as raised:
+        await UrlFetcher(("cdn.example",), ImageLimits()).fetch(url, "content[0].url")
+    assert raised.value.code == code

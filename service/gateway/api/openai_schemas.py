@@ -1,4 +1,4 @@
-"""The requests of the OpenAI-compatible endpoints: what of them has a meaning here."""
+"""The requests of the OpenAI-compatible endpoints, with the fields that have a meaning here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Text = Annotated[str, StringConstraints(max_length=100_000)]
 
 
 class ImageUrl(Schema):
-    """Where an image is: a data: URL, or https: if the server fetches URLs."""
+    """The address of an image: data:, or https: if the server fetches URLs."""
 
     url: str = Field(min_length=1, max_length=60_000_000)
     detail: Literal["auto", "low", "high"] = "auto"
@@ -36,7 +36,7 @@ ChatPart = Annotated[ChatText | ChatImage, Field(discriminator="type")]
 
 
 class ChatMessage(Schema):
-    """One message. Roles are read, but the model knows only one running document."""
+    """One message. The role is checked but unused: the model continues one document."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[ChatPart]
@@ -44,7 +44,7 @@ class ChatMessage(Schema):
 
 
 class StreamOptions(Schema):
-    """What a stream holds besides the answer."""
+    """What a stream contains besides the answer."""
 
     include_usage: bool = False
 

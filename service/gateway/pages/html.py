@@ -1,4 +1,4 @@
-"""Two pages that load nothing from outside: a playground at `/`, the reference at `/docs`."""
+"""Two self-contained pages: a playground at `/`, and the API reference at `/docs`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NONCE = "{{nonce}}"
 
 
 def _page(name: str) -> Response:
-    """A page of this package, with a Content-Security-Policy that lets only its own code run."""
+    """A page of this package; the Content-Security-Policy allows only its own scripts to run."""
     text = (resources.files("service.gateway.pages") / name).read_text(encoding="utf-8")
     nonce = secrets.token_urlsafe(16)
     policy = (

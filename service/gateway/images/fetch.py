@@ -1,8 +1,9 @@
-"""Fetching images by URL, off unless hosts are allowed: never a way into the network behind us.
+"""Fetching images by URL, without giving access to the network behind the gateway.
 
-Only https, only allowed hosts, only public addresses. The address is resolved and checked here and
-the connection goes to exactly that address (so a second DNS answer changes nothing); a redirect is
-followed only to the same host and is checked the same way. Size and time are capped.
+Only https, only allowed hosts (none by default), only public addresses. The address is resolved
+and checked here, and the connection goes to exactly that address, so that a second DNS answer
+changes nothing. A redirect is followed only to the same host and is checked in the same way. Size
+and time are bounded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import certifi
 import httpx
 
-from service.gateway.intake.limits import Limits
+from service.gateway.images.cleaning import ImageLimits
 from service.gateway.problems import Problem
 
 _MAX_REDIRECTS = 3
@@ -25,7 +26,7 @@ _SECONDS = 10.0
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the open internet."""
+    """Whether an address belongs to the public internet."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
@@ -38,9 +39,9 @@ class UrlFetcher:
     """Fetches images from allowed hosts."""
 
     def __init__(
-        self, allowed_hosts: tuple[str, ...], limits: Limits, authorities: Path | None = None
+        self, allowed_hosts: tuple[str, ...], limits: ImageLimits, authorities: Path | None = None
     ) -> None:
-        """Prepare; `authorities` is a PEM file of those to trust instead of the public ones."""
+        """`authorities` is a PEM file of the CAs to trust in place of the public ones."""
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
         self._limits = limits
         self._tls: ssl.SSLContext | bool = False
@@ -81,7 +82,7 @@ class UrlFetcher:
         return host
 
     async def _hop(self, url: str, param: str) -> tuple[bytes | None, str]:
-        """One request: the body, or where to go next."""
+        """One request: the body, or None and the address to follow."""
         host = self._checked_host(url, param)
         address = await self._resolve(host, param)
         literal = f"[{address}]" if ":" in address else address
@@ -91,7 +92,7 @@ class UrlFetcher:
             client.stream(
                 "GET",
                 target,
-                # What comes is counted as it comes: nothing is to swell when it is unpacked.
+                # No compression: the size limit counts bytes as they arrive.
                 headers={"Host": host, "Accept": "image/*", "Accept-Encoding": "identity"},
                 extensions={"sni_hostname": host},
             ) as response,

@@ -1,4 +1,4 @@
-"""Between OpenAI's documents and ours; pure functions."""
+"""OpenAI's documents translated to ours and back; pure functions."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from model.sampling_params import QualityName
-from service.gateway.api.chat_schemas import ChatMessage, ChatRequest, ChatText, ImagesRequest
+from service.gateway.api.openai_schemas import ChatMessage, ChatRequest, ChatText, ImagesRequest
 from service.gateway.api.schemas import (
     GenerateRequest,
     GenerateResponse,
+    ImageInput,
     ImageOptions,
-    ImagePart,
     Outcome,
     OutputImage,
     OutputText,
-    TextPart,
+    TextInput,
 )
 from service.gateway.problems import Problem
 
@@ -23,15 +23,15 @@ _FINISH = {"completed": "stop", "incomplete": "length", "cancelled": "stop", "fa
 
 
 def generate_from_chat(chat: ChatRequest) -> GenerateRequest:
-    """The messages as one running document, a line break between messages.
+    """The messages as one document, with a line break between messages.
 
     Raises:
-        Problem: there is no content at all.
+        Problem: there is no content, or too much.
     """
-    parts: list[TextPart | ImagePart] = []
+    parts: list[TextInput | ImageInput] = []
     for number, message in enumerate(chat.messages):
-        if number and parts and isinstance(parts[-1], TextPart):
-            parts[-1] = TextPart(type="text", text=parts[-1].text + "\n")
+        if number and parts and isinstance(parts[-1], TextInput):
+            parts[-1] = parts[-1].model_copy(update={"text": parts[-1].text + "\n"})
         parts += _parts_of(message)
     if not parts:
         raise Problem("invalid_value", param="messages", reason="must hold some content")
@@ -57,19 +57,19 @@ def generate_from_chat(chat: ChatRequest) -> GenerateRequest:
     )
 
 
-def _parts_of(message: ChatMessage) -> list[TextPart | ImagePart]:
+def _parts_of(message: ChatMessage) -> list[TextInput | ImageInput]:
     if isinstance(message.content, str):
-        return [TextPart(type="text", text=message.content)] if message.content else []
-    parts: list[TextPart | ImagePart] = []
+        return [TextInput(type="text", text=message.content)] if message.content else []
+    parts: list[TextInput | ImageInput] = []
     for part in message.content:
         if not isinstance(part, ChatText):
-            parts.append(ImagePart(type="image", url=part.image_url.url))
+            parts.append(ImageInput(type="image", url=part.image_url.url))
         elif part.text:
-            parts.append(TextPart(type="text", text=part.text))
+            parts.append(TextInput(type="text", text=part.text))
     return parts
 
 
-# OpenAI's names, of both of its generations, and ours.
+# Both generations of OpenAI's names, and ours.
 _QUALITIES: dict[str, QualityName] = {
     "auto": "balanced",
     "low": "fast",
@@ -81,10 +81,10 @@ _QUALITIES: dict[str, QualityName] = {
 
 
 def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
-    """The request for images that are independent of each other.
+    """A request for independent images.
 
     Raises:
-        Problem: the size can't be drawn.
+        Problem: the model cannot generate this size.
     """
     size: dict[str, int] = {}
     if wanted.size not in (None, "auto"):
@@ -103,7 +103,7 @@ def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
     }
     return GenerateRequest(
         model=wanted.model,
-        content=[TextPart(type="text", text=wanted.prompt)],
+        content=[TextInput(type="text", text=wanted.prompt)],
         output_modalities=["image"],
         max_images=1,
         n=wanted.n,
@@ -114,11 +114,11 @@ def generate_from_images(wanted: ImagesRequest) -> GenerateRequest:
 def image_items(answer: GenerateResponse) -> list[dict[str, str]]:
     """The images of all answers, as items of `data`."""
     outcomes: Sequence[Outcome] = answer.choices or [answer]
-    pictures = [p for one in outcomes for p in one.content if isinstance(p, OutputImage)]
-    return [{"b64_json": p.b64} if p.b64 else {"url": p.url or ""} for p in pictures]
+    images = [p for one in outcomes for p in one.content if isinstance(p, OutputImage)]
+    return [{"b64_json": p.b64} if p.b64 else {"url": p.url or ""} for p in images]
 
 
-def _picture(mime: str, b64: str | None, url: str | None) -> dict[str, Any]:
+def _image_part(mime: str, b64: str | None, url: str | None) -> dict[str, Any]:
     address = f"data:{mime};base64,{b64}" if b64 else url
     return {"type": "image_url", "image_url": {"url": address}}
 
@@ -132,7 +132,7 @@ def _usage(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
 
 
 def _scores(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Our scores of tokens in OpenAI's form."""
+    """Scores of tokens in OpenAI's form."""
 
     def item(token: str, logprob: float) -> dict[str, Any]:
         return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
@@ -149,13 +149,13 @@ def _scores(scores: list[dict[str, Any]]) -> dict[str, Any]:
 def _choice(index: int, outcome: Outcome) -> dict[str, Any]:
     """One answer. Text parts are joined; images are in `images`, as data: URLs."""
     texts = [part for part in outcome.content if isinstance(part, OutputText)]
-    pictures = [part for part in outcome.content if isinstance(part, OutputImage)]
+    images = [part for part in outcome.content if isinstance(part, OutputImage)]
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(part.text for part in texts),
     }
-    if pictures:
-        message["images"] = [_picture(p.mime, p.b64, p.url) for p in pictures]
+    if images:
+        message["images"] = [_image_part(p.mime, p.b64, p.url) for p in images]
     choice = {
         "index": index,
         "message": message,
@@ -168,7 +168,7 @@ def _choice(index: int, outcome: Outcome) -> dict[str, Any]:
 
 
 def chat_answer(answer: GenerateResponse) -> dict[str, Any]:
-    """A whole answer, or all of them."""
+    """A whole answer, with all of its choices."""
     usage = answer.usage
     return {
         "id": answer.id,
@@ -181,15 +181,15 @@ def chat_answer(answer: GenerateResponse) -> dict[str, Any]:
 
 
 def chat_chunks(event: dict[str, Any], num_choices: int, with_usage: bool) -> list[dict[str, Any]]:
-    """What an event is in a chat stream: no chunk, or some."""
+    """The chunks of a chat stream that an event becomes; often none."""
     kind, index = event["type"], event.get("choice", 0)
     if kind == "response.created":
         return [_chunk(k, {"role": "assistant", "content": ""}) for k in range(num_choices)]
     if kind == "text.delta":
         return [_chunk(index, {"content": event["text"]}, scores=event.get("logprobs"))]
     if kind == "image.done":
-        picture = _picture(event["mime"], event.get("b64"), event.get("url"))
-        return [_chunk(index, {"images": [picture]})]
+        image_part = _image_part(event["mime"], event.get("b64"), event.get("url"))
+        return [_chunk(index, {"images": [image_part]})]
     if kind == "usage" and with_usage and "choice" not in event:
         usage = _usage(event["prompt_tokens"], event["output_tokens"])
         return [{"choices": [], "usage": usage}]
