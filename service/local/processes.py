@@ -1,4 +1,4 @@
-"""Roles as child processes: started with a log file each, watched, and stopped in order."""
+"""Roles as child processes, each with a log file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> None:
-    """Have the kernel stop this child when its parent is gone, however it went."""
+    """Have the kernel send SIGTERM to this child when its parent ends for any reason."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def interrupt_once() -> None:
-    """Have the first SIGINT or SIGTERM raise KeyboardInterrupt, and later ones not disturb."""
+    """Have the first SIGINT or SIGTERM raise KeyboardInterrupt, and ignore later ones."""
 
     def interrupt(number: int, frame: object) -> None:
         for known in (signal.SIGINT, signal.SIGTERM):
@@ -39,7 +39,7 @@ def interrupt_once() -> None:
 
 
 class RoleFailed(StartupError):
-    """A role ended before it was ready, or by itself later."""
+    """A role ended before it was ready, or keeps ending."""
 
 
 class Role:
@@ -56,9 +56,12 @@ class Role:
         self.started = 0.0
 
     def start(self) -> None:
-        """Start the process; its output goes to its log."""
+        """Start the process, again if it has ended; its output goes to its log."""
         self.started = time.monotonic()
-        with self.log.open("wb") as log:
+        again = self._process is not None
+        if again:
+            self.wait(0)
+        with self.log.open("ab" if again else "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module, self.name],
                 env=child_environment(self._environment),
@@ -71,18 +74,18 @@ class Role:
 
     @property
     def pid(self) -> int | None:
-        """The process id, while it runs."""
+        """The process id, once it has started."""
         return self._process.pid if self._process else None
 
     def check(self) -> None:
         """Raise if the process has ended.
 
         Raises:
-            RoleFailed: it has; the message ends with the last lines of its log.
+            RoleFailed: it has; the first line says so, the others are the end of its log.
         """
         if self._process is not None and (code := self._process.poll()) is not None:
             raise RoleFailed(
-                f"{self.name} ended with status {code}; {self.log} ends:\n{self.tail()}"
+                f"{self.name} ended with status {code}; {self.log} ends with:\n{self.tail()}"
             )
 
     def tail(self, lines: int = 15) -> str:
@@ -90,7 +93,7 @@ class Role:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def ready(self) -> bool:
-        """Whether the role says that it takes work."""
+        """Whether the role takes work, by its own account."""
         try:
             reply = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2, trust_env=False)
         except httpx.HTTPError:
@@ -98,17 +101,17 @@ class Role:
         return reply.status_code == 200
 
     def terminate(self) -> None:
-        """Ask the role to drain and end."""
+        """Ask the role to finish what it holds and end."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end; after `seconds`, end the role and all of its children."""
+        """Wait for the end; after `seconds`, kill the role and all of its children."""
         if self._process is None:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=seconds)
-        # Also what the role may have left behind in its session.
+        # Also kills processes that the role has left in its session.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""Everything on one machine: an embedded Redis and the three roles as child processes."""
+"""The whole system on one machine: an embedded Redis and the three roles as child processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from service.local.embedded_redis import EmbeddedRedis, free_port
 from service.local.processes import Role
+from service.local.supervisor import Supervisor
 from service.workers.checkpoint import choose_checkpoint
 
 _START_SECONDS = 600.0
@@ -19,7 +20,7 @@ _STOP_SECONDS = 40.0
 
 
 class Stack:
-    """The running system. Use it as a context manager; leaving it stops everything."""
+    """The running system, as a context manager: leaving it stops everything."""
 
     def __init__(
         self,
@@ -47,12 +48,12 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where the gateway listens."""
+        """Address of the gateway."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
         return f"http://{host}:{self.port}"
 
     def __enter__(self) -> Self:
-        """Start everything and wait until it takes work."""
+        """Start everything and wait until it is ready."""
         with ExitStack() as undo:
             undo.callback(self.stop)
             self._start()
@@ -69,11 +70,13 @@ class Stack:
         self.stop()
 
     def _start(self) -> None:
-        with self._console.status("looking for a checkpoint (if there is none: making one)"):
+        with self._console.status("finding a checkpoint, or making one if there is none"):
             checkpoint = choose_checkpoint(self._checkpoint, self._cache_dir)
-        self._console.print(f"  checkpoint: {checkpoint}", highlight=False)
+        self._say(f"checkpoint: {checkpoint}")
         if self._redis is not None:
             self._redis.start()
+            if self._redis.notice:
+                self._say(self._redis.notice)
         environment = {
             "MMI_REDIS_URL": self.redis_url,
             "MMI_CHECKPOINT": str(checkpoint),
@@ -99,9 +102,7 @@ class Stack:
                     role.check()
                     if role.ready():
                         seconds = time.monotonic() - role.started
-                        self._console.print(
-                            f"  {name} ready after {seconds:.0f} s", highlight=False
-                        )
+                        self._say(f"{name} ready after {seconds:.0f} s")
                         del waiting[name]
                 if time.monotonic() > give_up:
                     raise TimeoutError(f"not ready in time: {', '.join(waiting)}; see {self.logs}")
@@ -109,18 +110,22 @@ class Stack:
                 time.sleep(0.2)
 
     def watch(self) -> NoReturn:
-        """Wait until interrupted, or until a role ends by itself.
+        """Run until interrupted; start roles that end again.
 
         Raises:
-            RoleFailed: a role has ended.
+            RoleFailed: a role keeps ending.
         """
+        redis = [self._redis] if self._redis is not None else []
+        supervisor = Supervisor([*redis, *self.roles.values()], self._say)
         while True:
-            for role in self.roles.values():
-                role.check()
+            supervisor.check()
             time.sleep(0.3)
 
+    def _say(self, text: str) -> None:
+        self._console.print(f"  {text}", highlight=False, markup=False)
+
     def stop(self) -> None:
-        """Stop the roles, which finish or hand back what they hold, then Redis."""
+        """Stop the roles, which finish or nack what they hold, and then Redis."""
         if self.roles:
             self._console.print("stopping", highlight=False)
         for role in self.roles.values():

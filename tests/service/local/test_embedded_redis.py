@@ -1,4 +1,4 @@
-"""The private Redis, and roles as processes."""
+"""The embedded Redis: started, stopped, and its data kept apart by server and version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import redis
 
 from service.local.embedded_redis import EmbeddedRedis, RedisUnavailable, find_server
-from service.local.processes import Role, RoleFailed
 
 
 def test_it_is_durable_and_behind_a_password(tmp_path: Path) -> None:
@@ -40,9 +39,63 @@ def test_old_servers_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
         find_server()
 
 
-def test_a_role_that_ends_is_told_with_its_log(tmp_path: Path) -> None:
-    role = Role("gateway", 1, {"MMI_PORT": "not a number"}, tmp_path / "log")
-    role.start()
-    role.wait(120)
-    with pytest.raises(RoleFailed, match="port"):
-        role.check()
+def server_of(directory: Path, version: str) -> Path:
+    """A `redis-server` that says it is of `version`."""
+    program = directory / version / "redis-server"
+    program.parent.mkdir()
+    version_line = f'[ "$1" = --version ] && echo "Redis server v={version} sha=0" && exit\n'
+    program.write_text(f'#!/bin/sh\n{version_line}exec {find_server()} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def test_each_server_and_version_has_data_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {version: server_of(tmp_path, version) for version in ("7.0.15", "8.2.1", "8.2.3")}
+    server = EmbeddedRedis(tmp_path / "data", tmp_path / "log")
+
+    def value_on(version: str) -> bytes | None:
+        monkeypatch.setenv("PATH", str(programs[version].parent), prepend=":")
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            found = client.get("version")
+            client.set("version", version)
+        server.stop()
+        return found
+
+    assert value_on("7.0.15") is None and not server.notice
+    # A newer server would refuse what an older or another one has written.
+    assert value_on("8.2.1") is None
+    assert "redis-7.0" in server.notice and "starts empty" in server.notice
+    assert "\n" not in server.notice
+    assert value_on("8.2.3") == b"8.2.1" and not server.notice
+    assert value_on("7.0.15") == b"7.0.15" and not server.notice
+
+
+def test_files_of_another_server_do_not_stop_it(tmp_path: Path) -> None:
+    # As versions before this layout left them, here in a format that no server reads.
+    old = tmp_path / "appendonlydir"
+    old.mkdir()
+    (old / "appendonly.aof.1.base.rdb").write_bytes(b"REDIS9999\xff")
+    (old / "appendonly.aof.manifest").write_text("file appendonly.aof.1.base.rdb seq 1 type b\n")
+    server = EmbeddedRedis(tmp_path, tmp_path / "log")
+    server.start()
+    assert server.ready() and str(tmp_path) in server.notice
+    server.stop()
+    assert (old / "appendonly.aof.1.base.rdb").exists()
+
+
+def test_a_server_that_ends_is_reported(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path, tmp_path / "log")
+    server.start()
+    server.check()
+    assert server._process is not None
+    server._process.kill()
+    server._process.wait()
+    with pytest.raises(RedisUnavailable, match="status -9"):
+        server.check()
+    assert not server.ready()
+    server.start()
+    assert server.ready()
+    server.stop()
