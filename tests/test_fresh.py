@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +70,9 @@ class Machine:
 
     def shared(self) -> list[Path]:
         """Devices, and the folders of packages that pip is configured with."""
-        listed = subprocess.run(
-            ["python3", "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
-        ).stdout
+        python = Path(sys.base_prefix, "bin", "python3")  # `.venv` has no pip
+        command = [python, "-m", "pip", "config", "list"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         named = (Path(name) for name in re.findall(r"(?:file://|(?<=[' n]))(/[\w./-]+)", listed))
         folders = {path for path in named if path.is_dir()}
         # An index of files refers to its neighbours.
@@ -93,24 +94,31 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
         ],
         check=True,
     )
+    connect(root)
+    add_user_with_checkout(root)
+    return Machine(root)
+
+
+def connect(root: Path) -> None:
+    """Give the machine the host's network settings and configuration of pip."""
     for name in NETWORK_FILES:
         source, target = Path("/", name), root / name
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
         elif source.exists():
             shutil.copyfile(source, target)
-    machine = Machine(root)
-    for folder in machine.shared():
+    for folder in Machine(root).shared():
         Path(f"{root}{folder}").mkdir(parents=True, exist_ok=True)
-    home = root / "home" / "user"
+
+
+def add_user_with_checkout(root: Path) -> None:
     subprocess.run(["chroot", root, "useradd", "--create-home", "user"], check=True)
+    home = root / "home" / "user"
     configuration = Path.home() / ".config" / "pip"
     if configuration.is_dir():
         shutil.copytree(configuration, home / ".config" / "pip")
     subprocess.run(["git", "clone", "--quiet", f"file://{ROOT}", home / "checkout"], check=True)
     subprocess.run(["chroot", root, "chown", "--recursive", "user:user", "/home/user"], check=True)
-    root.chmod(0o755)
-    return machine
 
 
 def test_a_missing_library_is_named_before_anything_is_installed(machine: Machine) -> None:
