@@ -69,7 +69,7 @@ class Machine:
         return f"chroot --userspec={user} {self.root} sh -c '{shell}' sh \"$1\""
 
     def shared(self) -> list[Path]:
-        """Devices, and the folders of packages that pip is configured with."""
+        """Devices, processors, and the folders of packages that pip is configured with."""
         python = Path(sys.base_prefix, "bin", "python3")  # `.venv` has no pip
         command = [python, "-m", "pip", "config", "list"]
         listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -77,7 +77,7 @@ class Machine:
         folders = {path for path in named if path.is_dir()}
         # An index of files refers to its neighbours.
         folders = {path.parent if path.name == "simple" else path for path in folders}
-        return [Path("/dev"), *sorted(folders)]
+        return [Path("/dev"), Path("/sys"), *sorted(folders)]
 
 
 @pytest.fixture(scope="module")
