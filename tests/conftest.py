@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 
 import pytest
 
 COMPILERS = ("c++", "g++", "clang++")
-NO_COMPILER = "needs a C++ compiler (sudo apt-get install g++)"
+NO_COMPILER = "needs a C++ compiler"
+# Least branch coverage in percent, checked when the suite runs with `--cov` (`make check`).
+COVERAGE_FLOORS = {"service": 90, "model": 85}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,7 +23,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=NO_COMPILER))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run where a package's coverage is below its floor."""
+    if not session.config.pluginmanager.hasplugin("_cov") or session.testscollected == 0:
+        return
+    import coverage
+
+    measured = coverage.Coverage()
+    measured.load()
+    session.config.coverage_lines = []  # type: ignore[attr-defined]
+    for package, floor in COVERAGE_FLOORS.items():
+        reached = measured.report(include=[f"{package}/*"], file=io.StringIO())
+        session.config.coverage_lines.append(  # type: ignore[attr-defined]
+            f"branch coverage of {package}/: {reached:.1f} % (at least {floor} %)"
+        )
+        if reached < floor and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in getattr(terminalreporter.config, "coverage_lines", ()):
+        terminalreporter.write_line(line)
     skipped = terminalreporter.getreports("skipped")
     number = sum(NO_COMPILER in str(report.longrepr) for report in skipped)
     if number:
