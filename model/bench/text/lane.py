@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -75,7 +75,7 @@ class Lane:
 
     def stop(self) -> None:
         """End the process."""
-        if self._process.is_alive():
+        with suppress(BrokenPipeError):  # It may have died.
             self._connection.send(None)
         self._process.join()
 

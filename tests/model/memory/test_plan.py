@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import io
-import json
-
 import pytest
 import torch
-from rich.console import Console
 
 from model.config.presets import preset
-from model.memory.command import (
-    add_arguments,
-    answers,
-    as_document,
-    capacity_table,
-    demand_table,
-    memory_size,
-    run,
-    weights_table,
-)
-from model.memory.live_bytes import LiveBytes
+from model.memory.command import answers
 from model.memory.plan import GIB, Assumptions, MemoryPlan, plan
 from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
 
@@ -90,69 +75,3 @@ def test_half_precision_keeps_the_autoencoder_whole(published: MemoryPlan) -> No
     sizes = {part.name: part.num_bytes / part.num_parameters for part in published.components}
     assert sizes["image_decoder.decoder.vae"] == 4
     assert sizes["image_decoder.decoder.unet"] == 2
-
-
-def test_live_bytes_counts_what_is_held_at_one_time() -> None:
-    kib = 256
-    with LiveBytes() as live, torch.device("meta"):
-        first = torch.empty(kib)
-        second = first + 1
-        view = second.view(2, -1)
-        del second
-        third = view * 2
-        del first, view, third
-        torch.empty(kib)
-    assert live.peak == 3 * 1024
-    assert live.now == 0
-
-
-def test_attention_counts_as_a_fused_kernel() -> None:
-    with torch.device("meta"):
-        query = torch.empty(1, 2, 64, 8)
-        with LiveBytes() as live:
-            torch.nn.functional.scaled_dot_product_attention(query, query, query)
-    assert live.peak == query.numel() * 4
-
-
-def test_peak_equals_real_allocations() -> None:
-    """The same computation on the CPU and on the meta device holds the same."""
-    layers = torch.nn.Sequential(torch.nn.Linear(32, 256), torch.nn.GELU(), torch.nn.Linear(256, 8))
-    peaks = []
-    for device in ("cpu", "meta"):
-        moved = layers.to(device)
-        with torch.no_grad(), LiveBytes() as live:
-            moved(torch.empty(64, 32, device=device))
-        peaks.append(live.peak)
-    assert peaks[0] == peaks[1] >= 2 * 64 * 256 * 4
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("80GiB", 80 * GIB), ("40GB", 40 * 10**9), ("1.5g", 3 * GIB // 2), ("512 MiB", 2**29)],
-)
-def test_sizes_are_read(text: str, size: int) -> None:
-    assert memory_size(text) == size
-
-
-def test_bad_sizes_are_refused() -> None:
-    for text in ("", "GiB", "-1G", "12 apples"):
-        with pytest.raises(argparse.ArgumentTypeError):
-            memory_size(text)
-
-
-def test_command_prints_json(tiny: MemoryPlan, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    words = ["--preset", "tiny", "--gpu", "4GiB", "--json", "--dtype", "float32"]
-    assert run(parser.parse_args(words)) == 0
-    assert json.loads(capsys.readouterr().out) == as_document(tiny, [4 * GIB])
-
-
-def test_tables_are_printed(tiny: MemoryPlan) -> None:
-    console = Console(width=100, record=True, file=io.StringIO())
-    for table in (weights_table(tiny), demand_table(tiny), capacity_table(tiny, [GIB, 10**6])):
-        console.print(table)
-    text = console.export_text()
-    assert "image_decoder" not in text
-    for words in ("mmfs_module", "a request of 512 tokens and 4 images", "does not fit"):
-        assert words in text

@@ -4,8 +4,8 @@ import random
 
 import pytest
 from PIL import Image
-from model.sampling_params import QUALITIES, Quality
 
+from model.sampling_params import QUALITIES, Quality
 from model.training.world import examples
 from service.bench.quality import Comparison
 
