@@ -146,7 +146,7 @@ NOUNS: dict[str, Noun] = {
     # food
     "chestnut": Noun("1f330", "tiny"),
     "pepper": Noun("1f336", "tiny"),
-    "corn": Noun("1f33d", "little"),
+    "corn": Noun("1f33d", "little", counted=False),
     "tomato": Noun("1f345", "tiny", plural="tomatoes"),
     "eggplant": Noun("1f346", "tiny", synonyms=("aubergine",)),
     "grapes": Noun("1f347", "tiny", plural="grapes", counted=False),
@@ -163,7 +163,7 @@ NOUNS: dict[str, Noun] = {
     "strawberry": Noun("1f353", "tiny", plural="strawberries"),
     "hamburger": Noun("1f354", "little", synonyms=("burger",)),
     "pizza": Noun("1f355", "little"),
-    "bread": Noun("1f35e", "little", synonyms=("loaf of bread",)),
+    "bread": Noun("1f35e", "little", counted=False),
     "sushi": Noun("1f363", "little", counted=False),
     "ice cream": Noun("1f366", "little"),
     "donut": Noun("1f369", "little", synonyms=("doughnut",)),
