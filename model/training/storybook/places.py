@@ -175,7 +175,8 @@ def precipitation(setting: Setting, size: int) -> tuple[Array, Array] | None:
                 (x - radius, y - radius, x + radius, y + radius), fill=int(150 + 100 * near)
             )
     soft = layer.filter(ImageFilter.GaussianBlur(side / 400))
-    coverage = np.asarray(soft.resize((size, size), Image.Resampling.BOX), np.float32) / 255
+    small = soft.resize((size, size), Image.Resampling.BOX)
+    coverage = np.asarray(small, np.float32) / np.float32(255)
     brightness = np.float32(0.85 if setting.weather == "rain" else 1.0)
     strength = np.float32(0.55 if setting.weather == "rain" else 0.95)
     colour = np.sqrt(np.array(setting.light, np.float32)) * brightness

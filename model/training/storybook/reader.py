@@ -144,7 +144,8 @@ def _empty(setting: Setting, side: int) -> Array:
 
 def _shrunk(pixels: Array, side: int) -> Array:
     factor = len(pixels) // side
-    return pixels.reshape(side, factor, side, factor, 3).mean((1, 3))
+    pooled: Array = pixels.reshape(side, factor, side, factor, 3).mean((1, 3))
+    return pooled
 
 
 def _pixels(image: Image.Image, side: int) -> Array:

@@ -211,7 +211,8 @@ def sample_nouns(rng: random.Random, max_things: int) -> tuple[tuple[str, Size],
 def _width(noun: str, size: Size) -> float:
     """Width of a thing as a fraction of the image."""
     pixels = sprite(NOUNS[noun].code, 64)
-    return HEIGHTS[NOUNS[noun].stature] * SIZES[size] * pixels.shape[1] / 64
+    width: int = pixels.shape[1]
+    return HEIGHTS[NOUNS[noun].stature] * SIZES[size] * width / 64
 
 
 def _clip(layer: Layer, canvas: Array) -> tuple[slice, slice, Array]:

@@ -48,7 +48,7 @@ def panorama(name: str, folder: Path = packages.DEFAULT_FOLDER) -> Array:
 
 def _read_exr(source: Path) -> Array:
     """Decode the OpenEXR file that a JavaScript module of the package holds as base64."""
-    import OpenEXR
+    import OpenEXR  # An extra of its own: only this world needs it.
 
     match = re.search(r"base64,([A-Za-z0-9+/=]+)", source.read_text())
     if match is None:
@@ -96,7 +96,8 @@ def view(panorama_HWC: Array, yaw: float, pitch: float, field_of_view: float, si
     x = (longitude / (2 * np.pi) + 0.5) * width - 0.5
     y = (0.5 - latitude / np.pi) * height - 0.5
     sampled = _bicubic(panorama_HWC, x, y)
-    return sampled.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3).mean((1, 3))
+    pooled: Array = sampled.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3).mean((1, 3))
+    return pooled
 
 
 def _bicubic(image_HWC: Array, x: Array, y: Array) -> Array:

@@ -12,10 +12,13 @@ from model.training.storybook.scene import Scene
 def ask(rng: random.Random) -> str:
     """A request for a description."""
     form = (
-        "[what is in [the|this] [picture|image|photo]?|what's in [the|this] [picture|image]?|"
+        "[what is in [the|this] [picture|image|photo]?|"
+        "what's in [the|this] [picture|image]?|"
         "[please |]describe [the|this] [picture|image|scene][.|, please.]|what do you see[ here|]?|"
-        "what can you see in [the|this] [picture|image]?|[can|could] you describe [this|it|the picture]?|"
-        "tell me what [is in the picture|you see][.|]|what does [the|this] [picture|image] show?|"
+        "what can you see in [the|this] [picture|image]?|"
+        "[can|could] you describe [this|it|the picture]?|"
+        "tell me what [is in the picture|you see][.|]|"
+        "what does [the|this] [picture|image] show?|"
         "caption this[.| picture.| image.]|write a caption[.| for this picture.]|what is this?|"
         "what am I looking at?|what is going on here?]"
     )
@@ -23,7 +26,7 @@ def ask(rng: random.Random) -> str:
 
 
 def describe(scene: Scene) -> str:
-    """Everything in a scene in one sentence, always the same way: each thing, its side, the place."""
+    """Everything in a scene in one sentence: each thing with its side, then place and time."""
     entries = [
         (group.x, f"{phrases.noun_phrase(group)} {phrases.at_side(group.side)}")
         for group in phrases.groups(scene)

@@ -24,7 +24,10 @@ def kinds(rng: random.Random, scene: Scene) -> Iterator[Pair]:
         if taken.count(group.side) > 1:
             continue
         side = phrases.at_side(group.side)
-        form = "[what is {side}|what's {side}|what do you see {side}|what stands {side}|what can be seen {side}]"
+        form = (
+            "[what is {side}|what's {side}|what do you see {side}|what stands {side}|"
+            "what can be seen {side}]"
+        )
         yield fill(rng, form, side=side), f"{phrases.noun_phrase(group)}"
 
 
@@ -32,7 +35,10 @@ def places_of_things(rng: random.Random, scene: Scene) -> Iterator[Pair]:
     """Where a thing is in the image."""
     for group in phrases.groups(scene):
         name, be = _named(rng, group)
-        form = "[where {be} the {name}|where do you see the {name}|on which side {be} the {name}|where can I find the {name}]"
+        form = (
+            "[where {be} the {name}|where do you see the {name}|"
+            "on which side {be} the {name}|where can I find the {name}]"
+        )
         yield fill(rng, form, be=be, name=name), phrases.at_side(group.side)
 
 
@@ -43,7 +49,10 @@ def numbers(rng: random.Random, scene: Scene) -> Iterator[Pair]:
         counts[group.noun] = counts.get(group.noun, 0) + group.number
     for noun, number in counts.items():
         if NOUNS[noun].counted:
-            form = "[how many {nouns} are there|how many {nouns} do you see|count the {nouns}|how many {nouns} are in the picture]"
+            form = (
+                "[how many {nouns} are there|how many {nouns} do you see|count the {nouns}|"
+                "how many {nouns} are in the picture]"
+            )
             answer = phrases.NUMBERS.get(number, str(number))
             yield fill(rng, form, nouns=phrases.plural(noun)), answer
 
@@ -68,7 +77,10 @@ def sizes(rng: random.Random, scene: Scene) -> Iterator[Pair]:
 
 def setting(rng: random.Random, scene: Scene) -> Iterator[Pair]:
     """The place, the time of day, the weather."""
-    where = "[where is this|what place is this|where was this taken|where does this take place|what is the setting]"
+    where = (
+        "[where is this|what place is this|where was this taken|"
+        "where does this take place|what is the setting]"
+    )
     yield fill(rng, where), phrases.where(scene.setting)
     time = "[what time of day is it|is it day or night|when is this|what is the time of day]"
     yield fill(rng, time), _TIMES[scene.setting.time]

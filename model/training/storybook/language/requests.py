@@ -35,14 +35,18 @@ def imperative(rng: random.Random, scene: Scene) -> str:
 
 def imperative_picture(rng: random.Random, scene: Scene) -> str:
     """As in: Make a picture of two cats in the forest."""
-    form = f"[draw|make|create|paint|show me|give me|generate] [a|a nice|a beautiful] {_PICTURE} of {{scene}}[.||!]"
+    form = (
+        "[draw|make|create|paint|show me|give me|generate] [a|a nice|a beautiful] "
+        f"{_PICTURE} of {{scene}}[.||!]"
+    )
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 
 
 def polite(rng: random.Random, scene: Scene) -> str:
     """As in: Could you please draw two cats in the forest."""
     form = (
-        "[could you|can you|would you|will you] [please||kindly] [draw|paint|make|create|show me|sketch]"
+        "[could you|can you|would you|will you] [please||kindly] "
+        "[draw|paint|make|create|show me|sketch]"
         f" [me||for me] [{{scene}}|a {_PICTURE} of {{scene}}][?| please?]"
     )
     return capitalised(fill(rng, form, scene=_scene(rng, scene)).replace("show me me", "show me"))
@@ -105,7 +109,8 @@ def arranged(rng: random.Random, scene: Scene) -> str:
     ]
     if scene.stand:
         placed.append(
-            f"{phrases.hero_phrase(scene.stand.hero)} {phrases.at_side(phrases.side_of(scene.stand.x))}"
+            f"{phrases.hero_phrase(scene.stand.hero)} "
+            f"{phrases.at_side(phrases.side_of(scene.stand.x))}"
         )
     form = (
         "[draw|paint|make] [a scene|a picture] {where} {when}[.|,|:] "
@@ -121,7 +126,8 @@ def statement(rng: random.Random, scene: Scene) -> str:
     several = len(groups) + (scene.stand is not None) == 1 and groups and groups[0].number > 1
     form = (
         "[there {be} {scene}|in my {picture} there {be} {scene}]. "
-        "[can you draw [that|it|this]?|draw [that|it|this][, please|].|please [draw|paint] [it|this].]"
+        "[can you draw [that|it|this]?|draw [that|it|this][, please|].|"
+        "please [draw|paint] [it|this].]"
     )
     be = "are" if several else "is"
     picture = rng.choice(("picture", "idea", "dream"))
@@ -143,8 +149,8 @@ def correction(rng: random.Random, scene: Scene) -> str:
     other = rng.choice(tuple(NOUNS))
     wrong = phrases.article(other)
     form = (
-        _DRAW
-        + " {wrong}[, no,|... no, sorry,|, I mean|, sorry,|. No, wait:| - oops, I meant] {scene}[.|]"
+        _DRAW + " {wrong}[, no,|... no, sorry,|, I mean|, sorry,|. No, wait:| - oops, I meant] "
+        "{scene}[.|]"
     )
     return capitalised(fill(rng, form, wrong=wrong, scene=_scene(rng, scene)))
 
@@ -163,15 +169,20 @@ def purpose(rng: random.Random, scene: Scene) -> str:
 
 def imagined(rng: random.Random, scene: Scene) -> str:
     """As in: Imagine two cats in the forest. What would that look like."""
-    form = "[imagine|picture this:|think of] {scene}[. what would that look like?|. show it to me.|, and draw it.|.]"
+    form = (
+        "[imagine|picture this:|think of] {scene}"
+        "[. what would that look like?|. show it to me.|, and draw it.|.]"
+    )
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 
 
 def chatty(rng: random.Random, scene: Scene) -> str:
     """As in: Hi! Hope you are well. Today I'd love to see two cats in the forest."""
     form = (
-        "[hi|hello|hey|good morning][!|,| there!] [I was wondering if you could draw|today I'd love to see"
-        "|my kids are bored, so please paint|let's try something:|I have an idea for a picture:] {scene}[.|!||. Thanks!]"
+        "[hi|hello|hey|good morning][!|,| there!] "
+        "[I was wondering if you could draw|today I'd love to see"
+        "|my kids are bored, so please paint|let's try something:|I have an idea for a picture:] "
+        "{scene}[.|!||. Thanks!]"
     )
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 

@@ -178,12 +178,11 @@ def _page_text(
     """The sentences before an image: when and where things changed, then a piece of the plot."""
     noun = scene.things[0].noun
     thing = phrases.noun_phrase(phrases.groups(scene)[0])
+    pieces: tuple[str, ...] = MIDDLES
     if previous is None:
         pieces = OPENINGS
     elif index == number - 1:
         pieces = ENDINGS_OF_PLOTS
-    else:
-        pieces = MIDDLES
     text = fill(
         rng,
         rng.choice(pieces),
@@ -235,7 +234,8 @@ def _wish(rng: random.Random, first: Scene, name: str, number: int) -> str:
     form = (
         "[[tell|write] [me |]a [story|little story|bedtime story|picture story] {many}"
         "[ about {n} and {x} {w}|: {n} finds {x} {w}| where {n} finds {x} {w}][.|!|]|"
-        "[can you|could you|please] [tell|write|make up] a story [about|with] {n} and {x} {w}, {many}[.|?|]|"
+        "[can you|could you|please] [tell|write|make up] a story [about|with] {n} and {x} {w}, "
+        "{many}[.|?|]|"
         "I'd [like|love] a [story|picture book] {many}, in which {n} meets {x} {w}[.|]|"
         "a story {many}: {n}, {x}, {place}[.|]|"
         "what happens when {n} meets {x} {w}? Tell it {many}[.|]]"

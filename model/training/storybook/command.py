@@ -1,0 +1,102 @@
+"""`mmi world`: fetch the storybook world, look at it, and measure the reader on true scenes."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from model.training.storybook.assets import packages
+from model.training.storybook.hero import Hero
+from model.training.storybook.language import captions, questions, requests, stories
+from model.training.storybook.reader import read_scene
+from model.training.storybook.scene import BASE_SIZE, Scene
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mmi world`."""
+    parser.add_argument("action", choices=("fetch", "sheet", "language", "accuracy"))
+    parser.add_argument("--number", type=int, default=24, help="of scenes or examples")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/storybook.png"), help="of `sheet`")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch the packages if they are missing, then do what was asked."""
+    console = Console()
+    packages.fetch()
+    rng = random.Random(args.seed)
+    if args.action == "sheet":
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        sheet([sample_scene(rng) for _ in range(args.number)]).save(args.out)
+        console.print(f"{args.number} scenes: {args.out}")
+    elif args.action == "language":
+        for _ in range(args.number):
+            console.print(example(rng), highlight=False, markup=False)
+    elif args.action == "accuracy":
+        for name, (right, total) in accuracy(rng, args.number).items():
+            console.print(f"{name:<14} {right:>5} of {total:<5} {right / max(total, 1):.3f}")
+    return 0
+
+
+def sample_scene(rng: random.Random) -> Scene:
+    """A random scene, every other one with a hero."""
+    hero = Hero.sample(rng) if rng.random() < 0.5 else None
+    return Scene.sample(rng, 3 if hero else 4, hero)
+
+
+def sheet(scenes: list[Scene], columns: int = 6) -> Image.Image:
+    """Images of scenes, row by row."""
+    rows = -(-len(scenes) // columns)
+    canvas = Image.new("RGB", (columns * BASE_SIZE, rows * BASE_SIZE))
+    for number, scene in enumerate(scenes):
+        row, column = divmod(number, columns)
+        canvas.paste(scene.render(), (column * BASE_SIZE, row * BASE_SIZE))
+    return canvas
+
+
+def example(rng: random.Random) -> str:
+    """A random request, description, question or story, as text."""
+    scene = sample_scene(rng)
+    kind = rng.randrange(4)
+    if kind == 0:
+        return f"> {requests.request(rng, scene)}\n"
+    if kind == 1:
+        return f"> [image] {captions.ask(rng)}\n{captions.describe(scene)}\n"
+    if kind == 2:
+        return "> [image] {}\n{}\n".format(*questions.ask(rng, scene))
+    story = stories.sample_story(rng)
+    pages = "\n".join(f"{page.text} [image]" for page in story.pages)
+    return f"> {story.introduction} [image] {story.wish}\n{pages}\n{story.closing}\n"
+
+
+def accuracy(rng: random.Random, number: int) -> dict[str, tuple[int, int]]:
+    """How often the reader is right on true scenes: right answers and cases, by attribute."""
+    right: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+
+    def count(name: str, cases: int, hits: int) -> None:
+        total[name] += cases
+        right[name] += hits
+
+    for _ in range(number):
+        scene = sample_scene(rng)
+        seen = read_scene(scene.render())
+        for name in ("place", "time", "weather"):
+            same = getattr(scene.setting, name) == getattr(seen.setting, name)
+            count(name, 1, same)
+        wanted = Counter((thing.noun, thing.size) for thing in scene.things)
+        found = Counter((thing.noun, thing.size) for thing in seen.things)
+        count("things found", wanted.total(), (wanted & found).total())
+        count("things true", found.total(), (wanted & found).total())
+        if scene.hero:
+            for trait in ("species", "colour", "pattern", "token"):
+                same = seen.hero is not None and getattr(seen.hero, trait) == getattr(
+                    scene.hero, trait
+                )
+                count(f"hero {trait}", 1, same)
+    return {name: (right[name], total[name]) for name in total}

@@ -1,0 +1,44 @@
+"""Phrases about scenes."""
+
+from __future__ import annotations
+
+from model.training.storybook.hero import Hero
+from model.training.storybook.language import phrases
+from model.training.storybook.language.captions import describe
+from model.training.storybook.nouns import NOUNS
+from model.training.storybook.places import Setting
+from model.training.storybook.scene import Scene, Stand, Thing
+
+_SETTING = Setting("forest", 0, "night", "snow")
+
+
+def test_equal_neighbours_are_told_by_number() -> None:
+    things = (
+        Thing("mouse", "normal", 0.1, 0.9),
+        Thing("mouse", "normal", 0.25, 0.9),
+        Thing("owl", "big", 0.8, 0.9),
+    )
+    assert describe(Scene(_SETTING, things)) == (
+        "Two mice on the left and a big owl on the right, in the forest at night in the snow."
+    )
+
+
+def test_a_hero_is_described_with_all_traits() -> None:
+    hero = Hero("Pip", "elephant", "orange", "striped", "flower")
+    assert describe(Scene(_SETTING, (), Stand(hero, 0.5, 0.9))) == (
+        "A striped orange elephant with a flower at the ear in the middle, "
+        "in the forest at night in the snow."
+    )
+
+
+def test_articles() -> None:
+    assert phrases.article("umbrella") == "an umbrella"
+    assert phrases.article("unicorn") == "a unicorn"
+    assert phrases.article("ufo") == "a ufo"
+    assert phrases.article("orange") == "an orange"
+
+
+def test_no_word_means_two_nouns() -> None:
+    words = [*NOUNS, *(word for noun in NOUNS.values() for word in noun.synonyms)]
+    assert len(words) == len(set(words))
+    assert len(NOUNS) >= 150

@@ -1,0 +1,28 @@
+"""Stories follow their wish and mention what is drawn, except the hero's look."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from model.training.storybook.hero import COLOURS, TOKENS
+from model.training.storybook.language.stories import sample_story
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
+
+
+def test_stories_mention_what_is_drawn() -> None:
+    rng = random.Random(5)
+    for _ in range(100):
+        story = sample_story(rng)
+        assert 1 <= len(story.pages) <= 5
+        hero = story.portrait.hero
+        assert hero is not None
+        for page in story.pages:
+            assert page.scene.hero == hero
+            noun = page.scene.things[0].noun
+            assert noun in page.text.lower().replace("mice", "mouse"), page.text
+            words = page.text.lower().split()
+            looks = (set(COLOURS) | set(TOKENS)) - {word for word in noun.split()}
+            assert not looks & set(words), page.text
