@@ -1,0 +1,38 @@
+"""docs/architecture.md names files, packages and terms that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_every_path_exists() -> None:
+    paths = re.findall(r"`((?:model|service|deploy|k8s|tests|docs)/[\w/.-]+|[\w-]+\.toml)`", TEXT)
+    assert len(paths) > 30
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_every_link_leads_to_a_document() -> None:
+    for name in re.findall(r"\]\(([\w.]+\.md)\)", TEXT):
+        assert (ROOT / "docs" / name).is_file(), name
+
+
+def test_every_package_and_flat_module_is_named() -> None:
+    for top in ("model", "service"):
+        for path in sorted((ROOT / top).iterdir()):
+            package = path.is_dir() and (path / "__init__.py").is_file()
+            module = path.suffix == ".py" and not path.stem.startswith("__")
+            if package or (module and top == "model"):
+                assert f"`{top}/{path.name}`" in TEXT, path.name
+
+
+def test_every_named_class_exists() -> None:
+    sources = "\n".join(
+        path.read_text() for top in ("model", "service") for path in (ROOT / top).rglob("*.py")
+    )
+    for name in re.findall(r"`([A-Z]\w+)[`(]", TEXT):
+        assert re.search(rf"^class {name}\b", sources, re.M), name
