@@ -215,7 +215,7 @@ def _width(noun: str, size: Size) -> float:
     return HEIGHTS[NOUNS[noun].stature] * SIZES[size] * width / 64
 
 
-def _clip(layer: Layer, canvas: Array) -> tuple[slice, slice, Array]:
+def clip(layer: Layer, canvas: Array) -> tuple[slice, slice, Array]:
     """Rows and columns of the canvas that a layer covers, and the covering part of its sprite."""
     height, width = layer.pixels_hw4.shape[:2]
     top, left = max(layer.top, 0), max(layer.left, 0)
@@ -232,7 +232,7 @@ def _clip(layer: Layer, canvas: Array) -> tuple[slice, slice, Array]:
 
 def paste(canvas_SS3: Array, layer: Layer, light_3: Array) -> None:
     """Blend a lit sprite in."""
-    rows, columns, part = _clip(layer, canvas_SS3)
+    rows, columns, part = clip(layer, canvas_SS3)
     opacity = part[..., 3:]
     canvas_SS3[rows, columns] *= 1 - opacity
     canvas_SS3[rows, columns] += opacity * part[..., :3] * light_3
