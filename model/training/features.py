@@ -35,7 +35,7 @@ class FeatureBank:
     def features(self, tokenizer: VisualTokenizer, pictures: Sequence[Drawable]) -> VisualFeatures:
         """The features of pictures by `tokenizer`, whose encoder is the bank's own."""
         if not pictures:
-            return tokenizer(torch.zeros(0))  # type: ignore[no-any-return]
+            return tokenizer(torch.zeros(0))
         self._learn(list(dict.fromkeys(p for p in pictures if p not in self._known)))
         entries = [self._known[picture] for picture in pictures]
         encoded_NLC = torch.stack([patches.float() for patches, _ in entries])

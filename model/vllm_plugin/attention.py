@@ -35,7 +35,7 @@ def kernel_head_width(width: int) -> int:
 def attention_class(head_width: int) -> type[nn.Module]:
     """VLLM's own attention wherever its kernels support the width."""
     if kernel_head_width(head_width) == head_width:
-        return LlamaAttention  # type: ignore[no-any-return]
+        return LlamaAttention
     return PaddedAttention
 
 
@@ -104,7 +104,7 @@ class PaddedAttention(nn.Module):
         attended_TX = self.attn(self._pad(q_TX), self._pad(k_TX), self._pad(v_TX))
         heads_THd = attended_TX.view(-1, self.num_heads, self.padded_dim)[..., : self.head_dim]
         output_TD, _ = self.o_proj(heads_THd.reshape(-1, q_size))
-        return output_TD  # type: ignore[no-any-return]
+        return output_TD
 
     def _pad(self, x_TX: torch.Tensor) -> torch.Tensor:
         """Fill each head up with zeros."""

@@ -107,7 +107,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
             width = embeds_TD.shape[-1]
             embeds_TD = embeds_TD.index_copy(0, token_M, rows_MX[:, :width])
             self._pending = (token_M, rows_MX[:, width:])
-        return embeds_TD  # type: ignore[no-any-return]
+        return embeds_TD
 
     def forward(
         self,
@@ -123,7 +123,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         metadata = self.hidden_states.metadata()
         if metadata is not None:
             self.hidden_states.write(metadata, hidden_TD)
-        return hidden_TD  # type: ignore[no-any-return]
+        return hidden_TD
 
     def _begin_step(self, input_ids_T: torch.Tensor, positions_T: torch.Tensor) -> None:
         """Write what this step's tokens bring, then plan what they see. In this order."""
@@ -143,9 +143,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """Logits over the whole vocabulary, new tokens included."""
-        return self.logits_processor(  # type: ignore[no-any-return]
-            self.lm_head, hidden_states, self.lm_head.bias
-        )
+        return self.logits_processor(self.lm_head, hidden_states, self.lm_head.bias)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load a checkpoint with the official names, folding what can be folded."""

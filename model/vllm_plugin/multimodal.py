@@ -39,7 +39,7 @@ class ImageProcessingInfo(BaseProcessingInfo):  # type: ignore[misc]
     @property
     def config(self) -> MMInterleavedConfig:
         """The whole model's configuration."""
-        return self.ctx.get_hf_config().interleaved  # type: ignore[no-any-return]
+        return self.ctx.get_hf_config().interleaved
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         """Images, up to the model's maximum."""

@@ -49,7 +49,7 @@ class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
     ) -> tuple[list[int], int, int, list[int], list[int]]:
         """Shorten the chunk so that it cuts through no image."""
         allowed = whole_images(request, num_computed_tokens, num_new_tokens)
-        return super()._try_schedule_encoder_inputs(  # type: ignore[no-any-return]
+        return super()._try_schedule_encoder_inputs(
             request, num_computed_tokens, allowed, *args, **kwargs
         )
 
