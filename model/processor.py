@@ -1,12 +1,12 @@
-"""Content in, model input out: prompt ids by the official rules, images as pixel values.
+"""Model inputs from content: prompt ids by the official rules, and pixel values of images.
 
 A prompt is `bos`, then the context in reading order. An image is one `soi` token followed by
-`num_img_token` placeholders; white space next to an image disappears, as it does around special
-tokens in the official tokenizer, and neighbouring texts are joined by one space. Each run of text
-between images is tokenised on its own.
+`num_img_token` placeholders. White space next to an image is removed, as the official tokenizer
+does around special tokens; neighbouring texts are joined by one space. Each run of text between
+images is tokenised separately.
 
-Special tokens spelled in a user's text are ordinary characters here: they never become ids with a
-meaning. Only `encode_trusted` reads them, for documents that the operator wrote.
+Special tokens spelled in a user's text are ordinary characters: they never become special ids.
+Only `encode_trusted`, for documents that the operator wrote, reads them as special tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
 SOI_TOKEN = "<|beginofimage|>"
 IMAGE_TOKEN = "<|image|>"
 
-# Beyond this ratio of the sides, resizing before cropping would cost memory without bound.
+# Beyond this ratio of the sides, resizing before cropping would need unbounded memory.
 _MAX_FULL_RESIZE_RATIO = 16
 
 
@@ -41,13 +41,13 @@ class Prompt:
 
 
 class Processor:
-    """Turns contexts into prompts, images into pixels, and ids back into text."""
+    """Turns contexts into prompts, images into pixel values, and ids back into text."""
 
     def __init__(self, config: MMInterleavedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self.special = config.special_tokens
-        # A copy of our own: whether spelled special tokens count is a state of the tokenizer.
+        # A copy, because encoding spelled special tokens as text is a state of the tokenizer.
         self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self._plain.no_padding()
@@ -67,10 +67,10 @@ class Processor:
         return (special.soi_token_id, *[special.image_token_id] * self.config.num_img_token)
 
     def encode(self, context: Sequence[Segment], begin_image: bool = False) -> Prompt:
-        """The prompt of a context; with `begin_image` it ends by beginning one more image.
+        """The prompt of a context; with `begin_image` it ends with the `soi` of a further image.
 
         Raises:
-            ValueError: generated ids hold an image's tokens where no image stands.
+            ValueError: generated ids contain an image's tokens, but there is no image.
         """
         ids = [self.special.bos_token_id]
         images: list[ImageSegment] = []
@@ -87,7 +87,7 @@ class Processor:
         return Prompt(tuple(ids), tuple(s.image for s in images), tuple(s.digest for s in images))
 
     def _run_of_text(self, context: Sequence[Segment], start: int, begin_image: bool) -> str:
-        """The neighbouring texts from `start` on, stripped where an image is next to them."""
+        """The neighbouring texts from `start` on, stripped next to an image."""
         stop = start
         texts: list[str] = []
         while stop < len(context) and isinstance(segment := context[stop], TextSegment):
@@ -101,11 +101,11 @@ class Processor:
         return text
 
     def encode_text(self, text: str) -> list[int]:
-        """The ids of user text. None of them is a special token's, whatever the text spells."""
+        """The ids of user text, never of a special token, even if the text spells one."""
         ids = self._ids(text)
         if not self._holds_special(ids):
             return ids
-        # The vocabulary can merge the spelling of a special token back into its id: cut it.
+        # Merges of the vocabulary can turn the spelling of a special token into its id: split it.
         pieces: Iterable[str] = self._reserved_pattern.split(text)
         return [index for piece in pieces for index in self._ids_of_piece(piece)]
 
@@ -116,7 +116,7 @@ class Processor:
         return [index for half in (piece[:1], piece[1:]) for index in self._ids(half)]
 
     def encode_trusted(self, text: str) -> list[int]:
-        """The ids of text whose special tokens are meant, with white space around them removed."""
+        """The ids of text with special tokens; white space around them is removed."""
         parts = self._reserved_pattern.split(text)
         ids: list[int] = []
         for position, part in enumerate(parts):
@@ -129,10 +129,10 @@ class Processor:
         return ids
 
     def generated_ids(self, token_ids: Sequence[int]) -> list[int]:
-        """Sampled ids as they go back into a context: without the token that ended them.
+        """Sampled ids as part of a context: without the token that ended them.
 
         Raises:
-            ValueError: they hold an image's tokens before their end.
+            ValueError: they contain an image's tokens before their end.
         """
         ends = (self.special.eos_token_id, self.special.soi_token_id)
         ids = list(token_ids[:-1] if token_ids and token_ids[-1] in ends else token_ids)
@@ -142,30 +142,32 @@ class Processor:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""
-        text: str = self._plain.decode(list(token_ids), skip_special_tokens=True)
-        return text
+        return self._plain.decode(list(token_ids), skip_special_tokens=True)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Pixel values [3, S, S] in [0, 1]: the shorter side resized to S, the centre cropped."""
-        cropped = centre_crop(image, self.config.vision.image_size)
-        values_SSC = np.asarray(cropped, dtype=np.float32) / np.float32(255)
-        return torch.from_numpy(values_SSC.transpose(2, 0, 1).copy())
+        """Pixel values of an image at the visual tokenizer's size; see `pixel_values`."""
+        return pixel_values(image, self.config.vision.image_size)
 
     def _ids(self, text: str) -> list[int]:
         if not text:
             return []
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._plain.encode(text, add_special_tokens=False).ids
 
     def _holds_special(self, ids: Iterable[int]) -> bool:
         return not set(self._reserved.values()).isdisjoint(ids)
 
 
+def pixel_values(image: Image.Image, side: int) -> torch.Tensor:
+    """Pixel values [3, S, S] in [0, 1]: the shorter side resized to S, the centre cropped."""
+    values_SSC = np.asarray(centre_crop(image, side), dtype=np.float32) / np.float32(255)
+    return torch.from_numpy(values_SSC.transpose(2, 0, 1).copy())
+
+
 def centre_crop(image: Image.Image, side: int) -> Image.Image:
     """An RGB square of `side` pixels from the middle of an image.
 
-    Halving with a box filter while the shorter side is at least twice too long, then a bicubic
-    resize, then a crop whose offsets are rounded down: the official transform.
+    The official transform: halve with a box filter while the shorter side is at least twice too
+    long, then resize bicubically, then crop, with offsets rounded down.
     """
     image = image.convert("RGB")
     while min(image.size) >= 2 * side:
@@ -174,7 +176,7 @@ def centre_crop(image: Image.Image, side: int) -> Image.Image:
     width, height = round(image.width * scale), round(image.height * scale)
     left, top = (width - side) // 2, (height - side) // 2
     if max(image.size) > _MAX_FULL_RESIZE_RATIO * min(image.size):
-        # The same pixels, without making those that the crop throws away.
+        # The same result, without computing the pixels that the crop discards.
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + side) * across, (top + side) * down)
         return image.resize((side, side), resample=Image.Resampling.BICUBIC, box=box)
@@ -183,6 +185,6 @@ def centre_crop(image: Image.Image, side: int) -> Image.Image:
 
 
 def to_image(pixels_3HW: torch.Tensor) -> Image.Image:
-    """Pixel values in [0, 1] as an 8-bit image, rounded half up as officially."""
+    """Pixel values in [0, 1] as an 8-bit image, rounded half up like the official code."""
     values_HWC = (pixels_3HW.float() * 255 + 0.5).clamp(0, 255).to("cpu", torch.uint8)
     return Image.fromarray(values_HWC.permute(1, 2, 0).numpy())

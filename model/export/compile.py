@@ -30,7 +30,7 @@ from model.export.manifest import (
 )
 from model.export.tensorrt import Flavour
 from model.export.wrappers import Graph, sampler_graphs
-from model.image_decoder.sampler import PictureSampler
+from model.image_decoder.sampler import ImageSampler
 from model.mm_interleaved import IMAGE
 from model.synchronizer.map_sampling import GridSampling
 
@@ -69,7 +69,7 @@ def compile_key(options: CompileOptions, digest: str) -> CompileKey:
 
 def load_sampler(
     checkpoint: Path, precision: Precision
-) -> tuple[PictureSampler, MMInterleavedConfig]:
+) -> tuple[ImageSampler, MMInterleavedConfig]:
     """The image decoder of a checkpoint, as graphs want it."""
     config = store.load_config(checkpoint)
     model = load.load_model(checkpoint, IMAGE, getattr(torch, precision))
@@ -92,7 +92,7 @@ def compile_checkpoint(
 
 
 def compile_sampler(
-    sampler: PictureSampler,
+    sampler: ImageSampler,
     config: MMInterleavedConfig,
     key: CompileKey,
     directory: Path,

@@ -4,12 +4,12 @@ Legend: B images of a bucket, N rows (2B: negative half first), T image tokens, 
 positions of the preceding image's maps, C latent channels, H, W latent grid, S pixels.
 
 `prepare` runs once per image, `denoise` at every step for a bucket of images, `decode` at the
-end. Unguided images go through the guided graph, whose negative half is thrown away.
+end. Unguided images run through the guided graph too, and its negative half is discarded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder import unet_step
-from model.image_decoder.conditions import Invariants
-from model.image_decoder.sampler import PictureSampler
+from model.image_decoder.conditions import Conditions
+from model.image_decoder.sampler import ImageSampler, decode, initial_noise
+from model.image_decoder.unet_step import UNetStep
 
 GraphName = Literal["prepare", "denoise", "decode"]
-GRAPHS: tuple[GraphName, ...] = ("prepare", "denoise", "decode")
 
 
 @dataclass(frozen=True)
@@ -45,64 +44,53 @@ class Graph:
 
     @property
     def key(self) -> str:
-        """A file name."""
+        """Key in the manifest, and stem of the file."""
         return f"{self.name}-{self.bucket}"
 
 
-class PrepareGraph(nn.Module):
-    """Image tokens and maps to what all steps share."""
+class _StepGraph(nn.Module):
+    """Registers the modules of a U-Net step, so that their weights are exported."""
 
-    def __init__(self, sampler: PictureSampler) -> None:
+    def __init__(self, sampler: ImageSampler) -> None:
         super().__init__()
         self.unet, self.synchronizer = sampler.unet, sampler.synchronizer
-
-    def forward(self, image_tokens_BTD: Tensor, features_B1VD: Tensor) -> tuple[Tensor, ...]:
-        """Keys, values and maps, in the order of `invariant_names`."""
-        visible_B1 = features_B1VD.new_ones(features_B1VD.shape[0], 1)
-        prepared = unet_step.prepare(
-            self.unet, self.synchronizer, image_tokens_BTD, features_B1VD, visible_B1
-        )
-        return (*prepared.keys, *prepared.values, *prepared.maps)
-
-
-class DenoiseGraph(nn.Module):
-    """One evaluation of the U-Net."""
-
-    def __init__(self, sampler: PictureSampler) -> None:
-        super().__init__()
-        self.unet, self.synchronizer = sampler.unet, sampler.synchronizer
+        self.step = UNetStep(sampler.unet, sampler.synchronizer)
         self.num_cross = len(sampler.negative.keys)
 
+
+class PrepareGraph(_StepGraph):
+    """Image tokens and maps to what all steps share."""
+
+    def forward(self, image_tokens_BTD: Tensor, features_B1VD: Tensor) -> tuple[Tensor, ...]:
+        """Keys, values and maps, in the order of `condition_names`."""
+        visible_B1 = features_B1VD.new_ones(features_B1VD.shape[0], 1)
+        return self.step.prepare(image_tokens_BTD, features_B1VD, visible_B1).tensors
+
+
+class DenoiseGraph(_StepGraph):
+    """One evaluation of the U-Net."""
+
     def forward(
-        self, latents_BCHW: Tensor, timesteps_B: Tensor, visible_B1: Tensor, *invariants: Tensor
+        self, latents_BCHW: Tensor, timesteps_B: Tensor, visible_B1: Tensor, *conditions: Tensor
     ) -> Tensor:
         """Noise [N, C, H, W] in float32."""
-        num = self.num_cross
-        joined = Invariants(
-            invariants[:num], invariants[num : 2 * num], invariants[2 * num :], visible_B1
-        )
-        dtype = self.unet.dtype
-        noise = unet_step.denoise(
-            self.unet, self.synchronizer, latents_BCHW.to(dtype), timesteps_B, joined
-        )
-        return noise.float()
+        joined = Conditions.of(conditions, self.num_cross, visible_B1)
+        return self.step.predict(latents_BCHW.to(self.unet.dtype), timesteps_B, joined).float()
 
 
 class DecodeGraph(nn.Module):
-    """Latents to pixels, in float32."""
+    """Latents to pixels."""
 
-    def __init__(self, sampler: PictureSampler) -> None:
+    def __init__(self, sampler: ImageSampler) -> None:
         super().__init__()
         self.vae = sampler.vae
-        self.scaling_factor = float(sampler.config.vae["scaling_factor"])
 
     def forward(self, latents_BCHW: Tensor) -> Tensor:
         """Images [B, 3, S, S] in [0, 1]."""
-        pixels: Tensor = self.vae.decode(latents_BCHW / self.scaling_factor, return_dict=False)[0]
-        return (pixels / 2 + 0.5).clamp(0, 1)
+        return decode(self.vae, latents_BCHW)
 
 
-def invariant_names(sampler: PictureSampler) -> tuple[str, ...]:
+def condition_names(sampler: ImageSampler) -> tuple[str, ...]:
     """Names of the tensors between `prepare` and `denoise`."""
     num_cross = len(sampler.negative.keys)
     num_blocks = len(sampler.synchronizer.blocks) if sampler.synchronizer else 0
@@ -114,57 +102,55 @@ def invariant_names(sampler: PictureSampler) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def graphs(
-    sampler: PictureSampler, num_features: int, feature_width: int, buckets: Sequence[int]
+def sampler_graphs(
+    sampler: ImageSampler, config: MMInterleavedConfig, buckets: Sequence[int]
 ) -> list[Graph]:
-    """All graphs to export: `prepare` for one image, the others for every bucket.
+    """All graphs of an image decoder: `prepare` for one image, the others for every bucket.
 
     Args:
         sampler: the networks, with `GridSampling`.
-        num_features: positions of the preceding image's maps.
-        feature_width: their width.
+        config: of the model.
         buckets: numbers of images.
     """
     generator = torch.Generator().manual_seed(0)
-    config, dtype, device = sampler.config, sampler.unet.dtype, sampler.unet.device
-    names = invariant_names(sampler)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
-
-    perceiver = config.perceiver
-    prepare = PrepareGraph(sampler).eval()
-    prepare_inputs = {
-        "image_tokens": random(1, perceiver.num_queries, perceiver.hidden_size).to(dtype),
-        "features": random(1, 1, num_features, feature_width).to(dtype),
-    }
-    prepared = prepare(*prepare_inputs.values())
-    num_cross = len(sampler.negative.keys)
-    negative = (*sampler.negative.keys, *sampler.negative.values)
-    made = [Graph("prepare", 1, prepare, prepare_inputs, names)]
-    grid = (int(config.unet["in_channels"]), config.latent_size, config.latent_size)
-    for bucket in buckets:
-        rows = [
-            torch.cat([negative[i]] * bucket + [x] * bucket)
-            if i < 2 * num_cross
-            else torch.cat([x] * bucket)
-            for i, x in enumerate(prepared)
-        ]
-        inputs = {
-            "latents": random(bucket, *grid),
-            "timesteps": torch.linspace(10, 900, bucket, device=device),
-            "visible": torch.ones(bucket, 1, device=device),
-        }
-        inputs |= dict(zip(names, rows, strict=True))
-        made.append(Graph("denoise", bucket, DenoiseGraph(sampler).eval(), inputs, ("noise",)))
-        latents = {"latents": random(bucket, *grid)}
-        made.append(Graph("decode", bucket, DecodeGraph(sampler).eval(), latents, ("pixels",)))
-    return made
+    prepare = _prepare_graph(sampler, config, generator)
+    tensors = prepare.module(*prepare.inputs.values())
+    visible_11 = torch.ones(1, 1, device=sampler.unet.device)
+    prepared = Conditions.of(tensors, len(sampler.negative.keys), visible_11)
+    return [prepare, *_bucket_graphs(sampler, prepared, buckets, generator)]
 
 
-def sampler_graphs(
-    sampler: PictureSampler, config: MMInterleavedConfig, buckets: Sequence[int]
-) -> list[Graph]:
-    """All graphs of an image decoder."""
+def _prepare_graph(
+    sampler: ImageSampler, config: MMInterleavedConfig, generator: torch.Generator
+) -> Graph:
+    dtype, device = sampler.unet.dtype, sampler.unet.device
+    perceiver = sampler.config.perceiver
     num_features = sum(side * side for side in config.vision.map_sizes)
-    return graphs(sampler, num_features, config.image_embed_dim, buckets)
+    tokens_1TD = torch.randn(1, perceiver.num_queries, perceiver.hidden_size, generator=generator)
+    features_11VD = torch.randn(1, 1, num_features, config.image_embed_dim, generator=generator)
+    inputs = {
+        "image_tokens": tokens_1TD.to(device, dtype),
+        "features": features_11VD.to(device, dtype),
+    }
+    return Graph("prepare", 1, PrepareGraph(sampler).eval(), inputs, condition_names(sampler))
+
+
+def _bucket_graphs(
+    sampler: ImageSampler,
+    prepared: Conditions,
+    buckets: Sequence[int],
+    generator: torch.Generator,
+) -> Iterator[Graph]:
+    """The graphs of every bucket, with one image's conditions in all places."""
+    config, device, names = sampler.config, sampler.unet.device, condition_names(sampler)
+    for bucket in buckets:
+        joined = sampler.join([prepared] * bucket, guided=True)
+        inputs = {
+            "latents": initial_noise(config, generator, bucket).to(device),
+            "timesteps": torch.linspace(10, 900, bucket, device=device),
+            "visible": joined.visible,
+            **dict(zip(names, joined.tensors, strict=True)),
+        }
+        yield Graph("denoise", bucket, DenoiseGraph(sampler).eval(), inputs, ("noise",))
+        latents = {"latents": initial_noise(config, generator, bucket).to(device)}
+        yield Graph("decode", bucket, DecodeGraph(sampler).eval(), latents, ("pixels",))

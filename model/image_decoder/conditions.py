@@ -1,4 +1,4 @@
-"""What the steps of an image share.
+"""What all denoising steps of an image share.
 
 Legend: B images, N rows (B, or 2B with both guidance halves: negative first), T image tokens, h
 heads, d head width, I conditioning images (one in practice), V positions of their maps.
@@ -6,7 +6,7 @@ heads, d head width, I conditioning images (one in practice), V positions of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Invariants:
-    """What stays the same over all steps of a batch of images.
+class Conditions:
+    """What a batch of images is conditioned on, in the form that the U-Net reads.
 
     Attributes:
         keys: of the image tokens, [N, h, T, d] for every cross-attention in order of use.
-        values: likewise.
-        maps: the synchronizer's values, [B, I, V, h, d] for every block; empty without it.
+        values: of the image tokens, likewise.
+        maps: the synchronizer's values of the maps, [B, I, V, h, d] for every block; empty without
+            a synchronizer.
         visible: [B, I], which conditioning images exist.
     """
 
@@ -29,32 +30,24 @@ class Invariants:
     maps: tuple[Tensor, ...]
     visible: Tensor
 
-    def to(
-        self, *, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> Invariants:
-        """The same on another device, floating tensors in another type."""
-        return self.map(
-            lambda x: x.to(device=device, dtype=dtype if x.is_floating_point() else None)
-        )
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Keys, values and maps in one row, as exported graphs take and return them."""
+        return (*self.keys, *self.values, *self.maps)
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Invariants:
-        """The same with every tensor replaced."""
-        return Invariants(
-            tuple(function(x) for x in self.keys),
-            tuple(function(x) for x in self.values),
-            tuple(function(x) for x in self.maps),
-            function(self.visible),
-        )
+    @staticmethod
+    def of(tensors: Sequence[Tensor], num_cross: int, visible: Tensor) -> Conditions:
+        """Undo `tensors`, for a U-Net of `num_cross` cross-attentions."""
+        keys, values = tensors[:num_cross], tensors[num_cross : 2 * num_cross]
+        return Conditions(tuple(keys), tuple(values), tuple(tensors[2 * num_cross :]), visible)
 
     @property
     def num_bytes(self) -> int:
-        """Memory of all tensors."""
-        tensors = (*self.keys, *self.values, *self.maps, self.visible)
-        return sum(x.numel() * x.element_size() for x in tensors)
+        return sum(x.nbytes for x in (*self.tensors, self.visible))
 
     @staticmethod
-    def stack(images: Sequence[Invariants], negative: Invariants | None = None) -> Invariants:
-        """Join images to a batch; `negative` puts its half in front of keys and values."""
+    def stack(images: Sequence[Conditions], negative: Conditions | None = None) -> Conditions:
+        """Join images to a batch; with `negative`, its half comes first in keys and values."""
 
         def join(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
             return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -64,7 +57,7 @@ class Invariants:
             num = sum(x.visible.shape[0] for x in images)
             keys.insert(0, tuple(x.expand(num, -1, -1, -1) for x in negative.keys))
             values.insert(0, tuple(x.expand(num, -1, -1, -1) for x in negative.values))
-        return Invariants(
+        return Conditions(
             join(keys),
             join(values),
             join([x.maps for x in images]),

@@ -16,10 +16,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder import unet_step
-from model.image_decoder.conditions import Invariants
 from model.image_decoder.image_tokens import ImageTokenizer
-from model.image_decoder.sampler import PictureSampler
+from model.image_decoder.sampler import ImageSampler, initial_noise
+from model.image_decoder.unet_step import UNetStep, check_supported
 from model.synchronizer.map_sampling import Sampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer, flatten_maps
 
@@ -33,29 +32,20 @@ class StableDiffusion(nn.Module):
         self.vae = AutoencoderKL(**_public(self.config.vae))
         self.vae.requires_grad_(False)
         self.unet = UNet2DConditionModel(**_public(self.config.unet))
-        unet_step.check_supported(self.unet)
+        check_supported(self.unet)
         self.mmfs_module = UNetSynchronizer(config) if config.synchronize_pictures else None
 
-    def prepare(
-        self, image_tokens_BTD: Tensor, maps: Sequence[Tensor], visible_BI: Tensor
-    ) -> Invariants:
-        """What all steps of these images share; `maps` are [B, I, D, s, s], finest first."""
-        features_BIVD = flatten_maps(maps)
-        return unet_step.prepare(
-            self.unet, self.mmfs_module, image_tokens_BTD, features_BIVD, visible_BI
-        )
-
-    def denoise(self, latents_BCHW: Tensor, timesteps_B: Tensor, invariants: Invariants) -> Tensor:
-        """Predict noise, a row for every row of the invariants' keys."""
-        return unet_step.denoise(self.unet, self.mmfs_module, latents_BCHW, timesteps_B, invariants)
+    @property
+    def step(self) -> UNetStep:
+        """The U-Net for training, whose synchronizer is not folded and has gradients."""
+        return UNetStep(self.unet, self.mmfs_module)
 
     def encode(self, pixels_B3SS: Tensor, posterior_noise_BCHW: Tensor) -> Tensor:
-        """Latents of images in [0, 1], drawn from the autoencoder's posterior."""
+        """Latents of images in [0, 1], sampled from the autoencoder's posterior."""
         with torch.no_grad():
             posterior = self.vae.encode(pixels_B3SS.float() * 2 - 1).latent_dist
-            latents: Tensor = posterior.mean + posterior.std * posterior_noise_BCHW
-        scaled: Tensor = (latents * self.vae.config.scaling_factor).to(pixels_B3SS.dtype)
-        return scaled
+            latents = posterior.mean + posterior.std * posterior_noise_BCHW
+        return (latents * self.vae.config.scaling_factor).to(pixels_B3SS.dtype)
 
 
 class ImageDecoder(ImageTokenizer):
@@ -71,13 +61,16 @@ class ImageDecoder(ImageTokenizer):
         )
         nn.init.normal_(self.neg_prompt_embeds, std=0.02)
 
-    def sampler(self, sampling: Sampling | None = None) -> PictureSampler:
-        """The decoder for inference, with its weights as they are now (they get folded).
+    def sampler(self, sampling: Sampling | None = None) -> ImageSampler:
+        """The decoder for inference, with its present weights folded.
 
         Args:
-            sampling: how maps are read; the fastest for the device if None.
+            sampling: how maps are read; by default the fastest for the device.
         """
-        return PictureSampler(self.decoder, self.neg_prompt_embeds, self.config, sampling)
+        parts = self.decoder
+        return ImageSampler(
+            self.config, parts.unet, parts.vae, parts.mmfs_module, self.neg_prompt_embeds, sampling
+        )
 
     @torch.no_grad()
     def generate_images(
@@ -92,17 +85,17 @@ class ImageDecoder(ImageTokenizer):
         scheduler: str = "ddpm",
         seed: int | None = None,
     ) -> Tensor:
-        """Draw an image for every context: [B, 3, S, S] in [0, 1], as the published loop does.
+        """Generate an image for every context, as published: [B, 3, S, S] in [0, 1].
 
         One generator serves the whole batch: first all initial latents, then all noise per step.
         """
         sampler = self.sampler()
         tokens_BTD = self.image_tokens(context_features_BLD, attention_mask_BL)
-        invariants = sampler.prepare(tokens_BTD, maps, visible_BI)
+        conditions = sampler.prepare(tokens_BTD, flatten_maps(maps), visible_BI)
         generator = torch.Generator().manual_seed(self.config.base_seed if seed is None else seed)
         latents = sampler.denoise(
-            sampler.initial_latents(len(tokens_BTD), generator),
-            sampler.batch([invariants], guided=guidance_scale > 1),
+            initial_noise(self.config, generator, len(tokens_BTD)),
+            sampler.join([conditions], guided=guidance_scale > 1),
             generator,
             num_inference_steps,
             guidance_scale,

@@ -1,12 +1,12 @@
-"""One U-Net evaluation: diffusers' modules, walked so that nothing is computed twice.
+"""One evaluation of the U-Net, with nothing computed twice.
 
 Legend: B images, N rows (B, or 2B with both guidance halves: negative first), C channels, T image
 tokens, h heads, d head width, L positions, W width.
 
-Three things differ from `UNet2DConditionModel.forward`. The synchronizer adds its residuals to the
-skips after the middle block. Keys and values of the image tokens come in ready made
-(`Invariants`). And the two guidance halves, which get the same latents, are one row until the
-first cross-attention, where the conditions first tell them apart.
+It runs diffusers' modules, but differs from `UNet2DConditionModel.forward` in three ways. The
+synchronizer adds its residuals to the skips after the middle block. Keys and values of the image
+tokens are computed once per image (`Conditions`). The two guidance halves have the same latents,
+so they share one row up to the first cross-attention, where their conditions first differ.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
 from torch import Tensor
 
-from model.image_decoder.conditions import Invariants
+from model.image_decoder.conditions import Conditions
 
 _SUPPORTED = {
     "class_embed_type": (None,),
@@ -60,8 +60,47 @@ class Synchronizer(Protocol):
         ...
 
 
+class UNetStep:
+    """A U-Net with its synchronizer; without one (None), nothing is added to the skips."""
+
+    def __init__(self, unet: UNet2DConditionModel, synchronizer: Synchronizer | None) -> None:
+        self.unet, self.synchronizer = unet, synchronizer
+
+    def prepare(
+        self, image_tokens_BTW: Tensor, features_BIVD: Tensor, visible_BI: Tensor
+    ) -> Conditions:
+        """Compute what every step of these images shares.
+
+        Args:
+            image_tokens_BTW: what the images shall show.
+            features_BIVD: positions of the conditioning images' maps, finest map first.
+            visible_BI: which conditioning images exist.
+        """
+        pairs = [_keys_values(x, image_tokens_BTW) for x in cross_attentions(self.unet)]
+        return Conditions(
+            tuple(keys for keys, _ in pairs),
+            tuple(values for _, values in pairs),
+            self.synchronizer.project(features_BIVD) if self.synchronizer else (),
+            visible_BI,
+        )
+
+    def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, conditions: Conditions) -> Tensor:
+        """Predict noise (or velocity): [N, C, H, W], N the rows of the conditions' keys."""
+        unet = self.unet
+        cross = iter(zip(conditions.keys, conditions.values, strict=True))
+        emb_BE = unet.time_embedding(unet.time_proj(timesteps_B).to(latents_BCHW.dtype))
+        sample, skips = _down(unet, latents_BCHW, emb_BE, cross)
+        sample = _middle(unet.mid_block, sample, emb_BE, cross)
+        if self.synchronizer is not None:
+            sample, skips = _synchronize(self.synchronizer, sample, skips, conditions)
+        sample = _up(unet, sample, skips, emb_BE, cross)
+        if unet.conv_norm_out is not None:
+            sample = unet.conv_act(unet.conv_norm_out(sample))
+        return unet.conv_out(sample)
+
+
 def check_supported(unet: UNet2DConditionModel) -> None:
-    """Refuse U-Nets that `denoise` would not evaluate as diffusers does.
+    """Refuse U-Nets that `UNetStep` would not evaluate as diffusers does.
 
     Raises:
         ValueError: naming the option.
@@ -71,58 +110,12 @@ def check_supported(unet: UNet2DConditionModel) -> None:
             raise ValueError(f"unet.{option}={value!r} is not supported, only {accepted}")
 
 
-def prepare(
-    unet: UNet2DConditionModel,
-    synchronizer: Synchronizer | None,
-    image_tokens_BTW: Tensor,
-    features_BIVD: Tensor,
-    visible_BI: Tensor,
-) -> Invariants:
-    """Compute what every step of these images shares.
-
-    Args:
-        unet: the U-Net.
-        synchronizer: its synchronizer, None to leave it out.
-        image_tokens_BTW: the condition.
-        features_BIVD: positions of the conditioning images' maps, finest map first.
-        visible_BI: which conditioning images exist.
-    """
-    pairs = [_keys_values(attention, image_tokens_BTW) for attention in cross_attentions(unet)]
-    return Invariants(
-        tuple(keys for keys, _ in pairs),
-        tuple(values for _, values in pairs),
-        synchronizer.project(features_BIVD) if synchronizer else (),
-        visible_BI,
-    )
-
-
 def cross_attentions(unet: UNet2DConditionModel) -> Iterator[Attention]:
     """All cross-attentions in order of use."""
     for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
         for transformer in getattr(block, "attentions", None) or ():
             for layer in transformer.transformer_blocks:
                 yield layer.attn2
-
-
-def denoise(
-    unet: UNet2DConditionModel,
-    synchronizer: Synchronizer | None,
-    latents_BCHW: Tensor,
-    timesteps_B: Tensor,
-    invariants: Invariants,
-) -> Tensor:
-    """Predict noise (or velocity): [N, C, H, W], N the rows of the invariants' keys."""
-    cross = iter(zip(invariants.keys, invariants.values, strict=True))
-    emb_BE = unet.time_embedding(unet.time_proj(timesteps_B).to(latents_BCHW.dtype))
-    sample, skips = _down(unet, latents_BCHW, emb_BE, cross)
-    sample = _middle(unet.mid_block, sample, emb_BE, cross)
-    if synchronizer is not None:
-        sample, skips = _synchronize(synchronizer, sample, skips, invariants)
-    sample = _up(unet, sample, skips, emb_BE, cross)
-    if unet.conv_norm_out is not None:
-        sample = unet.conv_act(unet.conv_norm_out(sample))
-    noise: Tensor = unet.conv_out(sample)
-    return noise
 
 
 _Cross = Iterator[tuple[Tensor, Tensor]]
@@ -148,7 +141,6 @@ def _down(
 
 
 def _middle(block: UNetMidBlock2DCrossAttn, sample: Tensor, emb: Tensor, cross: _Cross) -> Tensor:
-    """The middle block."""
     first, *others = block.resnets
     sample = first(sample, _rows_like(emb, sample))
     for attention, resnet in zip(block.attentions, others, strict=True):
@@ -158,13 +150,13 @@ def _middle(block: UNetMidBlock2DCrossAttn, sample: Tensor, emb: Tensor, cross: 
 
 
 def _synchronize(
-    synchronizer: Synchronizer, sample: Tensor, skips: list[Tensor], invariants: Invariants
+    synchronizer: Synchronizer, sample: Tensor, skips: list[Tensor], conditions: Conditions
 ) -> tuple[Tensor, list[Tensor]]:
     """Add every block's residual to its skip, and the last one's to the middle."""
     added = [
-        x + block.attend(x, values, invariants.visible)
+        x + block.attend(x, values, conditions.visible)
         for block, x, values in zip(
-            synchronizer.blocks, (*skips, sample), invariants.maps, strict=True
+            synchronizer.blocks, (*skips, sample), conditions.maps, strict=True
         )
     ]
     return added[-1], added[:-1]
@@ -173,7 +165,7 @@ def _synchronize(
 def _up(
     unet: UNet2DConditionModel, sample: Tensor, skips: list[Tensor], emb: Tensor, cross: _Cross
 ) -> Tensor:
-    """The expanding path. Odd sizes are restored from the skip that comes next."""
+    """The expanding path. Upsampling to odd sizes takes the size of the next skip."""
     for block in unet.up_blocks:
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
         for resnet, attention in zip(block.resnets, attentions, strict=True):
@@ -200,33 +192,30 @@ def _transform(transformer: Transformer2DModel, sample: Tensor, cross: _Cross) -
         hidden = transformer.proj_out(hidden).transpose(1, 2).unflatten(2, (height, width))
     else:
         hidden = transformer.proj_out(hidden.transpose(1, 2).unflatten(2, (height, width)))
-    out: Tensor = hidden.contiguous() + _rows_like(sample, hidden)
-    return out
+    return hidden.contiguous() + _rows_like(sample, hidden)
 
 
 def _layer(layer: BasicTransformerBlock, hidden: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One transformer layer. Halves part at its cross-attention, if they have not before."""
+    """One transformer layer. From its cross-attention on, each guidance half has its own rows."""
     query = layer.norm1(hidden)
     hidden = hidden + _attend(layer.attn1, query, *_keys_values(layer.attn1, query))
     read = _attend(layer.attn2, layer.norm2(hidden), keys, values)
     hidden = _rows_like(hidden, read) + read
-    out: Tensor = hidden + layer.ff(layer.norm3(hidden))
-    return out
+    return hidden + layer.ff(layer.norm3(hidden))
 
 
 def _attend(attention: Attention, query_NLW: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Multi-head attention to ready keys and values, with the output projection."""
+    """Multi-head attention to computed keys and values, with the output projection."""
     query = attention.to_q(query_NLW).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
     read = _softmax_attention(_rows_like(query, keys), keys, values)
-    out: Tensor = attention.to_out[0](read.transpose(1, 2).flatten(2))
-    return out
+    return attention.to_out[0](read.transpose(1, 2).flatten(2))
 
 
 def _softmax_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Scaled dot-product attention.
 
-    Unscaled, Stable Diffusion's logits overflow float16. So there queries are scaled first and the
-    softmax is computed in float32; the products stay in float16, as Turing GPUs need them.
+    Stable Diffusion's unscaled logits overflow float16. So in float16 the queries are scaled first
+    and the softmax is computed in float32; the products stay in float16, as Turing GPUs need them.
     """
     if query.dtype != torch.float16:
         return F.scaled_dot_product_attention(query, keys, values)
@@ -245,6 +234,6 @@ def _keys_values(attention: Attention, source_NTW: Tensor) -> tuple[Tensor, Tens
 
 
 def _rows_like(x: Tensor, like: Tensor) -> Tensor:
-    """Repeat rows for both guidance halves where the other tensor already has them."""
+    """Repeat the rows of `x` for both guidance halves if `like` has both."""
     halves = like.shape[0] // x.shape[0]
     return x if halves == 1 else x.repeat(halves, *[1] * (x.ndim - 1))

@@ -16,6 +16,8 @@ from model.checkpoint.load import serving_dtype
 from model.config.schema import MMInterleavedConfig
 from model.memory.live_bytes import LiveBytes
 from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
+from model.synchronizer.map_sampling import GridSampling
+from model.synchronizer.unet_synchronizer import flatten_maps
 from model.text_decoder.token_bytes import TokenBytes
 
 GIB = 2**30
@@ -87,7 +89,7 @@ class ImagePlan:
     """Memory of the image worker; `activations` is of one image with both guidance halves."""
 
     weights: int
-    invariants: int
+    conditions: int
     activations: int
     decoding: int
     reading: int
@@ -99,7 +101,7 @@ class ImagePlan:
     def num_pictures(self, gpu_bytes: int, reserve: int) -> int:
         """Images that can be denoised in one batch; -1 if not even the weights fit."""
         room = gpu_bytes - self.fixed_bytes(reserve)
-        return room // (self.invariants + self.activations) if room >= 0 else -1
+        return room // (self.conditions + self.activations) if room >= 0 else -1
 
 
 @dataclass(frozen=True)
@@ -205,24 +207,23 @@ def _image_plan(
     maps: Sequence[torch.Tensor],
 ) -> ImagePlan:
     """Run one image's preparation, one denoising step and its decoding on the meta device."""
-    from model.synchronizer.map_sampling import GridSampling
-
     config, dtype = model.config.image_decoder, assumptions.dtype
     decoder = model.image_decoder
     sampler = decoder.sampler(GridSampling())
     tokens = torch.empty(1, config.perceiver.num_queries, config.perceiver.hidden_size, dtype=dtype)
     visible = torch.ones(1, 1, dtype=torch.bool)
-    invariants = sampler.prepare(tokens, [m.unsqueeze(1) for m in maps], visible)
+    features = flatten_maps(maps).unsqueeze(1)
+    conditions = sampler.prepare(tokens, features, visible)
     latents = torch.empty(
         1, int(config.unet["in_channels"]), config.latent_size, config.latent_size, dtype=dtype
     )
     with LiveBytes() as denoising:
-        sampler.predict(latents, torch.full((1,), 1), sampler.batch([invariants], guided=True))
+        sampler.predict(latents, torch.full((1,), 1), sampler.join([conditions], guided=True))
     with LiveBytes() as decoding:
         sampler.decode(latents)
     return ImagePlan(
         weights=sum(c.num_bytes for c in components if c.image),
-        invariants=invariants.num_bytes,
+        conditions=conditions.num_bytes,
         activations=denoising.peak,
         decoding=decoding.peak,
         reading=reading,

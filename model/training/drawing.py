@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from model.image_decoder.sampler import initial_noise
 from model.mm_interleaved import Batch, MMInterleaved
 from model.offline.generation import picture_conditions
 from model.processor import to_image
+from model.synchronizer.unet_synchronizer import flatten_maps
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,10 @@ class Artist:
         tokens_BTD = self.model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
         sampler, options = self.sampler, self.options
         generators = [torch.Generator().manual_seed(story.seed) for story in stories]
+        prepared = sampler.prepare(tokens_BTD, flatten_maps(conditions.maps), conditions.visible_N1)
         latents_BCHW = sampler.denoise(
-            torch.cat([sampler.initial_latents(1, generator) for generator in generators]),
-            sampler.batch(
-                [sampler.prepare(tokens_BTD, conditions.maps, conditions.visible_N1)],
-                guided=options.guidance_scale > 1,
-            ),
+            torch.cat([initial_noise(sampler.config, generator) for generator in generators]),
+            sampler.join([prepared], guided=options.guidance_scale > 1),
             generators[0],
             options.num_inference_steps,
             options.guidance_scale,

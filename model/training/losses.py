@@ -17,8 +17,9 @@ from torch import Tensor
 
 from model.config.schema import ImageDecoderConfig
 from model.image_decoder.image_decoder import ImageDecoder
-from model.image_decoder.schedulers import make_scheduler
+from model.image_decoder.sampler import make_scheduler
 from model.mm_interleaved import Batch, MMInterleaved
+from model.synchronizer.unet_synchronizer import flatten_maps
 from model.text_decoder import context
 
 _IMAGE_WEIGHT = 10.0
@@ -165,8 +166,9 @@ def predict(
     schedule = make_scheduler("ddpm", decoder.config.scheduler, 1)
     assert isinstance(schedule, DDPMScheduler)
     noisy_NCHW = schedule.add_noise(latents_NCHW, noise.noise_NCHW, noise.timesteps_N)
-    invariants = decoder.decoder.prepare(tokens_NTD, maps, visible_N1)
-    prediction_NCHW = decoder.decoder.denoise(noisy_NCHW, noise.timesteps_N, invariants)
+    step = decoder.decoder.step
+    conditions = step.prepare(tokens_NTD, flatten_maps(maps), visible_N1)
+    prediction_NCHW = step.predict(noisy_NCHW, noise.timesteps_N, conditions)
     if decoder.config.scheduler.get("prediction_type") == "v_prediction":
         velocity_NCHW = schedule.get_velocity(latents_NCHW, noise.noise_NCHW, noise.timesteps_N)
         return prediction_NCHW, velocity_NCHW

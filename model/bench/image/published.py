@@ -25,7 +25,7 @@ from torch import Tensor
 from model.bench.image.load import ImageLoad
 from model.checkpoint import load
 from model.image_decoder.image_decoder import ImageDecoder
-from model.image_decoder.schedulers import guide, make_scheduler, scheduler_step
+from model.image_decoder.sampler import Trajectory, guide, initial_noise, make_scheduler
 from model.mm_interleaved import IMAGE
 from model.sampling_params import ImageParams
 from model.synchronizer.deformable_attention import grid_centers
@@ -212,15 +212,17 @@ def published_images(
     config, first = decoder.config, sampling[0]
     pipeline = rebuild_pipeline(decoder, directory)
     generators = [torch.Generator().manual_seed(one.seed) for one in sampling]
-    shape = (1, int(config.unet["in_channels"]), config.latent_size, config.latent_size)
-    latents = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-    scheduler = make_scheduler(first.scheduler, config.scheduler, first.num_inference_steps)
-    scale_B = latents.new_tensor([one.guidance_scale for one in sampling])
-    for timestep in scheduler.timesteps:
-        prediction = published_step(
-            decoder, latents, timestep.expand(len(latents)), tokens_BTD, features_BIVD
+    noise_BCHW = torch.cat([initial_noise(config, generator) for generator in generators])
+    trajectory = Trajectory(
+        config.scheduler, first.scheduler, first.num_inference_steps, noise_BCHW, generators[0]
+    )
+    scale_B = torch.tensor([one.guidance_scale for one in sampling])
+    while not trajectory.done:
+        timesteps_B = trajectory.timestep.expand(len(noise_BCHW))
+        prediction_NCHW = published_step(
+            decoder, trajectory.latents, timesteps_B, tokens_BTD, features_BIVD
         )
-        prediction = guide(prediction, scale_B, torch.zeros_like(scale_B))
-        latents = scheduler_step(scheduler, prediction, timestep, latents, generators[0])
-    pixels: Tensor = pipeline.vae.decode(latents / config.vae["scaling_factor"]).sample
+        trajectory.advance(guide(prediction_NCHW, scale_B, torch.zeros_like(scale_B)))
+    latents = trajectory.latents / config.vae["scaling_factor"]
+    pixels: Tensor = pipeline.vae.decode(latents).sample
     return (pixels / 2 + 0.5).clamp(0, 1)

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.bench.image.published import published_step
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder.conditions import Invariants
+from model.image_decoder.conditions import Conditions
 from model.image_decoder.image_decoder import ImageDecoder
-from model.image_decoder.sampler import PictureSampler
+from model.image_decoder.sampler import ImageSampler
 from model.synchronizer.map_sampling import GridSampling
 
 
@@ -54,11 +54,11 @@ class StepInputs:
             decoder, self.latents_BCHW, self.timesteps_B, self.tokens_BTD, self.features_B1VD
         )
 
-    def prepare(self, sampler: PictureSampler) -> Invariants:
+    def prepare(self, sampler: ImageSampler) -> Conditions:
         """What our steps share: computed from tokens and features, for both guidance halves."""
         visible_B1 = torch.ones(len(self.tokens_BTD), 1, device=self.tokens_BTD.device)
-        prepared = sampler.prepare_features(self.tokens_BTD, self.features_B1VD, visible_B1)
-        return sampler.batch([prepared], guided=True)
+        prepared = sampler.prepare(self.tokens_BTD, self.features_B1VD, visible_B1)
+        return sampler.join([prepared], guided=True)
 
 
 @dataclass(frozen=True)

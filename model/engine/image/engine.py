@@ -1,4 +1,4 @@
-"""The image engine: asynchronous in front, one denoising thread behind."""
+"""The image engine: an asynchronous interface to one denoising thread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 
 from model.engine.image.backends.base import Backend
 from model.engine.image.backends.choice import load_backend
+from model.engine.image.job import ImageJob, ImageUpdate
 from model.engine.image.loop import DenoisingLoop, ImageStatistics
 from model.engine.image.options import ImageEngineOptions
-from model.engine.image.picture import Item, Picture
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
-from model.image_decoder.schedulers import make_scheduler
+from model.image_decoder.sampler import make_scheduler
 from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 
@@ -34,12 +34,11 @@ class BatchedImageEngine:
 
     @property
     def started(self) -> bool:
-        """Whether it draws: `loop` and `backend` exist."""
+        """Whether `loop` and `backend` exist."""
         return self._loop is not None
 
     @property
     def statistics(self) -> ImageStatistics:
-        """What the engine is doing."""
         return self.loop.statistics
 
     @property
@@ -50,7 +49,7 @@ class BatchedImageEngine:
 
     @property
     def backend(self) -> Backend:
-        """What evaluates the networks."""
+        """The backend that evaluates the networks."""
         assert self._backend is not None, "the engine is not started"
         return self._backend
 
@@ -79,28 +78,28 @@ class BatchedImageEngine:
         """
         size = self._check(image_tokens, sampling)
         if deadline is not None and deadline < time.monotonic():
-            raise TimeoutError("the picture's deadline has passed")
-        items: asyncio.Queue[Item] = asyncio.Queue()
+            raise TimeoutError("the image's deadline has passed")
+        updates: asyncio.Queue[ImageUpdate] = asyncio.Queue()
         event_loop = asyncio.get_running_loop()
 
-        def emit(item: Item) -> None:
+        def emit(update: ImageUpdate) -> None:
             if not event_loop.is_closed():
-                event_loop.call_soon_threadsafe(items.put_nowait, item)
+                event_loop.call_soon_threadsafe(updates.put_nowait, update)
 
-        picture = Picture(
+        job = ImageJob(
             request_id, image_tokens.float().unsqueeze(0), previous, sampling, size, deadline, emit
         )
-        self.loop.submit(picture)
+        self.loop.submit(job)
         try:
             while True:
-                item = await items.get()
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-                if isinstance(item, ImageEnd):
+                update = await updates.get()
+                if isinstance(update, Exception):
+                    raise update
+                yield update
+                if isinstance(update, ImageEnd):
                     return
         finally:
-            self.loop.cancel(picture)
+            self.loop.cancel(job)
 
     def _check(self, image_tokens: torch.Tensor, sampling: ImageParams) -> tuple[int, int]:
         """The latent grid of a request.
@@ -135,8 +134,8 @@ class BatchedImageEngine:
         size = height // decoder.vae_scale_factor, width // decoder.vae_scale_factor
         if capabilities.sizes is not None and size not in capabilities.sizes:
             raise ValueError(f"this size is not among the compiled ones: {capabilities.sizes}")
-        if self.loop.picture_bytes(size) > self.loop.memory_bytes:
-            raise ValueError("a picture of this size does not fit into the engine's memory")
+        if self.loop.image_bytes(size) > self.loop.memory_bytes:
+            raise ValueError("an image of this size does not fit into the engine's memory")
         return size
 
     async def stop(self) -> None:
@@ -148,10 +147,10 @@ class BatchedImageEngine:
 
 
 def free_bytes(backend: Backend) -> int:
-    """Memory that is free where the backend runs."""
+    """Free memory of the device that the backend runs on."""
     if backend.capabilities.device.startswith("cuda"):
         return torch.cuda.mem_get_info()[0]
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo does not say how much memory is available")
+    raise RuntimeError("/proc/meminfo has no line MemAvailable")

@@ -1,11 +1,12 @@
-"""The denoising loop: one thread, and before every step the question who takes part in it.
+"""The denoising loop: one thread that chooses, before every step, the images that take it.
 
 Legend: B images, N rows (2B with guidance: negative half first), C channels, H, W latent grid.
 
-Images join and leave between any two steps. Each has its own timestep, scheduler, guidance and
-random numbers, so what else is in the batch does not change it. The most urgent images that fit
-into the largest bucket are evaluated; the others keep their latents and wait. Images that can't
-be evaluated together (other size, no guidance, float32) take turns, one step each.
+Images join and leave between any two steps. Each has its own trajectory (timesteps, scheduler,
+random numbers) and guidance, so the other images of a batch do not change it. The most urgent
+images that fit into the largest bucket are evaluated; the others keep their latents and wait.
+Images that can't be evaluated together (other size, no guidance, float32) take turns, one step
+each.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from model.engine.image.backends.base import Backend, Batch
-from model.engine.image.feature_cache import FeatureCache
-from model.engine.image.picture import Picture
+from model.engine.image.backends.base import Backend, Predict, pad
+from model.engine.image.feature_cache import ImageFeatureCache
+from model.engine.image.job import ImageJob
 from model.engine.image.previews import LatentColours
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
-from model.image_decoder.schedulers import clean_latents, guide, scheduler_step
+from model.image_decoder.sampler import guide
 from model.processor import to_image
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class ImageStatistics:
     num_running: int = 0
     num_steps: int = 0
     num_rows: int = 0
-    num_pictures: int = 0
+    num_images: int = 0
     num_cancelled: int = 0
     num_late: int = 0
     num_failed: int = 0
@@ -51,20 +51,25 @@ class ImageStatistics:
     decode_s: float = 0.0
     batch_sizes: dict[int, int] = field(default_factory=dict)
 
+    def count_step(self, num_images: int, num_rows: int) -> None:
+        self.num_steps += 1
+        self.num_rows += num_rows
+        self.batch_sizes[num_images] = self.batch_sizes.get(num_images, 0) + 1
+
 
 class DenoisingLoop:
-    """Draws all images submitted to it, on one thread."""
+    """Generates all images submitted to it, on one thread."""
 
     def __init__(self, backend: Backend, memory_bytes: int, cache_bytes: int) -> None:
         self.statistics = ImageStatistics()
         self._backend = backend
         self.memory_bytes = memory_bytes
-        self.cache = FeatureCache(cache_bytes)
+        self.cache = ImageFeatureCache(cache_bytes)
         self._colours: LatentColours | None = None
         self._lock = threading.Condition()
-        self._waiting: list[Picture] = []
-        self._running: list[Picture] = []
-        self._joined: dict[tuple[object, ...], tuple[list[Picture], Batch]] = {}
+        self._waiting: list[ImageJob] = []
+        self._running: list[ImageJob] = []
+        self._joined: dict[tuple[object, ...], tuple[list[ImageJob], Predict]] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="denoising", daemon=True)
 
@@ -72,218 +77,201 @@ class DenoisingLoop:
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, picture: Picture) -> None:
-        """Take an image; it begins before the next step if there is room."""
+    def submit(self, job: ImageJob) -> None:
+        """Add an image; it begins before the next step if there is room."""
         with self._lock:
             if self._stopping:
                 raise RuntimeError("the image engine has stopped")
-            self._waiting.append(picture)
+            self._waiting.append(job)
             self._lock.notify()
 
-    def cancel(self, picture: Picture) -> None:
+    def cancel(self, job: ImageJob) -> None:
         """Drop an image before the next step."""
         with self._lock:
-            picture.cancelled = True
+            job.cancelled = True
             self._lock.notify()
 
     def stop(self) -> None:
-        """Stop before the next step; images under way fail."""
+        """Stop before the next step; unfinished images fail."""
         with self._lock:
             self._stopping = True
             self._lock.notify()
         if self._thread.ident is not None:
             self._thread.join()
 
-    def picture_bytes(self, size: tuple[int, int]) -> int:
+    def image_bytes(self, size: tuple[int, int]) -> int:
         """Memory that an image of a latent size holds."""
         side = self._backend.config.image_decoder.latent_size
         area = max(1.0, size[0] * size[1] / side**2)
-        return int(self._backend.capabilities.picture_bytes * area)
+        return int(self._backend.capabilities.image_bytes * area)
 
     def turn(self) -> None:
-        """One step of everybody whose turn it is, after letting images join and leave."""
+        """Let images join and leave, then take one step of the most urgent ones of each group."""
         with self._lock:
             self._drop()
             self._admit()
-        for group in self._groups():
-            self._step(group)
+        for jobs in self._groups():
+            self._step(jobs)
         self.statistics.num_running = len(self._running)
 
     def _run(self) -> None:
         while self._wait_for_work():
             self.turn()
-        for picture in (*self._waiting, *self._running):
-            picture.emit(RuntimeError("the image engine was stopped"))
+        for job in (*self._waiting, *self._running):
+            job.emit(RuntimeError("the image engine was stopped"))
 
     def _wait_for_work(self) -> bool:
-        """Block while there is nothing to do; False when it is time to stop."""
+        """Block while there is nothing to do; False once the loop shall stop."""
         with self._lock:
             self._lock.wait_for(lambda: self._stopping or self._waiting or self._running)
             return not self._stopping
 
     def _drop(self) -> None:
+        """Remove cancelled and late images."""
         now = time.monotonic()
-        for pictures in (self._waiting, self._running):
-            for picture in list(pictures):
-                late = picture.deadline is not None and now > picture.deadline
-                if picture.cancelled or late:
-                    pictures.remove(picture)
-                    self.statistics.num_cancelled += picture.cancelled
-                    self.statistics.num_late += not picture.cancelled
-                    picture.emit(TimeoutError("the picture's deadline has passed"))
+        for jobs in (self._waiting, self._running):
+            for job in list(jobs):
+                late = job.deadline is not None and now > job.deadline
+                if job.cancelled or late:
+                    jobs.remove(job)
+                    self.statistics.num_cancelled += job.cancelled
+                    self.statistics.num_late += not job.cancelled
+                    job.emit(TimeoutError("the image's deadline has passed"))
 
     def _admit(self) -> None:
-        """Let the most urgent in while their memory fits; one always does."""
-        used = sum(self.picture_bytes(picture.size) for picture in self._running)
-        for picture in sorted(self._waiting, key=lambda picture: picture.urgency):
-            needed = self.picture_bytes(picture.size)
+        """Admit the most urgent images while their memory fits; one is always admitted."""
+        used = sum(self.image_bytes(job.size) for job in self._running)
+        for job in sorted(self._waiting, key=lambda job: job.urgency):
+            needed = self.image_bytes(job.size)
             if self._running and used + needed > self.memory_bytes:
                 break
             used += needed
-            self._waiting.remove(picture)
-            self._running.append(picture)
+            self._waiting.remove(job)
+            self._running.append(job)
         self.statistics.num_waiting = len(self._waiting)
 
-    def _groups(self) -> list[list[Picture]]:
-        """The most urgent images of every kind, as many as its largest bucket holds."""
-        kinds: dict[tuple[object, ...], list[Picture]] = {}
-        for picture in sorted(self._running, key=lambda picture: picture.urgency):
-            kinds.setdefault(picture.group, []).append(picture)
-        for gone in set(self._joined) - set(kinds):
+    def _groups(self) -> list[list[ImageJob]]:
+        """The most urgent images of every group, as many as its largest bucket holds."""
+        groups: dict[tuple[object, ...], list[ImageJob]] = {}
+        for job in sorted(self._running, key=lambda job: job.urgency):
+            groups.setdefault(job.group, []).append(job)
+        for gone in set(self._joined) - set(groups):
             del self._joined[gone]
-        return [pictures[: self._largest(pictures[0])] for pictures in kinds.values()]
+        return [
+            jobs[: self._backend_of(jobs[0]).capabilities.buckets[-1]] for jobs in groups.values()
+        ]
 
-    def _largest(self, picture: Picture) -> int:
-        return self._backend_of(picture).capabilities.buckets[-1]
+    def _backend_of(self, job: ImageJob) -> Backend:
+        return self._backend.precise() if job.precise else self._backend
 
-    def _backend_of(self, picture: Picture) -> Backend:
-        return self._backend.precise() if picture.precise else self._backend
-
-    def _step(self, pictures: list[Picture]) -> None:
-        """One step of some images; what goes wrong in it ends these images, not the loop."""
+    def _step(self, jobs: list[ImageJob]) -> None:
+        """Take one step of a group; an error in it ends these images, not the loop."""
         try:
-            self._prepare(pictures)
-            self._advance(pictures)
-            self._finish([picture for picture in pictures if picture.done])
+            self._prepare(jobs)
+            self._advance(jobs)
+            self._finish([job for job in jobs if job.trajectory.done])
         except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-            logger.exception("step of %s failed", [picture.request_id for picture in pictures])
-            self.statistics.num_failed += len(pictures)
-            for picture in pictures:
-                self._end(picture, RuntimeError(f"drawing failed: {error}"))
+            logger.exception("step of %s failed", [job.request_id for job in jobs])
+            self.statistics.num_failed += len(jobs)
+            for job in jobs:
+                self._end(job, RuntimeError(f"image generation failed: {error}"))
 
-    def _prepare(self, pictures: Sequence[Picture]) -> None:
-        """Compute what newcomers need at every step."""
+    def _prepare(self, jobs: Sequence[ImageJob]) -> None:
+        """Stage one, for images that have not taken a step."""
         started = time.perf_counter()
-        for picture in pictures:
-            if picture.invariants is None:
-                backend = self._backend_of(picture)
-                decoder = backend.config.image_decoder
-                picture.invariants = backend.prepare(
-                    picture.image_tokens_1TD, self._features(picture, backend)
-                )
-                picture.begin(int(decoder.unet["in_channels"]), dict(decoder.scheduler))
+        for job in jobs:
+            if job.conditions is None:
+                backend = self._backend_of(job)
+                features_11VD = self._features(job, backend)
+                job.conditions = backend.prepare(job.image_tokens_1TD, features_11VD)
+                job.begin(backend.config.image_decoder)
         self.statistics.prepare_s += time.perf_counter() - started
 
-    def _features(self, picture: Picture, backend: Backend) -> Tensor | None:
-        previous = picture.previous
+    def _features(self, job: ImageJob, backend: Backend) -> Tensor | None:
+        previous = job.previous
         if previous is None:
             return None
-        if picture.precise:
+        if job.precise:
             return backend.features(previous.image)
         return self.cache.get(previous.digest, lambda: backend.features(previous.image))
 
-    def _advance(self, pictures: list[Picture]) -> None:
-        """Evaluate, guide, and let every image's own scheduler go on."""
+    def _advance(self, jobs: list[ImageJob]) -> None:
+        """Stage two: evaluate the U-Net, guide, and advance every trajectory by one step."""
         started = time.perf_counter()
-        first = pictures[0]
-        latents_BCHW = torch.cat([picture.latents for picture in pictures])
-        timesteps_B = torch.stack([picture.timestep for picture in pictures])
-        prediction = (
-            self._backend_of(first)
-            .predict(latents_BCHW, timesteps_B, self._batch(pictures))
-            .to("cpu", torch.float32)
-        )
+        num, bucket = len(jobs), self._bucket(jobs)
+        latents_BCHW = pad(torch.cat([job.trajectory.latents for job in jobs]), bucket)
+        timesteps_B = pad(torch.stack([job.trajectory.timestep for job in jobs]), bucket)
+        padded_NCHW = self._predict(jobs)(latents_BCHW, timesteps_B).to("cpu", torch.float32)
+        prediction_NCHW = padded_NCHW.unflatten(0, (-1, bucket))[:, :num].flatten(0, 1)
         evaluated = time.perf_counter()
-        if first.guided:
-            sampling = [picture.sampling for picture in pictures]
-            scale_B = torch.tensor([s.guidance_scale for s in sampling])
-            rescale_B = torch.tensor([s.guidance_rescale for s in sampling])
-            prediction = guide(prediction, scale_B, rescale_B)
-        for picture, prediction_1CHW in zip(pictures, torch.split(prediction, 1), strict=True):
-            self._go_on(picture, prediction_1CHW)
+        scale_B = torch.tensor([job.sampling.guidance_scale for job in jobs])
+        rescale_B = torch.tensor([job.sampling.guidance_rescale for job in jobs])
+        guided_BCHW = guide(prediction_NCHW, scale_B, rescale_B)
+        for job, guided_1CHW in zip(jobs, guided_BCHW.split(1), strict=True):
+            self._advance_one(job, guided_1CHW)
         self.statistics.denoise_s += evaluated - started
         self.statistics.schedule_s += time.perf_counter() - evaluated
-        self._count(pictures)
+        self.statistics.count_step(num, len(prediction_NCHW))
 
-    def _count(self, pictures: Sequence[Picture]) -> None:
-        statistics, num = self.statistics, len(pictures)
-        statistics.num_steps += 1
-        statistics.num_rows += num * (2 if pictures[0].guided else 1)
-        statistics.batch_sizes[num] = statistics.batch_sizes.get(num, 0) + 1
+    def _bucket(self, jobs: Sequence[ImageJob]) -> int:
+        buckets = self._backend_of(jobs[0]).capabilities.buckets
+        return min(bucket for bucket in buckets if bucket >= len(jobs))
 
-    def _batch(self, pictures: list[Picture]) -> Batch:
-        """The images' invariants joined; kept as long as the same ones take part."""
-        group = pictures[0].group
-        members, batch = self._joined.get(group, ([], None))
-        if batch is None or members != pictures:
-            backend = self._backend_of(pictures[0])
-            bucket = min(b for b in backend.capabilities.buckets if b >= len(pictures))
-            invariants = [p.invariants for p in pictures if p.invariants is not None]
-            batch = backend.batch(invariants, pictures[0].guided, bucket)
-            self._joined[group] = list(pictures), batch
-        return batch
+    def _predict(self, jobs: list[ImageJob]) -> Predict:
+        """The U-Net on the joined conditions; kept as long as the same images take part."""
+        first = jobs[0]
+        members, predict = self._joined.get(first.group, ([], None))
+        if predict is None or members != jobs:
+            conditions = [job.conditions for job in jobs if job.conditions is not None]
+            padding = [conditions[-1]] * (self._bucket(jobs) - len(jobs))
+            predict = self._backend_of(first).join([*conditions, *padding], first.guided)
+            self._joined[first.group] = list(jobs), predict
+        return predict
 
-    def _go_on(self, picture: Picture, prediction_1CHW: Tensor) -> None:
+    def _advance_one(self, job: ImageJob, prediction_1CHW: Tensor) -> None:
         """Take an image's step, and report it."""
-        timestep, before = picture.timestep, picture.latents
-        picture.latents = scheduler_step(
-            picture.scheduler, prediction_1CHW, timestep, before, picture.generator
-        )
-        picture.step += 1
-        number = picture.previews_at().get(picture.step)
-        if number is not None and not picture.done:
-            kind = str(self._backend.config.image_decoder.scheduler.get("prediction_type"))
-            clean = clean_latents(picture.scheduler, prediction_1CHW, int(timestep), before, kind)
-            picture.emit(ImagePreview(number, self._preview(clean[0])))
-        picture.emit(ImageProgress(picture.step, picture.total))
+        trajectory = job.trajectory
+        number = job.preview_after(trajectory.step + 1)
+        if number is not None:
+            if self._colours is None:
+                self._colours = LatentColours(self._backend)
+            clean_1CHW = trajectory.clean_latents(prediction_1CHW)
+            job.emit(ImagePreview(number, self._colours.image(clean_1CHW[0])))
+        trajectory.advance(prediction_1CHW)
+        job.emit(ImageProgress(trajectory.step, trajectory.num_steps))
 
-    def _preview(self, latents_CHW: Tensor) -> Image.Image:
-        if self._colours is None:
-            self._colours = LatentColours(self._backend)
-        return self._colours.image(latents_CHW)
-
-    def _finish(self, pictures: list[Picture]) -> None:
-        """Decode, and try once more in float32 what did not come out as numbers or is black."""
-        if not pictures:
+    def _finish(self, jobs: list[ImageJob]) -> None:
+        """Stage three; an image that is black or not finite in 16 bits is repeated in float32."""
+        if not jobs:
             return
         started = time.perf_counter()
-        backend = self._backend_of(pictures[0])
-        images = backend.decode(torch.cat([picture.latents for picture in pictures])).cpu()
+        backend = self._backend_of(jobs[0])
+        images = backend.decode(torch.cat([job.trajectory.latents for job in jobs])).cpu()
         self.statistics.decode_s += time.perf_counter() - started
-        for picture, pixels_3SS in zip(pictures, images, strict=True):
-            finite = bool(pixels_3SS.isfinite().all()) and bool(picture.latents.isfinite().all())
+        for job, pixels_3SS in zip(jobs, images, strict=True):
+            finite = bool(pixels_3SS.isfinite().all() and job.trajectory.latents.isfinite().all())
             reduced = backend.capabilities.precision != "float32"
-            if reduced and not picture.precise and (not finite or is_black(pixels_3SS)):
-                self._retry(picture)
+            if reduced and not job.precise and (not finite or is_black(pixels_3SS)):
+                self._retry(job)
             elif not finite:
                 self.statistics.num_failed += 1
-                self._end(picture, ArithmeticError("the picture's numbers are not finite"))
+                self._end(job, ArithmeticError("the image's numbers are not finite"))
             else:
-                self.statistics.num_pictures += 1
-                self._end(picture, ImageEnd(to_image(pixels_3SS), picture.sampling.seed))
+                self.statistics.num_images += 1
+                self._end(job, ImageEnd(to_image(pixels_3SS), job.sampling.seed))
 
-    def _retry(self, picture: Picture) -> None:
-        """Draw an image again from its seed in float32."""
-        logger.warning("picture of %s is black or not finite: float32", picture.request_id)
+    def _retry(self, job: ImageJob) -> None:
+        """Generate an image again from its seed in float32."""
+        logger.warning("image of %s is black or not finite: retry in float32", job.request_id)
         self.statistics.num_retried_in_float32 += 1
-        picture.precise, picture.invariants = True, None
+        job.precise, job.conditions = True, None
 
-    def _end(self, picture: Picture, item: ImageEnd | Exception) -> None:
-        if picture in self._running:
-            self._running.remove(picture)
-        picture.emit(item)
+    def _end(self, job: ImageJob, update: ImageEnd | Exception) -> None:
+        if job in self._running:
+            self._running.remove(job)
+        job.emit(update)
 
 
 def is_black(pixels_3SS: Tensor) -> bool:
-    """Whether nothing but black came out: what an overflow looks like after clamping."""
+    """Whether all pixels are black: clamping turns an overflow into that."""
     return bool(pixels_3SS.max() < 1 / 255)

@@ -17,7 +17,7 @@ _BLOCKS = 12
 
 
 class LatentColours:
-    """Fitted once to a checkpoint's autoencoder, by least squares on random patches of colour."""
+    """The map, fitted by least squares to the autoencoder's latents of random colour patches."""
 
     def __init__(self, backend: Backend) -> None:
         decoder = backend.config.image_decoder
@@ -32,7 +32,7 @@ class LatentColours:
         self.pixels_per_latent = decoder.vae_scale_factor
 
     def image(self, latents_CHW: Tensor) -> Image.Image:
-        """An image of full size, soft."""
+        """An image of full size, without fine detail."""
         height, width = latents_CHW.shape[-2:]
         with_bias_LC = F.pad(latents_CHW.float().cpu().flatten(1).T, (0, 1), value=1.0)
         colours_3HW = (with_bias_LC @ self.matrix_C3).T.unflatten(1, (height, width))

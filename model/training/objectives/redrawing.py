@@ -16,9 +16,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from model.image_decoder.sampler import PictureSampler
+from model.image_decoder.sampler import ImageSampler, initial_noise
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor, to_image
+from model.synchronizer.unet_synchronizer import flatten_maps
 from model.training.objectives.codes import codes_of
 from model.training.world.scene import Scene
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures
@@ -40,7 +41,7 @@ class Redrawer:
         self.generator = torch.Generator().manual_seed(seed)
 
     @cached_property
-    def sampler(self) -> PictureSampler:
+    def sampler(self) -> ImageSampler:
         """Of the decoder as it was, on the device that the model is on by now."""
         return self._decoder.to(self.model.soi_token.device).sampler()
 
@@ -82,15 +83,17 @@ class Redrawer:
         sampler = self.sampler
         prepared = sampler.prepare(
             codes_of(scenes, self.model.config).to(maps[0].device),
-            [
-                map_NDss[before].unsqueeze(1) * visible_N1[..., None, None, None]
-                for map_NDss in maps
-            ],
+            flatten_maps(
+                [
+                    map_NDss[before].unsqueeze(1) * visible_N1[..., None, None, None]
+                    for map_NDss in maps
+                ]
+            ),
             visible_N1,
         )
         latents_NCHW = sampler.denoise(
-            sampler.initial_latents(len(scenes), self.generator),
-            sampler.batch([prepared], guided=True),
+            initial_noise(sampler.config, self.generator, len(scenes)),
+            sampler.join([prepared], guided=True),
             self.generator,
             _STEPS,
             _GUIDANCE,

@@ -13,7 +13,7 @@ from model.engine.image.engine import BatchedImageEngine
 _COUNTERS = {
     "num_steps": ("mmi_image_batches", "Evaluations of the U-Net, of any number of pictures"),
     "num_rows": ("mmi_image_rows", "Rows evaluated: two a picture and step with guidance"),
-    "num_pictures": ("mmi_image_pictures", "Pictures finished by the engine"),
+    "num_images": ("mmi_image_pictures", "Pictures finished by the engine"),
     "num_cancelled": ("mmi_image_cancelled", "Pictures dropped because nobody wants them"),
     "num_late": ("mmi_image_late", "Pictures dropped at their deadline"),
     "num_failed": ("mmi_image_failed", "Pictures that could not be drawn"),

@@ -32,7 +32,7 @@ from model.export.parity import (
     onnxruntime_runner,
 )
 from model.export.wrappers import Graph, sampler_graphs
-from tests.model.engine.pictures import small_checkpoint
+from tests.model.engine.jobs import small_checkpoint
 
 OPERATORS = Path(__file__).parents[2] / "data" / "tensorrt" / "onnx_operators.json"
 SHIPPED = Path(__file__).parents[3] / "deploy" / "checkpoints" / "tiny"

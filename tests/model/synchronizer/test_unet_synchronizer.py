@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.config.schema import SynchronizerConfig
-from model.synchronizer.unet_synchronizer import SynchronizerBlock
+from model.synchronizer.unet_synchronizer import SynchronizerBlock, flatten_maps
 from tests.model import golden
 
 
@@ -43,3 +43,8 @@ def test_guidance_halves_read_the_same_values(block):
     halves = torch.cat((recorded["sample"], recorded["sample"].flip(0)))
     twice = block.attend(halves, values, recorded["ms_feat_mask"])
     golden.assert_close("first half", twice[:3], once, 1e-6)
+
+
+def test_flattened_maps_keep_their_order():
+    maps = [torch.arange(4.0).view(1, 1, 2, 2), torch.tensor([[[[9.0]]]])]
+    assert flatten_maps(maps).flatten().tolist() == [0, 1, 2, 3, 9]

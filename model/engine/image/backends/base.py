@@ -1,4 +1,4 @@
-"""What the denoising loop asks of whatever evaluates the networks.
+"""What the denoising loop needs from a backend, which evaluates the networks.
 
 Legend: B images, N rows (2B with guidance: negative half first), T image tokens, D width, V
 positions of the preceding image's maps, C latent channels, H, W latent grid, S pixels.
@@ -6,24 +6,29 @@ positions of the preceding image's maps, C latent channels, H, W latent grid, S 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder.conditions import Invariants
+from model.image_decoder.conditions import Conditions
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""One evaluation of the U-Net for joined images: from latents [B, C, H, W] and timesteps [B] to
+[N, C, H, W] in float32. The result may be overwritten by the next evaluation."""
 
 
 class BackendUnavailable(RuntimeError):
-    """The compiled graphs can't run here; the message says why."""
+    """The backend can't run here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do, for admission, for batching and for people.
+    """What a backend can do: read by admission and batching, and shown in logs and metrics.
 
     Attributes:
         name: of the backend.
@@ -31,8 +36,8 @@ class Capabilities:
         precision: number type of the U-Net.
         buckets: numbers of images that one evaluation may hold, ascending.
         sizes: latent grids (height, width) it accepts; None: any that the networks can halve.
-        picture_bytes: memory that an image of the checkpoint's size holds while being drawn.
-        notes: what else is worth knowing, such as library versions.
+        image_bytes: memory that an image of the checkpoint's size holds while it is generated.
+        notes: for people, such as library versions.
     """
 
     name: str
@@ -40,17 +45,8 @@ class Capabilities:
     precision: str
     buckets: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...] | None
-    picture_bytes: int
+    image_bytes: int
     notes: tuple[str, ...] = ()
-
-
-class Batch(Protocol):
-    """Images joined for evaluation. Made anew only when the images in it change."""
-
-    @property
-    def num_pictures(self) -> int:
-        """Images without padding."""
-        ...
 
 
 class Backend(Protocol):
@@ -74,16 +70,12 @@ class Backend(Protocol):
         """Maps of a conditioning image as positions, [1, 1, V, D]."""
         ...
 
-    def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
+    def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Conditions:
         """What all steps of one image share."""
         ...
 
-    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> Batch:
-        """Join images, padded to a bucket; with both guidance halves if `guided`."""
-        ...
-
-    def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
-        """One evaluation of the U-Net: [N, C, H, W] in float32, without padding."""
+    def join(self, images: Sequence[Conditions], guided: bool) -> Predict:
+        """The U-Net for as many images as a bucket holds; with both guidance halves if `guided`."""
         ...
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
@@ -95,9 +87,15 @@ class Backend(Protocol):
         ...
 
     def precise(self) -> Backend:
-        """The same in float32, for a second try where numbers overflowed."""
+        """The same in float32, for images whose numbers overflowed."""
         ...
 
     def stop(self) -> None:
         """Free memory."""
         ...
+
+
+def pad(rows: Tensor, num: int) -> Tensor:
+    """Repeat the last row until there are `num`."""
+    missing = num - len(rows)
+    return torch.cat((rows, rows[-1:].expand(missing, *rows.shape[1:]))) if missing else rows

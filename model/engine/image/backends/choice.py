@@ -1,4 +1,4 @@
-"""Which backend an image engine gets."""
+"""Chooses the backend of an image engine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def load_backend(options: ImageEngineOptions) -> tuple[Backend, str]:
-    """The chosen backend, started; or `torch`, and the reason why it is not the chosen one.
+    """The chosen backend, started; or `torch`, and why the chosen one is not used.
 
     Raises:
-        BackendUnavailable: it can't run here and no fallback is allowed.
-        ParityError: it computes something else and no fallback is allowed.
+        BackendUnavailable: it can't run here, and no fallback is allowed.
+        ParityError: its numbers differ from PyTorch's, and no fallback is allowed.
     """
     name = fastest(options) if options.backend == "auto" else options.backend
     try:
@@ -37,10 +37,10 @@ def load_backend(options: ImageEngineOptions) -> tuple[Backend, str]:
 
 
 def fastest(options: ImageEngineOptions) -> BackendName:
-    """What `auto` stands for: the first that can run here.
+    """The backend that `auto` means here.
 
-    On a GPU `tensorrt`, once engines are compiled for it. On a CPU `onnxruntime`, which draws in
-    about half of PyTorch's time (docs/performance.md), unless 16 bits are faster there.
+    On a GPU `tensorrt`, if engines are compiled for it. On a CPU `onnxruntime`, which takes about
+    half of PyTorch's time (docs/performance.md), unless 16 bits are faster there. Else `torch`.
     """
     device = choose_device(options.device)
     if options.compiled:
@@ -66,10 +66,9 @@ def _has_engines(options: ImageEngineOptions) -> bool:
 
 
 def _start(options: ImageEngineOptions) -> Backend:
-    """A backend, started, with its report in the log."""
     backend = make_backend(options)
     backend.start()
-    logger.info("drawing by %s", backend.capabilities)
+    logger.info("image backend: %s", backend.capabilities)
     return backend
 
 

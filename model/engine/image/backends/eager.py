@@ -7,35 +7,23 @@ grid, S pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from model.checkpoint import load, store
 from model.config.schema import MMInterleavedConfig
-from model.engine.image.backends.base import Backend, Batch, Capabilities
-from model.image_decoder.conditions import Invariants
-from model.image_decoder.sampler import PictureSampler
+from model.engine.image.backends.base import Backend, Capabilities, Predict
+from model.image_decoder.conditions import Conditions
+from model.image_decoder.sampler import ImageSampler
 from model.mm_interleaved import IMAGE
-from model.processor import centre_crop
+from model.processor import pixel_values
 from model.synchronizer.map_sampling import GridSampling, Sampling
 from model.synchronizer.unet_synchronizer import flatten_maps
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Predict = Callable[[Tensor, Tensor, Invariants], Tensor]
-
-
-@dataclass(frozen=True)
-class TorchBatch:
-    """Images joined: invariants with padding, and how many rows are real."""
-
-    invariants: Invariants
-    num_pictures: int
-    bucket: int
 
 
 class TorchBackend:
@@ -57,50 +45,49 @@ class TorchBackend:
         self.max_batch = max_batch
         self.compiled = compiled
         self._sampling = sampling
-        self._sampler: PictureSampler | None = None
-        self._predict: Predict | None = None
+        self._sampler: ImageSampler | None = None
+        self._step: Callable[[Tensor, Tensor, Conditions], Tensor] | None = None
         self._precise: TorchBackend | None = None
 
     @property
-    def sampler(self) -> PictureSampler:
+    def sampler(self) -> ImageSampler:
         """The networks."""
         assert self._sampler is not None, "the backend is not started"
         return self._sampler
 
     @property
     def capabilities(self) -> Capabilities:
-        """Any batch up to the largest, any size; compiled graphs want powers of two."""
-        buckets = range(1, self.max_batch + 1)
-        if self.compiled:
-            buckets = [b for b in buckets if b & (b - 1) == 0]  # type: ignore[assignment]
+        """Any batch up to the largest, any size; if compiled, batches of powers of two."""
+        sizes = range(1, self.max_batch + 1)
         return Capabilities(
             name="torch",
             device=str(self.device),
             precision=str(self.dtype).removeprefix("torch."),
-            buckets=tuple(buckets),
+            buckets=tuple(n for n in sizes if not self.compiled or n & (n - 1) == 0),
             sizes=None,
-            picture_bytes=picture_bytes(self.config, self.dtype.itemsize),
+            image_bytes=image_bytes(self.config, self.dtype.itemsize),
             notes=(f"torch {torch.__version__}", "compiled" if self.compiled else "eager"),
         )
 
     def start(self) -> None:
-        """Load the weights, fold them, and draw nothing once, so that kernels get compiled."""
+        """Load the weights, fold them, and run one warm-up step to compile the kernels."""
         model = load.load_model(self.checkpoint, IMAGE, self.dtype, self.device)
         self.visual_tokenizer = model.visual_tokenizer
         decoder = model.image_decoder
         assert decoder is not None
         if self.device.type == "cuda":
             decoder.decoder.unet.to(memory_format=torch.channels_last)
-        # torch.compile can't look into the fused kernel, but fuses what `grid_sample` is part of.
-        sampling = self._sampling or (GridSampling() if self.compiled else None)
-        self._sampler = decoder.sampler(sampling)
-        self._predict = self._sampler.predict
+        # torch.compile can't look into the fused kernel, but fuses `grid_sample` with its
+        # neighbours.
+        self._sampler = decoder.sampler(
+            self._sampling or (GridSampling() if self.compiled else None)
+        )
+        self._step = self._sampler.predict
         if self.compiled:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            self._predict = torch.compile(self._sampler.predict, mode=mode, dynamic=False)
+            self._step = torch.compile(self._sampler.predict, mode=mode, dynamic=False)
         self.warm_up(self.capabilities.buckets if self.compiled else (1,))
 
-    @torch.no_grad()
     def warm_up(self, buckets: Sequence[int]) -> None:
         """Evaluate once in every bucket."""
         decoder = self.config.image_decoder
@@ -108,28 +95,25 @@ class TorchBackend:
         prepared = self.prepare(tokens, None)
         shape = (int(decoder.unet["in_channels"]), decoder.latent_size, decoder.latent_size)
         for bucket in buckets:
-            batch = self.batch([prepared] * bucket, guided=True, bucket=bucket)
-            self.predict(torch.zeros(bucket, *shape), torch.zeros(bucket), batch)
+            predict = self.join([prepared] * bucket, guided=True)
+            predict(torch.zeros(bucket, *shape), torch.zeros(bucket))
 
     @torch.no_grad()
     def features(self, image: Image.Image) -> Tensor:
         """Maps of a conditioning image as positions, [1, 1, V, D]."""
-        cropped = centre_crop(image, self.config.vision.image_size)
-        values_SS3 = torch.from_numpy(np.asarray(cropped, dtype=np.float32) / np.float32(255))
-        pixels_13SS = values_SS3.permute(2, 0, 1).unsqueeze(0)
+        pixels_13SS = pixel_values(image, self.config.vision.image_size).unsqueeze(0)
         maps = self.visual_tokenizer(pixels_13SS.to(self.device, self.dtype)).maps
         return flatten_maps(maps).unsqueeze(1)
 
     @torch.no_grad()
-    def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
+    def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Conditions:
         """What all steps of one image share."""
         features_11VD, visible_11 = self.conditioning(features_11VD)
-        return self.sampler.prepare_features(
-            image_tokens_1TD.to(self.device, self.dtype), features_11VD, visible_11
-        )
+        image_tokens_1TD = image_tokens_1TD.to(self.device, self.dtype)
+        return self.sampler.prepare(image_tokens_1TD, features_11VD, visible_11)
 
     def conditioning(self, features_11VD: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Features of the preceding image, zeros if there is none, and whether there is one."""
+        """Features of the preceding image (zeros without one), and whether there is one."""
         visible_11 = torch.ones(1, 1, device=self.device)
         if features_11VD is None:
             num = sum(side * side for side in self.config.vision.map_sizes)
@@ -137,28 +121,18 @@ class TorchBackend:
             visible_11.zero_()
         return features_11VD.to(self.device, self.dtype), visible_11
 
-    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> TorchBatch:
-        """Join images; padding repeats the last one."""
-        padded = [*pictures, *[pictures[-1]] * (bucket - len(pictures))]
-        return TorchBatch(self.sampler.batch(padded, guided), len(pictures), bucket)
+    def join(self, images: Sequence[Conditions], guided: bool) -> Predict:
+        """The U-Net for these images, with both guidance halves if `guided`."""
+        joined, step = self.sampler.join(images, guided), self._step
+        assert step is not None
 
-    @torch.no_grad()
-    def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
-        """One evaluation of the U-Net: [N, C, H, W] in float32, without padding."""
-        assert isinstance(batch, TorchBatch)
-        assert self._predict is not None
-        padding = batch.bucket - batch.num_pictures
-        if padding:
-            latents_BCHW = torch.cat((latents_BCHW, latents_BCHW[-1:].expand(padding, -1, -1, -1)))
-            timesteps_B = torch.cat((timesteps_B, timesteps_B[-1:].expand(padding)))
-        prediction = self._predict(
-            latents_BCHW.to(self.device, self.dtype), timesteps_B.to(self.device), batch.invariants
-        )
-        halves = prediction.unflatten(0, (-1, batch.bucket))[:, : batch.num_pictures]
-        rows: Tensor = halves.flatten(0, 1).float()
-        return rows
+        @torch.no_grad()
+        def predict(latents_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+            latents_BCHW = latents_BCHW.to(self.device, self.dtype)
+            return step(latents_BCHW, timesteps_B.to(self.device), joined).float()
 
-    @torch.no_grad()
+        return predict
+
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Images [B, 3, S, S] in [0, 1]."""
         return self.sampler.decode(latents_BCHW.to(self.device))
@@ -167,11 +141,10 @@ class TorchBackend:
     def encode(self, pixels_B3SS: Tensor) -> Tensor:
         """The mean of the autoencoder's posterior, scaled as the U-Net's latents are."""
         posterior = self.sampler.vae.encode(pixels_B3SS.to(self.device) * 2 - 1).latent_dist
-        latents: Tensor = posterior.mean * self.config.image_decoder.vae["scaling_factor"]
-        return latents
+        return posterior.mean * self.config.image_decoder.vae["scaling_factor"]
 
     def precise(self) -> Backend:
-        """A float32 copy, made at first need; this very backend if it computes so already."""
+        """A float32 copy, made when first needed; this backend if it is in float32."""
         if self.dtype == torch.float32:
             return self
         if self._precise is None:
@@ -181,7 +154,7 @@ class TorchBackend:
 
     def stop(self) -> None:
         """Free memory."""
-        self._sampler = self._predict = self._precise = None
+        self._sampler = self._step = self._precise = None
 
 
 def choose_device(device: str) -> str:
@@ -204,8 +177,8 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
     return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
 
 
-def picture_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:
-    """Memory that an image holds while being drawn: invariants, and a share of activations."""
+def image_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:
+    """Memory of an image while it is generated: conditions, and its share of the activations."""
     decoder = config.image_decoder
     num_blocks = (
         len(decoder.unet["block_out_channels"]) * (decoder.unet["layers_per_block"] + 1) + 1

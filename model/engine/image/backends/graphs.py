@@ -3,14 +3,13 @@
 Legend: B images, N rows (2B: negative half first), T image tokens, D width, V positions, C
 latent channels, H, W latent grid, S pixels.
 
-The visual tokenizer and second tries in float32 stay with PyTorch. Before the first image every
-graph is compared with PyTorch on the device at hand; graphs that differ are not used.
+The visual tokenizer and repetitions in float32 run in PyTorch. Before the first image every graph
+is compared with PyTorch on the device in use; a backend whose graphs differ does not start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from model.config.schema import MMInterleavedConfig
-from model.engine.image.backends.base import Backend, Batch, Capabilities
-from model.engine.image.backends.eager import TorchBackend, picture_bytes
+from model.engine.image.backends.base import Backend, Capabilities, Predict, pad
+from model.engine.image.backends.eager import TorchBackend, image_bytes
 from model.export.manifest import Manifest
 from model.export.parity import compare
-from model.export.wrappers import invariant_names, sampler_graphs
-from model.image_decoder.conditions import Invariants
+from model.export.wrappers import condition_names, sampler_graphs
+from model.image_decoder.conditions import Conditions
 from model.synchronizer.map_sampling import GridSampling
 
 
@@ -38,16 +37,6 @@ class Executor(Protocol):
     def bind(self, inputs: Mapping[str, Tensor]) -> None:
         """Set inputs that stay for many runs, which then need not name them."""
         ...
-
-
-@dataclass(eq=False)
-class GraphBatch:
-    """Images joined to the inputs of the denoising graph of a bucket."""
-
-    num_pictures: int
-    bucket: int
-    guided: bool
-    inputs: dict[str, Tensor] = field(repr=False)
 
 
 class GraphBackend:
@@ -65,7 +54,7 @@ class GraphBackend:
         self.torch = TorchBackend(checkpoint, device, precision, sampling=GridSampling())
         self.config: MMInterleavedConfig = self.torch.config
         self.manifest, self.executors, self.name = manifest, executors, name
-        self._bound: dict[int, GraphBatch] = {}
+        self._bound: dict[int, Mapping[str, Tensor]] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -77,7 +66,7 @@ class GraphBackend:
             precision=key.precision,
             buckets=key.buckets,
             sizes=((side, side),),
-            picture_bytes=picture_bytes(self.config, self.torch.dtype.itemsize),
+            image_bytes=image_bytes(self.config, self.torch.dtype.itemsize),
             notes=(f"{key.flavour} {key.library_version}".strip(), f"key {key.digest}"),
         )
 
@@ -88,7 +77,7 @@ class GraphBackend:
             ParityError: a graph computes something else.
         """
         self.torch.start()
-        self._names = invariant_names(self.torch.sampler)
+        self._names = condition_names(self.torch.sampler)
         for graph in sampler_graphs(self.torch.sampler, self.config, self.manifest.key.buckets):
             compare(graph, self.executors[graph.key].run).check()
 
@@ -96,7 +85,7 @@ class GraphBackend:
         """Maps of a conditioning image as positions, [1, 1, V, D]."""
         return self.torch.features(image)
 
-    def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Invariants:
+    def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Conditions:
         """What all steps of one image share."""
         features_11VD, visible_11 = self.torch.conditioning(features_11VD)
         inputs = {
@@ -104,53 +93,39 @@ class GraphBackend:
             "features": features_11VD,
         }
         outputs = tuple(x.clone() for x in self.executors["prepare-1"].run(inputs))
-        num_cross = len(self.torch.sampler.negative.keys)
-        return Invariants(
-            outputs[:num_cross],
-            outputs[num_cross : 2 * num_cross],
-            outputs[2 * num_cross :],
-            visible_11,
-        )
+        return Conditions.of(outputs, len(self.torch.sampler.negative.keys), visible_11)
 
-    def constants(self, pictures: Sequence[Invariants]) -> dict[str, Tensor]:
+    def constants(self, images: Sequence[Conditions]) -> dict[str, Tensor]:
         """Joined images as inputs of the denoising graph, which always has both halves."""
-        joined = Invariants.stack(pictures, self.torch.sampler.negative)
-        tensors = (*joined.keys, *joined.values, *joined.maps)
-        return dict(zip(self._names, tensors, strict=True)) | {"visible": joined.visible}
+        joined = self.torch.sampler.join(images, guided=True)
+        inputs = dict(zip(self._names, joined.tensors, strict=True))
+        return inputs | {"visible": joined.visible}
 
-    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> Batch:
-        """Join images; padding repeats the last one."""
-        padded = [*pictures, *[pictures[-1]] * (bucket - len(pictures))]
-        return GraphBatch(len(pictures), bucket, guided, self.constants(padded))
+    def join(self, images: Sequence[Conditions], guided: bool) -> Predict:
+        """The graph of a bucket; without `guided` its negative half is discarded."""
+        bucket, constants = len(images), self.constants(images)
+        executor = self.executors[f"denoise-{bucket}"]
 
-    def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
-        """One evaluation of the U-Net: [N, C, H, W] in float32, without padding."""
-        assert isinstance(batch, GraphBatch)
-        executor = self.executors[f"denoise-{batch.bucket}"]
-        if self._bound.get(batch.bucket) is not batch:
-            executor.bind(batch.inputs)
-            self._bound[batch.bucket] = batch
-        padding = batch.bucket - batch.num_pictures
-        latents_BCHW = torch.cat((latents_BCHW, latents_BCHW[-1:].expand(padding, -1, -1, -1)))
-        timesteps_B = torch.cat((timesteps_B, timesteps_B[-1:].expand(padding)))
-        inputs = {
-            "latents": latents_BCHW.to(self.torch.device),
-            "timesteps": timesteps_B.to(self.torch.device, torch.float32),
-        }
-        noise_NCHW = executor.run(inputs)[0]
-        halves = noise_NCHW.view(2, batch.bucket, *noise_NCHW.shape[1:])[:, : batch.num_pictures]
-        return (halves if batch.guided else halves[1:]).flatten(0, 1).float()
+        def predict(latents_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+            if self._bound.get(bucket) is not constants:
+                executor.bind(constants)
+                self._bound[bucket] = constants
+            inputs = {
+                "latents": latents_BCHW.to(self.torch.device),
+                "timesteps": timesteps_B.to(self.torch.device, torch.float32),
+            }
+            noise_NCHW = executor.run(inputs)[0]
+            return noise_NCHW if guided else noise_NCHW[bucket:]
+
+        return predict
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Images [B, 3, S, S] in [0, 1], in as few evaluations as the buckets allow."""
         buckets, images = self.manifest.key.buckets, []
-        while len(latents_BCHW):
-            bucket = next((b for b in buckets if b >= len(latents_BCHW)), buckets[-1])
-            part = latents_BCHW[:bucket]
-            padding = part[-1:].expand(bucket - len(part), -1, -1, -1)
-            inputs = {"latents": torch.cat((part, padding)).float().to(self.torch.device)}
+        for part in latents_BCHW.split(buckets[-1]):
+            bucket = min(b for b in buckets if b >= len(part))
+            inputs = {"latents": pad(part, bucket).float().to(self.torch.device)}
             images.append(self.executors[f"decode-{bucket}"].run(inputs)[0][: len(part)].clone())
-            latents_BCHW = latents_BCHW[bucket:]
         return torch.cat(images)
 
     def encode(self, pixels_B3SS: Tensor) -> Tensor:

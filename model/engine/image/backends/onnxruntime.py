@@ -2,28 +2,28 @@
 
 Legend: B images, N rows (2B: negative half first), C latent channels, H, W latent grid, S pixels.
 
-On the CPU an image is evaluated by itself, and several of them side by side on one thread each. A
-larger batch would not multiply faster there (rows are already long), small operators gain nothing
-from more threads, and so one graph serves every number of images without padding.
+On the CPU each image is a separate evaluation; several run side by side on one thread each. A
+larger batch would not multiply faster there, because rows are already long, and small operators
+gain nothing from more threads. So one graph serves every number of images, without padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import onnxruntime
 import torch
 from torch import Tensor
 
-from model.engine.image.backends.base import BackendUnavailable, Batch, Capabilities
-from model.engine.image.backends.eager import TorchBatch
+from model.engine.image.backends.base import BackendUnavailable, Capabilities, Predict
 from model.engine.image.backends.graphs import GraphBackend
 from model.export.compile import CompileOptions, compile_checkpoint
 from model.export.manifest import Manifest
-from model.image_decoder.conditions import Invariants
+from model.image_decoder.conditions import Conditions
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _CUDA_BUCKETS = (1, 2, 4, 8)
@@ -67,21 +67,6 @@ class OnnxExecutor:
         }
 
 
-@dataclass(eq=False)
-class OnnxBatch:
-    """Images that are evaluated side by side, each with its own constant inputs."""
-
-    pictures: tuple[Invariants, ...]
-    guided: bool
-    constants: tuple[Mapping[str, onnxruntime.OrtValue], ...]
-    joined: TorchBatch | None = None
-
-    @property
-    def num_pictures(self) -> int:
-        """Images; there is no padding."""
-        return len(self.pictures)
-
-
 class OnnxBackend(GraphBackend):
     """The graphs of one image on the CPU, for any number of images."""
 
@@ -93,7 +78,7 @@ class OnnxBackend(GraphBackend):
         beside: Mapping[str, OnnxExecutor],
         max_batch: int,
     ) -> None:
-        """Take sessions with all threads for a single image, and with one thread for several."""
+        """Take sessions of all threads for a single image, and of one thread for several."""
         super().__init__(checkpoint, manifest, alone, "cpu", "onnxruntime")
         self.max_batch = max_batch
         self._alone, self._beside = alone, beside
@@ -101,43 +86,35 @@ class OnnxBackend(GraphBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Any number of images, and any size: PyTorch draws those that were not compiled."""
+        """Any number of images, and any size: PyTorch runs those that were not compiled."""
         buckets = tuple(range(1, self.max_batch + 1))
         return replace(super().capabilities, buckets=buckets, sizes=None)
 
-    def batch(self, pictures: Sequence[Invariants], guided: bool, bucket: int) -> OnnxBatch:
-        """Every image's constant inputs; nothing is joined."""
-        assert bucket == len(pictures)
+    def join(self, images: Sequence[Conditions], guided: bool) -> Predict:
+        """The graph for each image; PyTorch for a size that was not compiled."""
         executor = self._beside["denoise-1"]
-        return OnnxBatch(
-            tuple(pictures),
-            guided,
-            tuple(executor.values(self.constants([one])) for one in pictures),
-        )
+        constants = [executor.values(self.constants([image])) for image in images]
 
-    def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, batch: Batch) -> Tensor:
-        """One evaluation of the U-Net: [N, C, H, W] in float32."""
-        assert isinstance(batch, OnnxBatch)
-        if not self._is_compiled(latents_BCHW):
-            return self._predict_by_torch(latents_BCHW, timesteps_B, batch)
+        @cache
+        def by_torch() -> Predict:
+            return self.torch.join(images, guided)
 
-        def one(executor: OnnxExecutor, index: int) -> Tensor:
-            inputs = {
-                "latents": latents_BCHW[index : index + 1],
-                "timesteps": timesteps_B[index : index + 1].float(),
-            }
-            values = {**batch.constants[index], **executor.values(inputs)}
-            return executor.evaluate(values)[0]
+        def predict(latents_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+            if not self._is_compiled(latents_BCHW):
+                return by_torch()(latents_BCHW, timesteps_B)
 
-        noise_B2CHW = torch.stack(self._side_by_side("denoise-1", one, len(latents_BCHW)))
-        halves = noise_B2CHW.transpose(0, 1)
-        return (halves if batch.guided else halves[1:]).flatten(0, 1)
+            def one(executor: OnnxExecutor, index: int) -> Tensor:
+                inputs = {
+                    "latents": latents_BCHW[index : index + 1],
+                    "timesteps": timesteps_B[index : index + 1].float(),
+                }
+                return executor.evaluate({**constants[index], **executor.values(inputs)})[0]
 
-    def _predict_by_torch(self, latents: Tensor, timesteps: Tensor, batch: OnnxBatch) -> Tensor:
-        """The same for a size that was not compiled."""
-        if batch.joined is None:
-            batch.joined = self.torch.batch(batch.pictures, batch.guided, batch.num_pictures)
-        return self.torch.predict(latents, timesteps, batch.joined)
+            noise_B2CHW = torch.stack(self._side_by_side("denoise-1", one, len(latents_BCHW)))
+            halves = noise_B2CHW.transpose(0, 1)
+            return (halves if guided else halves[1:]).flatten(0, 1)
+
+        return predict
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Images [B, 3, S, S] in [0, 1]."""

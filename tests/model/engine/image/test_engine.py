@@ -14,7 +14,7 @@ from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.options import ImageEngineOptions
 from model.engine.protocol import ImageEnd, ImageProgress
 from model.sampling_params import ImageParams
-from tests.model.engine.pictures import conditioning_image, small_checkpoint, tokens
+from tests.model.engine.jobs import conditioning_image, small_checkpoint, tokens
 
 
 @pytest.fixture(scope="module")

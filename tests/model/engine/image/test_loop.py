@@ -1,4 +1,4 @@
-"""Pictures join and leave the batch at any step, and never change each other."""
+"""Images join and leave the batch at any step, and never change each other."""
 
 import time
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from model.engine.image.backends.base import Backend
+from model.engine.image.backends.base import Backend, Predict
 from model.engine.image.backends.eager import TorchBackend
+from model.engine.image.job import PATIENCE_S
 from model.engine.image.loop import DenoisingLoop
-from model.engine.image.picture import PATIENCE_S
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
-from model.image_decoder.schedulers import SCHEDULERS
+from model.image_decoder.sampler import SCHEDULERS, initial_noise
 from model.sampling_params import ImageParams
-from tests.model.engine.pictures import (
+from tests.model.engine.jobs import (
     conditioning_image,
     drain,
-    drawn,
-    make_picture,
+    make_job,
+    pixels_of,
     small_checkpoint,
     tokens,
 )
@@ -36,47 +36,47 @@ def new_loop(backend: Backend, memory_bytes: int = 2**40) -> DenoisingLoop:
 
 def alone(backend: Backend, seed: int, sampling: ImageParams, **options: object) -> np.ndarray:
     loop = new_loop(backend)
-    picture, items = make_picture(seed, sampling, **options)
-    loop.submit(picture)
+    job, items = make_job(seed, sampling, **options)
+    loop.submit(job)
     drain(loop, items)
-    return drawn(items)
+    return pixels_of(items)
 
 
 @pytest.mark.parametrize("scheduler", list(SCHEDULERS))
-def test_same_picture_whoever_shares_the_batch(backend: TorchBackend, scheduler: str) -> None:
-    """A second picture joins before every step of the first one, each with its own parameters."""
+def test_same_image_whoever_shares_the_batch(backend: TorchBackend, scheduler: str) -> None:
+    """A second image joins before every step of the first one, each with its own parameters."""
     sampling = ImageParams(num_inference_steps=5, scheduler=scheduler)
     image = conditioning_image(10)
     loop = new_loop(backend)
-    first, first_items = make_picture(1, sampling, image)
+    first, first_items = make_job(1, sampling, image)
     loop.submit(first)
     others = []
     for step in range(5):
         mixed = ImageParams(
             num_inference_steps=2 + step, scheduler=scheduler, guidance_scale=1.5 + step
         )
-        picture, items = make_picture(10 + step, mixed)
-        loop.submit(picture)
+        job, items = make_job(10 + step, mixed)
+        loop.submit(job)
         others.append((10 + step, mixed, items))
         loop.turn()
     drain(loop, first_items, *(items for *_, items in others))
     assert max(loop.statistics.batch_sizes) > 3
     expected = alone(backend, 1, sampling, previous=image)
-    assert np.abs(drawn(first_items) - expected).max() <= 1
+    assert np.abs(pixels_of(first_items) - expected).max() <= 1
     for seed, mixed, items in others:
-        assert np.abs(drawn(items) - alone(backend, seed, mixed)).max() <= 1
+        assert np.abs(pixels_of(items) - alone(backend, seed, mixed)).max() <= 1
 
 
 def test_the_loop_draws_what_the_plain_sampler_draws(backend: TorchBackend) -> None:
-    """The published algorithm, one picture, 6 steps of DDPM with guidance and rescale."""
+    """The published algorithm, one image, 6 steps of DDPM with guidance and rescale."""
     sampling = ImageParams(num_inference_steps=6, guidance_scale=4.0, guidance_rescale=0.7)
     ours = alone(backend, 3, sampling, previous=conditioning_image(200))
     generator = torch.Generator().manual_seed(3)
     sampler = backend.sampler
     prepared = backend.prepare(tokens(3)[None], backend.features(conditioning_image(200).image))
     latents = sampler.denoise(
-        sampler.initial_latents(1, generator),
-        sampler.batch([prepared], guided=True),
+        initial_noise(sampler.config, generator),
+        sampler.join([prepared], guided=True),
         generator,
         6,
         4.0,
@@ -88,28 +88,28 @@ def test_the_loop_draws_what_the_plain_sampler_draws(backend: TorchBackend) -> N
 
 def test_bits_are_the_same_in_the_same_bucket(backend: TorchBackend) -> None:
     sampling = ImageParams(num_inference_steps=3)
-    pictures = []
+    images = []
     for companion in (7, 8):
         loop = new_loop(backend)
-        first, items = make_picture(1, sampling)
-        second, more = make_picture(companion, sampling, conditioning_image(companion))
+        first, items = make_job(1, sampling)
+        second, more = make_job(companion, sampling, conditioning_image(companion))
         loop.submit(first)
         loop.submit(second)
         drain(loop, items, more)
-        pictures.append(drawn(items))
-    assert (pictures[0] == pictures[1]).all()
+        images.append(pixels_of(items))
+    assert (images[0] == images[1]).all()
 
 
-def test_another_pictures_broken_numbers_stay_there(backend: TorchBackend) -> None:
+def test_another_images_broken_numbers_stay_there(backend: TorchBackend) -> None:
     sampling = ImageParams(num_inference_steps=4)
     loop = new_loop(backend)
-    good, good_items = make_picture(1, sampling)
-    bad, bad_items = make_picture(2, sampling)
+    good, good_items = make_job(1, sampling)
+    bad, bad_items = make_job(2, sampling)
     bad.image_tokens_1TD = torch.full_like(bad.image_tokens_1TD, float("nan"))
     loop.submit(good)
     loop.submit(bad)
     drain(loop, good_items, bad_items)
-    assert np.abs(drawn(good_items) - alone(backend, 1, sampling)).max() <= 1
+    assert np.abs(pixels_of(good_items) - alone(backend, 1, sampling)).max() <= 1
     assert isinstance(bad_items[-1], ArithmeticError)
 
 
@@ -125,8 +125,8 @@ def test_the_previous_image_matters(backend: TorchBackend) -> None:
 def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> None:
     loop = new_loop(backend)
     sampling = ImageParams(num_inference_steps=8)
-    stays, stays_items = make_picture(1, sampling)
-    goes, _ = make_picture(2, sampling)
+    stays, stays_items = make_job(1, sampling)
+    goes, _ = make_job(2, sampling)
     loop.submit(stays)
     loop.submit(goes)
     loop.turn()
@@ -141,63 +141,63 @@ def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> 
 def test_leaving_at_any_step_changes_nobody(backend: TorchBackend) -> None:
     sampling = ImageParams(num_inference_steps=5)
     loop = new_loop(backend)
-    stays, items = make_picture(1, sampling)
-    leaving = [make_picture(10 + step, sampling)[0] for step in range(4)]
-    for picture in (stays, *leaving):
-        loop.submit(picture)
-    for picture in leaving:
+    stays, items = make_job(1, sampling)
+    leaving = [make_job(10 + step, sampling)[0] for step in range(4)]
+    for job in (stays, *leaving):
+        loop.submit(job)
+    for job in leaving:
         loop.turn()
-        loop.cancel(picture)
+        loop.cancel(job)
     drain(loop, items)
     assert loop.statistics.batch_sizes == {5: 1, 4: 1, 3: 1, 2: 1, 1: 1}
-    assert np.abs(drawn(items) - alone(backend, 1, sampling)).max() <= 1
+    assert np.abs(pixels_of(items) - alone(backend, 1, sampling)).max() <= 1
 
 
-def test_a_passed_deadline_ends_a_picture_before_the_next_step(backend: TorchBackend) -> None:
+def test_a_passed_deadline_ends_a_image_before_the_next_step(backend: TorchBackend) -> None:
     loop = new_loop(backend)
-    picture, items = make_picture(1, ImageParams(num_inference_steps=50))
-    loop.submit(picture)
+    job, items = make_job(1, ImageParams(num_inference_steps=50))
+    loop.submit(job)
     loop.turn()
-    picture.deadline = time.monotonic() - 1
+    job.deadline = time.monotonic() - 1
     loop.turn()
     assert isinstance(items[-1], TimeoutError)
-    assert picture.step == 1
+    assert job.trajectory.step == 1
     assert loop.statistics.num_late == 1
 
 
 def test_earliest_deadline_goes_first_and_interrupts(backend: TorchBackend) -> None:
-    """With room for one picture, an urgent newcomer overtakes between two steps."""
+    """With room for one image, an urgent newcomer overtakes between two steps."""
     small = TorchBackend(backend.checkpoint, "cpu", max_batch=1)
     small.start()
     loop = new_loop(small)
     sampling = ImageParams(num_inference_steps=4)
-    patient, patient_items = make_picture(1, sampling)
+    patient, patient_items = make_job(1, sampling)
     loop.submit(patient)
     loop.turn()
-    urgent, urgent_items = make_picture(2, sampling, deadline=time.monotonic() + 30)
+    urgent, urgent_items = make_job(2, sampling, deadline=time.monotonic() + 30)
     loop.submit(urgent)
     for _ in range(4):
         loop.turn()
     assert isinstance(urgent_items[-1], ImageEnd)
-    assert patient.step == 1
+    assert patient.trajectory.step == 1
     drain(loop, patient_items)
-    assert np.abs(drawn(patient_items) - alone(small, 1, sampling)).max() <= 1
+    assert np.abs(pixels_of(patient_items) - alone(small, 1, sampling)).max() <= 1
 
 
 def test_nobody_starves() -> None:
     """Whoever has waited for the patience goes before every newcomer, however urgent."""
     now = time.monotonic()
-    old, _ = make_picture(1, ImageParams(), arrival=now - PATIENCE_S)
-    new, _ = make_picture(2, ImageParams(), arrival=now, deadline=now + 0.001)
+    old, _ = make_job(1, ImageParams(), arrival=now - PATIENCE_S)
+    new, _ = make_job(2, ImageParams(), arrival=now, deadline=now + 0.001)
     assert old.urgency < new.urgency
 
 
 def test_admission_by_memory(backend: TorchBackend) -> None:
-    loop = new_loop(backend, memory_bytes=2 * backend.capabilities.picture_bytes)
+    loop = new_loop(backend, memory_bytes=2 * backend.capabilities.image_bytes)
     outputs = []
     for seed in range(5):
-        picture, items = make_picture(seed, ImageParams(num_inference_steps=3))
-        loop.submit(picture)
+        job, items = make_job(seed, ImageParams(num_inference_steps=3))
+        loop.submit(job)
         outputs.append(items)
     loop.turn()
     assert loop.statistics.num_waiting == 3
@@ -208,8 +208,8 @@ def test_admission_by_memory(backend: TorchBackend) -> None:
 @pytest.mark.parametrize("num", range(4))
 def test_progress_and_previews(backend: TorchBackend, num: int) -> None:
     loop = new_loop(backend)
-    picture, items = make_picture(1, ImageParams(num_inference_steps=8, num_previews=num))
-    loop.submit(picture)
+    job, items = make_job(1, ImageParams(num_inference_steps=8, num_previews=num))
+    loop.submit(job)
     drain(loop, items)
     steps = [item.step for item in items if isinstance(item, ImageProgress)]
     assert steps == list(range(1, 9))
@@ -227,25 +227,23 @@ def test_unguided_and_other_sizes_take_turns(backend: TorchBackend) -> None:
     loop = new_loop(backend)
     outputs = []
     for seed, sampling in enumerate(kinds):
-        picture, items = make_picture(seed, sampling, conditioning_image(3))
-        loop.submit(picture)
+        job, items = make_job(seed, sampling, conditioning_image(3))
+        loop.submit(job)
         outputs.append(items)
     for _ in range(3):
         loop.turn()
     for seed, (items, sampling) in enumerate(zip(outputs, kinds, strict=True)):
         expected = alone(backend, seed, sampling, previous=conditioning_image(3))
-        assert np.abs(drawn(items) - expected).max() <= 1
-    assert drawn(outputs[2]).shape == (16, 24, 3)
+        assert np.abs(pixels_of(items) - expected).max() <= 1
+    assert pixels_of(outputs[2]).shape == (16, 24, 3)
 
 
 def test_maps_of_an_image_are_computed_once(backend: TorchBackend) -> None:
     loop = new_loop(backend)
     outputs = []
     for seed in range(3):
-        picture, items = make_picture(
-            seed, ImageParams(num_inference_steps=1), conditioning_image(9)
-        )
-        loop.submit(picture)
+        job, items = make_job(seed, ImageParams(num_inference_steps=1), conditioning_image(9))
+        loop.submit(job)
         outputs.append(items)
     drain(loop, *outputs)
     assert (loop.cache.num_misses, loop.cache.num_hits) == (1, 2)
@@ -263,10 +261,9 @@ class Overflowing(TorchBackend):
         """Nothing to load."""
 
     prepare = property(lambda self: self.inner.prepare)  # type: ignore[assignment]
-    batch = property(lambda self: self.inner.batch)  # type: ignore[assignment]
 
-    def predict(self, latents: torch.Tensor, *_: object) -> torch.Tensor:
-        return torch.full_like(latents, float("nan")).repeat(2, 1, 1, 1)
+    def join(self, *_: object) -> Predict:
+        return lambda latents, _: torch.full_like(latents, float("nan")).repeat(2, 1, 1, 1)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return torch.full((len(latents), 3, 32, 32), self.value)
@@ -276,13 +273,13 @@ class Overflowing(TorchBackend):
 
 
 @pytest.mark.parametrize("value", [float("nan"), 0.0])
-def test_black_or_broken_pictures_are_drawn_again_in_float32(
+def test_black_or_broken_images_are_drawn_again_in_float32(
     backend: TorchBackend, value: float
 ) -> None:
     loop = new_loop(Overflowing(backend, value))
     sampling = ImageParams(num_inference_steps=3)
-    picture, items = make_picture(4, sampling)
-    loop.submit(picture)
+    job, items = make_job(4, sampling)
+    loop.submit(job)
     drain(loop, items)
     assert loop.statistics.num_retried_in_float32 == 1
-    assert (drawn(items) == alone(backend, 4, sampling)).all()
+    assert (pixels_of(items) == alone(backend, 4, sampling)).all()

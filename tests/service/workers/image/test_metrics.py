@@ -11,7 +11,7 @@ from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.options import ImageEngineOptions
 from model.sampling_params import ImageParams
 from service.workers.image.metrics import ImageEngineCollector
-from tests.model.engine.pictures import conditioning_image, small_checkpoint, tokens
+from tests.model.engine.jobs import conditioning_image, small_checkpoint, tokens
 
 
 async def test_numbers_of_an_engine(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ async def test_numbers_of_an_engine(tmp_path: Path) -> None:
     sampling = ImageParams(num_inference_steps=3)
     async for _ in engine.generate(tokens(1), conditioning_image(1), sampling, "request"):
         pass
-    # The last event leaves a moment before its picture does.
+    # The last event leaves a moment before its image does.
     async with asyncio.timeout(10):
         while engine.statistics.num_running:
             await asyncio.sleep(0.01)

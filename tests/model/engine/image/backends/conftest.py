@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.model.engine.pictures import small_checkpoint
+from tests.model.engine.jobs import small_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from model.engine.image.backends.choice import fastest, load_backend, make_backe
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.options import ImageEngineOptions
 from model.export.parity import ParityError
-from tests.model.engine.pictures import small_checkpoint
+from tests.model.engine.jobs import small_checkpoint
 
 
 def options(**changes: object) -> ImageEngineOptions:

@@ -1,4 +1,4 @@
-"""Compiled graphs draw the same pictures, and where they can't run PyTorch takes over."""
+"""Compiled graphs draw the same images, and where they can't run PyTorch takes over."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from model.export import tensorrt
 from model.export.manifest import CompileKey, Manifest, model_digest
 from model.export.parity import ParityError
 from model.sampling_params import ImageParams
-from tests.model.engine.pictures import (
+from tests.model.engine.jobs import (
     conditioning_image,
     drain,
-    drawn,
-    make_picture,
+    make_job,
+    pixels_of,
 )
 
 pytestmark = pytest.mark.timeout(1800)
@@ -37,15 +37,15 @@ def compiled(checkpoint: Path, engines: Path) -> Backend:
 
 
 def draw_three(backend: Backend) -> list[np.ndarray]:
-    """Three pictures, of which one is not guided and one has no previous image."""
+    """Three images, of which one is not guided and one has no previous image."""
     loop, outputs = DenoisingLoop(backend, 2**40, 2**20), []
     for seed, scale in enumerate((7.5, 1.0, 3.0)):
         sampling = ImageParams(num_inference_steps=3, guidance_scale=scale)
-        picture, items = make_picture(seed, sampling, conditioning_image(seed) if seed else None)
-        loop.submit(picture)
+        job, items = make_job(seed, sampling, conditioning_image(seed) if seed else None)
+        loop.submit(job)
         outputs.append(items)
     drain(loop, *outputs)
-    return [drawn(items) for items in outputs]
+    return [pixels_of(items) for items in outputs]
 
 
 def test_onnxruntime_draws_what_torch_draws(compiled: Backend, checkpoint: Path) -> None:

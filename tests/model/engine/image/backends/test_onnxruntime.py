@@ -1,4 +1,4 @@
-"""Pictures drawn side by side by ONNX Runtime: one graph for any number and any size."""
+"""Images drawn side by side by ONNX Runtime: one graph for any number and any size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.backends.onnxruntime import OnnxBackend, onnxruntime_backend
 from model.engine.image.loop import DenoisingLoop
 from model.sampling_params import ImageParams
-from tests.model.engine.pictures import (
+from tests.model.engine.jobs import (
     conditioning_image,
     drain,
-    drawn,
-    make_picture,
+    make_job,
+    pixels_of,
 )
 
 pytestmark = pytest.mark.timeout(600)
@@ -34,15 +34,15 @@ def backend(checkpoint: Path, engines: Path) -> OnnxBackend:
 def draw(backend: OnnxBackend | TorchBackend, *wanted: ImageParams) -> list[np.ndarray]:
     loop, outputs = DenoisingLoop(backend, 2**40, 2**20), []
     for seed, sampling in enumerate(wanted):
-        picture, items = make_picture(seed, sampling, conditioning_image(seed))
-        loop.submit(picture)
+        job, items = make_job(seed, sampling, conditioning_image(seed))
+        loop.submit(job)
         outputs.append(items)
     drain(loop, *outputs)
-    return [drawn(items) for items in outputs]
+    return [pixels_of(items) for items in outputs]
 
 
 def test_bits_do_not_depend_on_the_company(backend: OnnxBackend) -> None:
-    """Not even on its number: every picture is evaluated by itself."""
+    """Not even on its number: every image is evaluated by itself."""
     sampling = ImageParams(num_inference_steps=4)
     first, *_ = draw(backend, sampling)
     for others in (1, 3):

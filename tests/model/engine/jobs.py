@@ -13,15 +13,15 @@ from PIL import Image
 from model.checkpoint import seeded
 from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig, SynchronizerConfig
+from model.engine.image.job import ImageJob, ImageUpdate
 from model.engine.image.loop import DenoisingLoop
-from model.engine.image.picture import Item, Picture
 from model.engine.protocol import ImageEnd
 from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 
 
 def small_config(prediction_type: str = "epsilon") -> MMInterleavedConfig:
-    """Two levels, 8 x 8 latents, 32-pixel pictures; the first level has no cross-attention."""
+    """Two levels, 8 x 8 latents, 32-pixel images; the first level has no cross-attention."""
     tiny = preset("tiny")
     decoder = dataclasses.replace(
         tiny.image_decoder,
@@ -92,13 +92,13 @@ def conditioning_image(shade: int) -> ImageSegment:
     return ImageSegment(image, f"shade-{shade}")
 
 
-def make_picture(
+def make_job(
     seed: int, sampling: ImageParams, previous: ImageSegment | None = None, **options: object
-) -> tuple[Picture, list[Item]]:
-    """A picture, and the list that its items go to."""
-    items: list[Item] = []
+) -> tuple[ImageJob, list[ImageUpdate]]:
+    """A image, and the list that its items go to."""
+    items: list[ImageUpdate] = []
     height, width = (sampling.height or 32) // 4, (sampling.width or 32) // 4
-    picture = Picture(
+    job = ImageJob(
         request_id=f"seed-{seed}",
         image_tokens_1TD=tokens(seed)[None],
         previous=previous,
@@ -108,11 +108,11 @@ def make_picture(
         emit=items.append,
     )
     for name, value in options.items():
-        setattr(picture, name, value)
-    return picture, items
+        setattr(job, name, value)
+    return job, items
 
 
-def drain(loop: DenoisingLoop, *outputs: Sequence[Item], turns: int = 200) -> None:
+def drain(loop: DenoisingLoop, *outputs: Sequence[ImageUpdate], turns: int = 200) -> None:
     """Turn until every output has its end."""
     for _ in range(turns):
         if all(items and isinstance(items[-1], ImageEnd | Exception) for items in outputs):
@@ -121,8 +121,8 @@ def drain(loop: DenoisingLoop, *outputs: Sequence[Item], turns: int = 200) -> No
     raise AssertionError("the loop does not come to an end")
 
 
-def drawn(items: Sequence[Item]) -> np.ndarray:
-    """The finished picture's values."""
+def pixels_of(items: Sequence[ImageUpdate]) -> np.ndarray:
+    """The finished image's values."""
     end = items[-1]
     assert isinstance(end, ImageEnd), end
     return np.asarray(end.image).astype(int)
