@@ -22,5 +22,4 @@ class ImageTokenizer(nn.Module):
         self, context_features_BLD: Tensor, attention_mask_BL: Tensor | None = None
     ) -> Tensor:
         """The condition of the U-Net, [B, T, D], from the context before each image."""
-        tokens_BTD: Tensor = self.perceiver_resampler(context_features_BLD, attention_mask_BL)
-        return tokens_BTD
+        return self.perceiver_resampler(context_features_BLD, attention_mask_BL)

@@ -1,7 +1,7 @@
-"""How much memory a computation holds at its peak, found without computing anything.
+"""Peak memory of a computation, measured on the meta device.
 
-Run it on the meta device inside `LiveBytes`: each operation's outputs are counted until they are
-freed. Attention counts as a fused kernel (output only), which is what runs on a GPU.
+Inside `LiveBytes` each operation's outputs are counted until they are freed. Attention counts as a
+fused kernel, which allocates its output alone, as on a GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_iter
 
 
 class LiveBytes:
-    """Counts the bytes of tensors created inside the context; `peak` is the most at one time."""
+    """Counts the bytes of tensors created inside the context: `now`, and their maximum `peak`."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -41,7 +41,7 @@ class LiveBytes:
         self._modes.close()
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Count a tensor's memory, once, until it is freed."""
+        """Count a tensor's memory once, until it is freed."""
         storage = tensor.untyped_storage()
         identity = storage._cdata
         if identity in self._known:
@@ -58,7 +58,7 @@ class LiveBytes:
 
 
 class _Allocations(TorchDispatchMode):
-    """Shows every operation's outputs to the counter; inputs from outside are not counted."""
+    """Counts every operation's outputs; tensors from outside the context are not counted."""
 
     def __init__(self, counter: LiveBytes) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -80,7 +80,7 @@ class _Allocations(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention that allocates nothing but its output."""
+    """Replaces attention by an allocation of its output."""
 
     def __torch_function__(
         self,

@@ -1,8 +1,8 @@
 """How much memory the model needs, on the text worker and on the image worker.
 
-Weights are counted on the real modules, made without memory. What one image or one image takes
-while it is worked on is counted by running the real code on the meta device. Only the language
-model's step is a formula, because vLLM runs it.
+Weights are counted on the real modules, built on the meta device. The memory of encoding and of
+generating one image is counted by running the real code on the meta device. The language model's
+step, which vLLM runs, is estimated by a formula.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _LIVE_HIDDEN, _LIVE_INNER = 4, 3
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a plan takes as given.
+    """Assumptions of a plan.
 
     Attributes:
         dtype: of weights and cache.
-        num_images: images of a request, given and generated.
+        num_images: images of a request, in its content and generated.
         num_text_tokens: text tokens of a request, prompt and answer.
         step_tokens: tokens that the text engine computes in one step.
         step_requests: requests that it samples in one step.
@@ -50,7 +50,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Component:
-    """Weights of one part of the model."""
+    """Weights of one part of the model; `text` and `image` say which workers hold it."""
 
     name: str
     num_parameters: int
@@ -75,7 +75,7 @@ class TextPlan:
         return self.tokens_per_request * self.token.total
 
     def fixed_bytes(self, reserve: int) -> int:
-        """What is taken before the first request."""
+        """Memory in use before the first request."""
         return self.weights + self.activations + reserve
 
     def num_requests(self, gpu_bytes: int, reserve: int) -> int:
@@ -86,7 +86,7 @@ class TextPlan:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """Memory of the image worker; `activations` is of one image with both guidance halves."""
+    """Memory of the image worker; `activations` are those of an image with both guidance halves."""
 
     weights: int
     conditions: int
@@ -95,10 +95,10 @@ class ImagePlan:
     reading: int
 
     def fixed_bytes(self, reserve: int) -> int:
-        """What is taken whatever the batch: weights, and decoding or reading one image."""
+        """Memory of any batch: weights, and decoding or encoding one image."""
         return self.weights + max(self.decoding, self.reading) + reserve
 
-    def num_pictures(self, gpu_bytes: int, reserve: int) -> int:
+    def num_images(self, gpu_bytes: int, reserve: int) -> int:
         """Images that can be denoised in one batch; -1 if not even the weights fit."""
         room = gpu_bytes - self.fixed_bytes(reserve)
         return room // (self.conditions + self.activations) if room >= 0 else -1
@@ -106,7 +106,7 @@ class ImagePlan:
 
 @dataclass(frozen=True)
 class OfficialMemory:
-    """The official program, which holds everything in one process."""
+    """Memory of the official program, which holds everything in one process."""
 
     float32: int
     half: int
@@ -126,13 +126,13 @@ class MemoryPlan:
 
 
 @torch.no_grad()
-def plan(config: MMInterleavedConfig, assumptions: Assumptions) -> MemoryPlan:
+def plan_memory(config: MMInterleavedConfig, assumptions: Assumptions) -> MemoryPlan:
     """Plan the memory of a configuration."""
     with torch.device("meta"):
         model = MMInterleaved(config).eval()
         components = weigh(model, assumptions.dtype)
-        # The official program: everything in float32 on the GPU; before that the model and, beside
-        # it, the state dictionary in host memory.
+        # The official program holds everything in float32 on the GPU. While loading, model and
+        # state dictionary are both in host memory.
         float32 = sum(c.num_parameters for c in components) * 4
         official = OfficialMemory(float32, float32 // 2, 2 * float32)
         serve_as(model, assumptions.dtype)
@@ -143,7 +143,7 @@ def plan(config: MMInterleavedConfig, assumptions: Assumptions) -> MemoryPlan:
 
 
 def weigh(model: MMInterleaved, dtype: torch.dtype) -> tuple[Component, ...]:
-    """The weights of every component in their serving formats, in the order of the model."""
+    """The weights of every component in their types of serving, in the order of the model."""
     counts: dict[str, list[int]] = {}
     for name, tensor in model.state_dict().items():
         count = counts.setdefault(_component_of(name), [0, 0])
@@ -156,13 +156,13 @@ def weigh(model: MMInterleaved, dtype: torch.dtype) -> tuple[Component, ...]:
 
 
 def serve_as(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Give every parameter its serving format."""
+    """Convert every tensor to its type in serving."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         tensor.data = tensor.data.to(serving_dtype(name, tensor.dtype, dtype))
 
 
 def _component_of(name: str) -> str:
-    """The image decoder's parts are components of their own."""
+    """The component that a parameter belongs to; each part of the image decoder is one."""
     parts = name.split(".")
     if parts[0] != "image_decoder":
         return parts[0]
@@ -170,7 +170,7 @@ def _component_of(name: str) -> str:
 
 
 def _reading(model: MMInterleaved, dtype: torch.dtype) -> tuple[int, Sequence[torch.Tensor]]:
-    """Peak of the vision tower on one image, and the maps that it makes."""
+    """The peak of encoding one image, and its maps."""
     side = model.config.vision.image_size
     with LiveBytes() as live:
         visual = model.visual_tokenizer(torch.empty(1, 3, side, side, dtype=dtype))

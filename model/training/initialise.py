@@ -11,7 +11,7 @@ from model.config.schema import LanguageModelConfig
 from model.mm_interleaved import MMInterleaved
 from model.positions import frequencies
 from model.text_decoder.text_decoder import SelfAttention
-from model.visual_tokenizer.perceiver import Layer, PerceiverResampler
+from model.visual_tokenizer.perceiver import PerceiverResampler, QFormerLayer
 
 _OUTPUTS = ("o_proj", "down_proj")
 _OPEN_GATE = 0.5
@@ -93,7 +93,7 @@ def spread_queries(perceiver: PerceiverResampler, sharpness: float) -> None:
     """
     nn.init.normal_(perceiver.queries)
     for layer in perceiver.modules():
-        if isinstance(layer, Layer) and layer.crossattention is not None:
+        if isinstance(layer, QFormerLayer) and layer.crossattention is not None:
             attention = layer.crossattention.attention
             for linear, norm in (
                 (attention.query, attention.q_norm),

@@ -1,4 +1,4 @@
-"""Convolutions that give the ViT-Adapter its prior of the image.
+"""The convolutional prior of the ViT-Adapter.
 
 Legend: N images, L tokens, C channels, D width, h/w rows and columns of a map.
 """
@@ -31,7 +31,7 @@ class SpatialPrior(nn.Module):
 
     def forward(self, pixels_N3hw: Tensor, level_embed_3D: Tensor) -> tuple[Tensor, Tensor]:
         """The finest map [N, D, h, w], and the other three as tokens [N, L, D]."""
-        # The layout that both the convolutions and the norms between them want.
+        # The fastest memory layout for the convolutions and for the norms between them.
         quarter = self.stem(pixels_N3hw.contiguous(memory_format=torch.channels_last))
         eighth = self.conv2(quarter)
         sixteenth = self.conv3(eighth)
@@ -59,6 +59,6 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def _convolution(d_in: int, d_out: int, stride: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Convolution, norm and ReLU: three entries of a numbered sequence."""
+    """Convolution, norm and ReLU, as three entries of an `nn.Sequential`."""
     convolution = nn.Conv2d(d_in, d_out, kernel_size=3, stride=stride, padding=1, bias=False)
     return convolution, ChannelNorm(d_out, eps=1e-6), nn.ReLU()

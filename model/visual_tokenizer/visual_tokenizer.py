@@ -1,4 +1,4 @@
-"""An image as a few tokens for the language model, and as feature maps to look closer at.
+"""An image as a few tokens for the language model, and as feature maps for the synchronizers.
 
 Legend: N images, T tokens of an image, V patches, D width, C vision width, s side of a map.
 """
@@ -22,7 +22,7 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class VisualFeatures:
-    """What the visual tokenizer makes of images."""
+    """Output of the visual tokenizer."""
 
     tokens_NTD: Tensor
     """Tokens for the language model, in its width."""
@@ -32,7 +32,7 @@ class VisualFeatures:
     """The patches of the encoder, with positions."""
 
     def __len__(self) -> int:
-        """Number of images."""
+        """The number of images."""
         return len(self.tokens_NTD)
 
     def select(self, indices: Tensor) -> VisualFeatures:
@@ -71,19 +71,16 @@ class VisualTokenizer(nn.Module):
     def forward(self, pixels_N3SS: Tensor) -> VisualFeatures:
         """Tokens and maps of square images with values in [0, 1]."""
         if len(pixels_N3SS) == 0:
-            return self._nothing()
+            return self._no_features()
         return self.condense(*self.encode(pixels_N3SS))
 
     def encode(self, pixels_N3SS: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The encoder alone: patches [N, 1 + V, C], their class token first, and four maps."""
+        """Patches [N, 1 + V, C], the class token first, and four maps, without positions."""
         normalised_N3SS = (pixels_N3SS - self.clip_mean) / self.clip_std
-        encoded: tuple[Tensor, tuple[Tensor, ...]] = self.encoder(
-            normalised_N3SS.to(self.pos_proj.weight.dtype)
-        )
-        return encoded
+        return self.encoder(normalised_N3SS.to(self.pos_proj.weight.dtype))
 
     def condense(self, encoded_NLC: Tensor, maps: tuple[Tensor, ...]) -> VisualFeatures:
-        """The tokens, and the maps with positions, of what `encode` gave."""
+        """Tokens, and maps with positions, from the output of `encode`."""
         perceiver_input_NLC = self.post_ln(
             self.pos_ln(self.pos_proj(encoded_NLC)) + self.pos_embed.to(encoded_NLC.dtype)
         )
@@ -93,8 +90,8 @@ class VisualTokenizer(nn.Module):
             image_embeds_NVC=encoded_NLC[:, 1:] + self.pos_embed[1:].to(encoded_NLC.dtype),
         )
 
-    def _nothing(self) -> VisualFeatures:
-        """The features of no image."""
+    def _no_features(self) -> VisualFeatures:
+        """The features of an empty batch."""
         config, empty = self.config, self.pos_proj.weight.new_empty
         width = config.image_embed_dim
         return VisualFeatures(
@@ -104,8 +101,7 @@ class VisualTokenizer(nn.Module):
         )
 
     def _with_positions(self, map_NCss: Tensor) -> Tensor:
-        """Add the grid's positions, resized to the map."""
+        """Add the position table, resized to the map."""
         height, width = map_NCss.shape[-2:]
         table_LC = resize_grid(self.pos_embed[1:], height, width).to(map_NCss.dtype)
-        positioned_NCss: Tensor = map_NCss + table_LC.T.unflatten(1, (height, width))
-        return positioned_NCss
+        return map_NCss + table_LC.T.unflatten(1, (height, width))

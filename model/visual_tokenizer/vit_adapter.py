@@ -2,10 +2,10 @@
 
 Legend: N images, L tokens, C channels, D width, h/w rows and columns of a map.
 
-A convolutional prior of the image (maps of side 2g, g, g/2 for a patch grid of side g, as one
-list of tokens) and the ViT's patch tokens take turns: in each interaction the patches read the
-prior (inject), go through some ViT layers, and are read by the prior (extract). Module names
-follow the published checkpoint.
+Two streams of tokens exchange information: the ViT's patches, and a convolutional prior of the
+image (maps of side 2g, g, g/2 for a patch grid of side g, as one list of tokens). In each
+interaction the patches read the prior (inject), pass some ViT layers, and the prior reads them
+(extract). Module names follow the published checkpoint.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from model.config.schema import VisionConfig
 from model.synchronizer.deformable_attention import DeformableAttention, grid_centers
@@ -31,12 +33,11 @@ class VisionAdapter(nn.Module):
 
     def forward(self, pixels_N3hw: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `VisionTransformerAdapter.forward`."""
-        out: tuple[Tensor, tuple[Tensor, ...]] = self.vision_model(pixels_N3hw)
-        return out
+        return self.vision_model(pixels_N3hw)
 
 
 class VisionTransformerAdapter(nn.Module):
-    """ViT and adapter."""
+    """CLIP's ViT, whose layers run in groups, with an interaction around each group."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -45,15 +46,14 @@ class VisionTransformerAdapter(nn.Module):
         width, g = config.hidden_size, config.grid_size
         self.grid_size = g
         self.interaction_indexes = config.interaction_indexes
-        self.embeddings = Embeddings(config)
+        self.embeddings = PatchEmbeddings(config)
         self.pre_layrnorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.encoder = Encoder(config)
+        self.encoder = nn.ModuleDict({"layers": _clip_layers(config)})
         self.adapter_level_embed = nn.Parameter(torch.zeros(3, width))
         self.adapter_spm = SpatialPrior(config.conv_inplane, width)
-        last = len(self.interaction_indexes) - 1
+        last = len(config.interaction_indexes) - 1
         self.adapter_interactions = nn.ModuleList(
-            Interaction(config, extra_extractors=2 if i == last else 0)
-            for i in range(len(self.interaction_indexes))
+            Interaction(config, extra_extractors=2 if i == last else 0) for i in range(last + 1)
         )
         self.adapter_up = nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
 
@@ -75,7 +75,7 @@ class VisionTransformerAdapter(nn.Module):
         for interaction, (first, last) in zip(
             self.adapter_interactions, self.interaction_indexes, strict=True
         ):
-            layers = self.encoder.layers[first : last + 1]
+            layers = self.encoder["layers"][first : last + 1]
             tokens_NLD, prior_NLD = interaction(tokens_NLD, prior_NLD, layers)
             stages_NDhw.append(_as_map(tokens_NLD[:, 1:], g))
         return tokens_NLD, self._maps(finest_NDhw, prior_NLD, stages_NDhw)
@@ -95,7 +95,7 @@ class VisionTransformerAdapter(nn.Module):
         )
 
 
-class Embeddings(nn.Module):
+class PatchEmbeddings(nn.Module):
     """Class token and patches with learned positions."""
 
     position_ids: Tensor
@@ -108,69 +108,26 @@ class Embeddings(nn.Module):
             3, width, kernel_size=config.patch_size, stride=config.patch_size, bias=False
         )
         self.position_embedding = nn.Embedding(num_positions, width)
-        # Only a fixture of the published checkpoint: positions are 0, 1, 2, ...
+        # Never read, but part of the published checkpoint: positions are 0, 1, 2, ...
         self.register_buffer("position_ids", torch.arange(num_positions).unsqueeze(0))
 
     def forward(self, pixels_N3hw: Tensor) -> Tensor:
-        """[N, 1 + g * g, D]."""
+        """Tokens [N, 1 + g * g, D], the class token first."""
         patches_NLD = self.patch_embedding(pixels_N3hw).flatten(2).transpose(1, 2)
         class_N1D = self.class_embedding.expand(len(pixels_N3hw), 1, -1)
         return torch.cat((class_N1D, patches_NLD), 1) + self.position_embedding.weight
 
 
-class Encoder(nn.Module):
-    """CLIP's layers; the adapter runs them in groups."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
-
-
-class EncoderLayer(nn.Module):
-    """A pre-norm layer of CLIP's ViT."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        width, eps = config.hidden_size, config.layer_norm_eps
-        self.self_attn = SelfAttention(width, config.num_attention_heads)
-        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
-        self.mlp = nn.ModuleDict(
-            {
-                "fc1": nn.Linear(width, config.intermediate_size),
-                "fc2": nn.Linear(config.intermediate_size, width),
-            }
-        )
-        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
-
-    def forward(self, x_NLD: Tensor) -> Tensor:
-        """[N, L, D]."""
-        x_NLD = x_NLD + self.self_attn(self.layer_norm1(x_NLD))
-        inner_NLD = self.mlp["fc1"](self.layer_norm2(x_NLD))
-        quick_gelu_NLD = inner_NLD * torch.sigmoid(1.702 * inner_NLD)
-        out_NLD: Tensor = x_NLD + self.mlp["fc2"](quick_gelu_NLD)
-        return out_NLD
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention."""
-
-    def __init__(self, width: int, n_heads: int) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.q_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x_NLD: Tensor) -> Tensor:
-        """[N, L, D]."""
-        q_NHLd, k_NHLd, v_NHLd = (
-            projection(x_NLD).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        read_NHLd = F.scaled_dot_product_attention(q_NHLd, k_NHLd, v_NHLd)
-        out_NLD: Tensor = self.out_proj(read_NHLd.transpose(1, 2).flatten(2))
-        return out_NLD
+def _clip_layers(config: VisionConfig) -> nn.ModuleList:
+    clip = CLIPVisionConfig(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_attention_heads=config.num_attention_heads,
+        layer_norm_eps=config.layer_norm_eps,
+        hidden_act="quick_gelu",
+        attn_implementation="sdpa",
+    )
+    return nn.ModuleList(CLIPEncoderLayer(clip) for _ in range(config.num_hidden_layers))
 
 
 class Interaction(nn.Module):
@@ -189,11 +146,11 @@ class Interaction(nn.Module):
     def forward(
         self, tokens_NLD: Tensor, prior_NLD: Tensor, layers: nn.ModuleList
     ) -> tuple[Tensor, Tensor]:
-        """Tokens with the class token first, and the prior; both updated."""
+        """Tokens (class token first) and prior, both updated."""
         patches_NLD = self.injector(tokens_NLD[:, 1:], prior_NLD)
         tokens_NLD = torch.cat((tokens_NLD[:, :1], patches_NLD), 1)
         for layer in layers:
-            tokens_NLD = layer(tokens_NLD)
+            tokens_NLD = layer(tokens_NLD, attention_mask=None)
         for extractor in (self.extractor, *(self.extra_extractors or ())):
             prior_NLD = extractor(prior_NLD, tokens_NLD[:, 1:])
         return tokens_NLD, prior_NLD
@@ -218,13 +175,9 @@ class Injector(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(width))
 
     def forward(self, patches_NLD: Tensor, prior_NLD: Tensor) -> Tensor:
-        """Updated patches."""
         reference_1L2 = grid_centers(self.shapes, patches_NLD.device)
         query_NLD, features_NVD = self.query_norm(patches_NLD), self.feat_norm(prior_NLD)
-        out_NLD: Tensor = patches_NLD + self.gamma * self.attn(
-            query_NLD, reference_1L2, features_NVD
-        )
-        return out_NLD
+        return patches_NLD + self.gamma * self.attn(query_NLD, reference_1L2, features_NVD)
 
 
 class Extractor(nn.Module):
@@ -243,12 +196,10 @@ class Extractor(nn.Module):
         self.ffn_norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, prior_NLD: Tensor, patches_NLD: Tensor) -> Tensor:
-        """Updated prior."""
         reference_1L2 = grid_centers(self.prior_shapes, prior_NLD.device)
         query_NLD, features_NVD = self.query_norm(prior_NLD), self.feat_norm(patches_NLD)
         prior_NLD = prior_NLD + self.attn(query_NLD, reference_1L2, features_NVD)
-        out_NLD: Tensor = prior_NLD + self.ffn(self.ffn_norm(prior_NLD))
-        return out_NLD
+        return prior_NLD + self.ffn(self.ffn_norm(prior_NLD))
 
 
 class ConvolutionalFeedForward(nn.Module):
@@ -264,13 +215,11 @@ class ConvolutionalFeedForward(nn.Module):
         self.fc2 = nn.Linear(inner, width)
 
     def forward(self, prior_NLD: Tensor) -> Tensor:
-        """[N, L, D]."""
         maps_NChw = _as_maps(self.fc1(prior_NLD), self.grid_size)
         convolved_NLC = torch.cat(
             [self.dwconv["dwconv"](map_NChw).flatten(2) for map_NChw in maps_NChw], 2
         ).transpose(1, 2)
-        out_NLD: Tensor = self.fc2(F.gelu(convolved_NLC))
-        return out_NLD
+        return self.fc2(F.gelu(convolved_NLC))
 
 
 def _prior_shapes(grid_size: int) -> list[tuple[int, int]]:
@@ -280,8 +229,7 @@ def _prior_shapes(grid_size: int) -> list[tuple[int, int]]:
 
 def _as_map(tokens_NLD: Tensor, side: int) -> Tensor:
     """Tokens, row by row, as a square map."""
-    map_NDhw: Tensor = tokens_NLD.transpose(1, 2).unflatten(2, (side, side))
-    return map_NDhw
+    return tokens_NLD.transpose(1, 2).unflatten(2, (side, side))
 
 
 def _as_maps(prior_NLD: Tensor, grid_size: int) -> tuple[Tensor, ...]:

@@ -1,3 +1,5 @@
+"""`mmi plan`: its arguments, tables and sentences."""
+
 from __future__ import annotations
 
 import argparse
@@ -13,17 +15,18 @@ from model.memory.command import (
     add_arguments,
     as_document,
     capacity_table,
+    comparison,
     demand_table,
     memory_size,
     run,
     weights_table,
 )
-from model.memory.plan import GIB, Assumptions, MemoryPlan, plan
+from model.memory.plan import GIB, Assumptions, MemoryPlan, plan_memory
 
 
 @pytest.fixture(scope="module")
 def tiny() -> MemoryPlan:
-    return plan(preset("tiny"), Assumptions(dtype=torch.float32))
+    return plan_memory(preset("tiny"), Assumptions(dtype=torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,11 @@ def test_tables_are_printed(tiny: MemoryPlan) -> None:
     assert "image_decoder" not in text
     for words in ("mmfs_module", "a request of 512 tokens and 4 images", "does not fit"):
         assert words in text
+
+
+def test_sentences_compare_with_the_official_program() -> None:
+    published = plan_memory(preset("13b"), Assumptions())
+    lines = comparison(published, [40 * GIB, 80 * GIB])
+    assert "On 40.0 GiB the official program does not load; here the text worker fits" in lines[1]
+    assert "On 80.0 GiB the official program loads" in lines[2]
+    assert "text and image worker together leave" in lines[2]

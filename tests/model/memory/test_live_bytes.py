@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""Peaks on the meta device are those of real allocations."""
 
 import torch
 

@@ -8,7 +8,7 @@ import torch
 
 from model.config.presets import preset
 from model.engine.text.memory import describe_cache
-from model.memory.plan import Assumptions, plan
+from model.memory.plan import Assumptions, plan_memory
 from model.text_decoder.token_bytes import TokenBytes
 from model.vllm_plugin.geometry import Geometry
 
@@ -26,5 +26,5 @@ def test_published_model_in_bfloat16() -> None:
 
 def test_the_plan_counts_the_same_bytes() -> None:
     config = preset("tiny")
-    made = plan(config, dataclasses.replace(Assumptions(), dtype=torch.float32))
+    made = plan_memory(config, dataclasses.replace(Assumptions(), dtype=torch.float32))
     assert made.text.token == TokenBytes.of(config, torch.float32)
