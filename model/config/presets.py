@@ -1,8 +1,8 @@
 """Named configurations: the published sizes, and small ones for small machines.
 
-`13b` is the published checkpoint; `tiny` a whole model for two CPU cores; `bench` has the published
-ratios at about 170 M parameters; `micro` is for experiments; `smol`
-has a pre-trained language model of 135 M parameters inside.
+`13b` is the published checkpoint. `tiny` is a whole model for two CPU cores. `bench` has the
+published ratios at about 170 M parameters. `micro` is for experiments. `smol` is built around a
+pre-trained language model of 135 M parameters.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _tiny() -> MMInterleavedConfig:
 
 
 def _tokens_behind(vocab_size: int) -> SpecialTokens:
-    """Ids for a vocabulary of our own making: both image tokens come behind it."""
+    """Special ids for a vocabulary trained here: both image tokens follow it."""
     return SpecialTokens(
         bos_token_id=1,
         eos_token_id=2,
@@ -201,9 +201,9 @@ def _micro() -> MMInterleavedConfig:
 
 
 def _smol() -> MMInterleavedConfig:
-    """SmolLM2-135M-Instruct inside: it sees 96 pixels and draws 128.
+    """SmolLM2-135M-Instruct as language model; it reads images of 96 pixels, and generates 128.
 
-    Vision and decoder have the widths of `tiny`, whose trained ones it can start with.
+    Vision and image decoder have the widths of `tiny`, so they can start from its weights.
     """
     tiny, width = _tiny(), 576
     decoder = tiny.image_decoder
@@ -229,8 +229,8 @@ def _smol() -> MMInterleavedConfig:
             unet={**decoder.unet, "sample_size": 16},
             vae={**decoder.vae, "sample_size": 128},
         ),
-        # `<|endoftext|>` begins a document, `<|im_end|>` ends an answer; padding is a token that
-        # text never holds. `<|im_start|>` keeps its own meaning.
+        # `<|endoftext|>` begins a document and `<|im_end|>` ends an answer. The padding token never
+        # occurs in text. `<|im_start|>` keeps its meaning.
         special_tokens=SpecialTokens(
             bos_token_id=0,
             eos_token_id=2,

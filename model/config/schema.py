@@ -19,12 +19,12 @@ from typing import Any, Self
 
 
 class ConfigError(ValueError):
-    """A configuration document has an unknown key, a missing key or inconsistent sizes."""
+    """A configuration has an unknown or missing key, or inconsistent sizes."""
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Token ids with a meaning of their own. `soi` begins an image, `image` is its placeholder."""
+    """Ids of the special tokens. `soi` begins an image, `image` is a placeholder in it."""
 
     bos_token_id: int = 1
     eos_token_id: int = 2
@@ -62,10 +62,10 @@ class LanguageModelConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """CLIP ViT with ViT-Adapter. An image of `image_size` pixels gives a `grid_size`^2 patch grid.
+    """CLIP ViT with ViT-Adapter. Images of `image_size` pixels have `grid_size`^2 patches.
 
     The adapter yields four maps of side 4g, 2g, g and g/2 for a grid of side g.
-    `interaction_indexes` are the inclusive layer ranges between two interactions.
+    `interaction_indexes` are the first and last layer of each interaction.
     """
 
     hidden_size: int
@@ -155,7 +155,7 @@ class MMInterleavedConfig:
     `spatial_shapes` are the sides of the maps that the language model reads; the image decoder
     reads all four. `base_spatial_shape` is the side in which its sampling offsets are measured.
     Without `synchronize_text` or `synchronize_pictures` the language model or the image decoder has
-    no synchronizer: a model of its own kind, to be trained so.
+    no synchronizer; such a model must be trained without it.
     """
 
     llm: LanguageModelConfig
@@ -201,7 +201,7 @@ class MMInterleavedConfig:
 
     @property
     def vectors_per_token(self) -> int:
-        """Feature vectors that each of an image's placeholder tokens carries in the cache."""
+        """Feature vectors of an image that each of its placeholder tokens holds in the cache."""
         return -(-self.num_image_vectors // self.num_img_token)
 
     @property

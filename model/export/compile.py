@@ -1,4 +1,4 @@
-"""`mmi compile`: a checkpoint's image decoder to compiled graphs, cached by what they depend on."""
+"""`mmi compile`: compiles a checkpoint's image decoder; the cache key names all dependencies."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def compile_key(options: CompileOptions, digest: str) -> CompileKey:
 def load_sampler(
     checkpoint: Path, precision: Precision
 ) -> tuple[ImageSampler, MMInterleavedConfig]:
-    """The image decoder of a checkpoint, as graphs want it."""
+    """The image decoder of a checkpoint, with grid sampling, which can be exported."""
     config = store.load_config(checkpoint)
     model = load.load_model(checkpoint, IMAGE, getattr(torch, precision))
     decoder = model.image_decoder
@@ -82,7 +82,7 @@ def load_sampler(
 def compile_checkpoint(
     checkpoint: Path, directory: Path, options: CompileOptions
 ) -> tuple[Path, Manifest]:
-    """Compile a checkpoint unless it has been; returns the directory and its manifest."""
+    """Directory and manifest of a checkpoint's graphs, compiled unless the cache has them."""
     key = compile_key(options, model_digest(checkpoint))
     if (found := find(directory, key)) is not None:
         found[1].verify(found[0])
@@ -98,7 +98,7 @@ def compile_sampler(
     directory: Path,
     options: CompileOptions,
 ) -> tuple[Path, Manifest]:
-    """Compile every graph and bucket, whole or not at all."""
+    """Compile every graph and bucket; the directory appears once all of them are complete."""
     directory.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{key.digest}-", dir=directory))
     entries = {}
@@ -120,7 +120,7 @@ def compile_sampler(
 
 
 def _publish(partial: Path, directory: Path, manifest: Manifest) -> tuple[Path, Manifest]:
-    """Give finished graphs their name, unless another process was faster."""
+    """Move complete graphs to their place, unless another process has done so."""
     place = directory / manifest.key.digest
     if (found := find(directory, manifest.key)) is not None:
         shutil.rmtree(partial)
@@ -132,7 +132,7 @@ def _publish(partial: Path, directory: Path, manifest: Manifest) -> tuple[Path, 
 
 
 def _build_engine(path: Path, key: CompileKey, flavour: Flavour, directory: Path) -> Path:
-    """Compile one ONNX file and drop it."""
+    """Compile one ONNX file and delete it."""
     timing_cache = directory / f"timing-{key.library_version}.cache"
     plan = tensorrt.build(path, flavour, key.targets, timing_cache)
     engine_path = path.with_suffix(".engine")
@@ -145,7 +145,7 @@ def _build_engine(path: Path, key: CompileKey, flavour: Flavour, directory: Path
 def _entry(
     graph: Graph, path: Path, outputs: tuple[TensorSpec, ...], build_s: float
 ) -> CompiledGraph:
-    """A graph's line in the manifest; the hash covers weights that lie beside an ONNX file."""
+    """A graph's entry in the manifest; the hash includes the weights beside an ONNX file."""
     return CompiledGraph(
         file=path.name,
         sha256=graph_digest(path),
@@ -157,7 +157,6 @@ def _entry(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `mmi compile`."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint directory")
     parser.add_argument("--out", type=Path, default=None, help="cache directory of engines")
     parser.add_argument("--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt")
@@ -166,12 +165,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target", default=None, help="compute capabilities, such as 8.6,8.9 (rtx only)"
     )
     parser.add_argument("--precision", choices=("float16", "bfloat16", "float32"), default=None)
-    parser.add_argument("--buckets", default="1,4", help="pictures per evaluation, such as 1,4")
+    parser.add_argument("--buckets", default="1,4", help="images per evaluation, such as 1,4")
     parser.add_argument("--no-parity", action="store_true", help="skip the check in ONNX Runtime")
 
 
 def options_from(arguments: argparse.Namespace) -> CompileOptions:
-    """The options that the arguments say."""
     is_rtx = arguments.backend == "tensorrt" and arguments.flavour == "rtx"
     asked = tuple(arguments.target.split(",")) if arguments.target else ()
     default: Precision = "float32" if arguments.backend == "onnxruntime" else "float16"

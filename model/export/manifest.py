@@ -1,4 +1,4 @@
-"""What was compiled from what: the key of a cache of compiled graphs, and its table of contents."""
+"""Keys and contents of the cache of compiled graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from torch import Tensor
 
 MANIFEST = "manifest.json"
-# Raise it when the exported graphs change: everything compiled before becomes stale.
+# Increase it when the exported graphs change, so that all graphs compiled before become stale.
 FORMAT = 1
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -26,11 +26,11 @@ class CompileKey:
         model_digest: of the checkpoint's configuration and weights.
         backend: `onnxruntime` or `tensorrt`.
         flavour: packaging of TensorRT; empty for others.
-        targets: compute capabilities; none means the machine of the build.
-        library_version: of what compiles or runs the graphs.
+        targets: compute capabilities; none means those of the building machine.
+        library_version: of the library that compiles or runs the graphs.
         precision: number type of the U-Net.
         buckets: numbers of images.
-        format: of our graphs.
+        format: `FORMAT` at the time.
     """
 
     model_digest: str
@@ -44,7 +44,7 @@ class CompileKey:
 
     @property
     def digest(self) -> str:
-        """Name of the directory of these graphs."""
+        """The directory's name."""
         document = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(document.encode()).hexdigest()[:16]
 
@@ -59,13 +59,13 @@ class TensorSpec:
 
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> Self:
-        """The specification of an example."""
+        """The specification of an example tensor."""
         return cls(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
 @dataclass(frozen=True)
 class CompiledGraph:
-    """One file of a cache."""
+    """One compiled file, with its weights beside it if it is an ONNX graph."""
 
     file: str
     sha256: str
@@ -84,13 +84,13 @@ class Manifest:
     graphs: dict[str, CompiledGraph]
 
     def save(self, directory: Path) -> None:
-        """Write it last: a directory without it is unfinished."""
+        """Write the manifest, last of all: a directory without it is incomplete."""
         document = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
         (directory / MANIFEST).write_text(document)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Read a manifest written by `save`."""
+        """Read a manifest that `save` wrote."""
         document: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
         key = document["key"]
         key |= {"targets": tuple(key["targets"]), "buckets": tuple(key["buckets"])}
@@ -110,7 +110,7 @@ class Manifest:
 
 
 def default_directory() -> Path:
-    """Where compiled graphs are kept."""
+    """The cache directory of compiled graphs."""
     return Path(os.environ.get("MMI_CACHE_DIR", ".build")) / "engines"
 
 
@@ -130,7 +130,7 @@ def file_digest(path: Path) -> str:
 
 
 def graph_digest(path: Path) -> str:
-    """SHA-256 of a compiled graph, and of the weights where they lie beside it."""
+    """SHA-256 of a compiled graph and of the weights beside it."""
     parts = [file_digest(part) for part in sorted(path.parent.glob(f"{path.name}*"))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
@@ -144,7 +144,7 @@ def model_digest(checkpoint: Path) -> str:
 
 
 def find(directory: Path, key: CompileKey) -> tuple[Path, Manifest] | None:
-    """The finished graphs of a key below a cache directory."""
+    """The complete graphs of a key in a cache directory."""
     place = directory / key.digest
     if not (place / MANIFEST).is_file():
         return None

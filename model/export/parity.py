@@ -1,4 +1,4 @@
-"""Whether an exported graph computes what PyTorch computes."""
+"""Compares exported graphs with PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Runner = Callable[[Mapping[str, Tensor]], Sequence[Tensor]]
 
 
 class ParityError(ArithmeticError):
-    """A graph's numbers are too far from PyTorch's."""
+    """A graph's outputs differ too much from PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Parity:
 
     @property
     def accepted(self) -> bool:
-        """Absolute error counts in float32, relative in 16 bits."""
+        """Whether the absolute error (float32) or the relative error (16 bits) is small enough."""
         if self.half:
             return self.relative <= RELATIVE_HALF
         return self.absolute <= ABSOLUTE_FLOAT32
 
     def check(self) -> None:
-        """Raise if it is not accepted.
+        """Raise unless accepted.
 
         Raises:
             ParityError: naming the graph.
@@ -62,7 +62,7 @@ def compare(graph: Graph, run: Runner, reference: Sequence[Tensor] | None = None
     Args:
         graph: what was exported.
         run: evaluates the exported form.
-        reference: outputs to compare with; by default those of the graph's own module.
+        reference: outputs to compare with; by default those of the graph's module.
     """
     expected = reference if reference is not None else evaluate(graph)
     absolute = relative = 0.0
@@ -82,7 +82,7 @@ def evaluate(graph: Graph) -> tuple[Tensor, ...]:
 
 
 def _finite(value: Tensor) -> float:
-    """NaN compares as infinitely wrong."""
+    """An error as a number; NaN counts as infinite."""
     return float(torch.nan_to_num(value, nan=float("inf")))
 
 

@@ -1,9 +1,9 @@
 """ONNX to TensorRT engines, with either packaging of NVIDIA's library.
 
-`standard` (package `tensorrt`) builds for, and on, the GPU at hand. `rtx` (package `tensorrt-rtx`)
-builds without a GPU, for one or several compute capabilities, and compiles kernels when an engine
-is loaded. Both have the same API and know strongly typed networks only: precision is what the
-ONNX file says.
+`standard` (package `tensorrt`) builds on, and for, the machine's GPU. `rtx` (package
+`tensorrt-rtx`) builds without a GPU, for one or several compute capabilities, and compiles kernels
+when an engine is loaded. Both have the same API and accept strongly typed networks only: the ONNX
+file sets the precision.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 class LibraryMissing(RuntimeError):
-    """The packaging of TensorRT that is asked for is not installed."""
+    """The requested packaging of TensorRT is not installed."""
 
 
 class BuildError(RuntimeError):
-    """TensorRT refused a graph; the message names the operator."""
+    """TensorRT rejected a graph; the message names the operator."""
 
 
 def library(flavour: Flavour) -> ModuleType:
     """The Python module of a packaging.
 
     Raises:
-        LibraryMissing: saying what to install.
+        LibraryMissing: naming the package to install.
     """
     for name in _MODULES[flavour]:
         try:
@@ -83,11 +83,11 @@ def build(
     Args:
         onnx_path: the graph.
         flavour: which packaging.
-        targets: from `parse_targets`; none: the GPU at hand.
+        targets: from `parse_targets`; none means this machine's GPU.
         timing_cache: measurements of earlier builds, read and written (standard only).
 
     Raises:
-        BuildError: naming the operator that was refused.
+        BuildError: naming the rejected operator.
     """
     trt = library(flavour)
     log = make_logger(trt)
@@ -113,7 +113,6 @@ def build(
 
 
 def _read_timing_cache(config: Any, path: Path | None) -> Any:
-    """Attach a timing cache to a build."""
     stored = path.read_bytes() if path is not None and path.exists() else b""
     cache = config.create_timing_cache(stored)
     config.set_timing_cache(cache, False)
@@ -121,47 +120,40 @@ def _read_timing_cache(config: Any, path: Path | None) -> Any:
 
 
 def _parser_errors(parser: Any) -> list[str]:
-    """What the parser did not like, by operator and node."""
+    """The parser's errors, by operator and node."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     return [f"{error.node_operator()} ({error.node_name()}): {error.desc()}" for error in errors]
 
 
 def progress_monitor(trt: ModuleType, name: str) -> Any:
-    """Logs the phases of a build."""
+    """Logs the phases of a build, their ends at level info."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
-        """Phases and their steps, at debug level but for the phases' ends."""
-
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase: str, parent: str | None, num_steps: int) -> None:
-            """A phase begins."""
             logger.debug("%s: %s, %d steps", name, phase, num_steps)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            """A step is done; True goes on."""
+            """Return True to continue the build."""
             return True
 
         def phase_finish(self, phase: str) -> None:
-            """A phase ends."""
             logger.info("%s: %s done", name, phase)
 
     return Monitor()
 
 
 def make_logger(trt: ModuleType) -> Any:
-    """TensorRT's messages in our log; the last error is kept for exceptions."""
+    """Forwards TensorRT's messages to the log, and keeps the last error for exceptions."""
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Forwards by severity."""
-
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.last_error = ""
 
         def log(self, severity: Any, message: str) -> None:
-            """Take a message."""
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.last_error = message
                 logger.error("TensorRT: %s", message)

@@ -18,6 +18,8 @@ def test_every_preset_is_consistent(name: str) -> None:
     decoder = config.image_decoder
     assert decoder.unet["cross_attention_dim"] == decoder.perceiver.hidden_size
     assert decoder.unet["in_channels"] == decoder.vae["latent_channels"]
+    assert decoder.unet["sample_size"] == decoder.latent_size
+    assert decoder.latent_size % 2 ** (len(decoder.unet["block_out_channels"]) - 1) == 0
 
 
 def test_an_unknown_preset_is_named_with_the_known_ones() -> None:

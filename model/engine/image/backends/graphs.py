@@ -35,7 +35,7 @@ class Executor(Protocol):
         ...
 
     def bind(self, inputs: Mapping[str, Tensor]) -> None:
-        """Set inputs that stay for many runs, which then need not name them."""
+        """Set inputs that stay the same for many runs, whose `run` then omits them."""
         ...
 
 
@@ -71,10 +71,10 @@ class GraphBackend:
         )
 
     def start(self) -> None:
-        """Load what stays with PyTorch, and check every graph against it.
+        """Load the PyTorch parts, and compare every graph with PyTorch.
 
         Raises:
-            ParityError: a graph computes something else.
+            ParityError: a graph's numbers differ.
         """
         self.torch.start()
         self._names = condition_names(self.torch.sampler)

@@ -35,7 +35,7 @@ class OnnxExecutor:
     def __init__(self, path: Path, output_names: Sequence[str], num_threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
-        # Idle threads that spin would take the cores from the text engine beside this one.
+        # Spinning idle threads would slow the text engine on the same machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         available = onnxruntime.get_available_providers()
         self._session = onnxruntime.InferenceSession(
@@ -46,7 +46,7 @@ class OnnxExecutor:
         self._bound: dict[str, onnxruntime.OrtValue] = {}
 
     def bind(self, inputs: Mapping[str, Tensor]) -> None:
-        """Hand over tensors that stay; they are read in place."""
+        """Set constant inputs; they are read in place."""
         self._bound = self.values(inputs)
 
     def run(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -54,12 +54,12 @@ class OnnxExecutor:
         return self.evaluate(self._bound | self.values(inputs))
 
     def evaluate(self, values: Mapping[str, onnxruntime.OrtValue]) -> list[Tensor]:
-        """Evaluate what `values` has made of all inputs."""
+        """Evaluate all inputs, given as `values` returns them."""
         outputs = self._session.run_with_ort_values(self._output_names, values)
         return [torch.from_numpy(output.numpy()) for output in outputs]
 
     def values(self, inputs: Mapping[str, Tensor]) -> dict[str, onnxruntime.OrtValue]:
-        """Inputs that the graph kept, as ONNX Runtime's tensors; on the CPU the same memory."""
+        """The inputs that the graph reads, as ONNX Runtime's tensors; on the CPU without a copy."""
         return {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(x.contiguous().cpu().numpy())
             for name, x in inputs.items()
@@ -145,10 +145,10 @@ class OnnxBackend(GraphBackend):
 
 
 def onnxruntime_backend(checkpoint: Path, directory: Path, max_batch: int) -> GraphBackend:
-    """The backend; graphs that were not exported before are exported now.
+    """The backend of a checkpoint, whose graphs are exported unless the cache has them.
 
     Raises:
-        BackendUnavailable: they can't be exported, or not be kept.
+        BackendUnavailable: they can't be exported, or the cache can't be written.
     """
     on_cpu = _CUDA not in onnxruntime.get_available_providers()
     buckets = (1,) if on_cpu else tuple(b for b in _CUDA_BUCKETS if b <= max_batch)

@@ -1,7 +1,6 @@
-"""The `tensorrt` backend: engines of either packaging on the GPU at hand.
+"""The `tensorrt` backend: compiled engines of either packaging.
 
-Nothing here runs without a GPU but the selection of engines; see docs/performance.md for what has
-been run where.
+Only the selection of engines runs without a GPU; docs/image_engine.md says what has run where.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 def select(
     directory: Path, digest: str, capability: tuple[int, int] | None
 ) -> tuple[Path, Manifest]:
-    """The engines of a checkpoint that fit a GPU; of several, the newest.
+    """The newest engines of a checkpoint that fit a GPU.
 
     Args:
         directory: cache directory of `mmi compile`.
@@ -35,7 +34,7 @@ def select(
         capability: of the GPU; None where there is none.
 
     Raises:
-        BackendUnavailable: saying what was there instead.
+        BackendUnavailable: there are none; the message lists those for other targets.
     """
     if capability is None:
         raise BackendUnavailable("there is no CUDA device")
@@ -56,7 +55,7 @@ def select(
 
 
 def select_here(checkpoint: Path, directory: Path) -> tuple[Path, Manifest]:
-    """The engines of a checkpoint that fit the GPU at hand.
+    """The engines of a checkpoint that fit this machine's GPU.
 
     Raises:
         BackendUnavailable: there is no GPU or no engine for it.
@@ -66,7 +65,7 @@ def select_here(checkpoint: Path, directory: Path) -> tuple[Path, Manifest]:
 
 
 def fits(manifest: Manifest, capability: tuple[int, int]) -> bool:
-    """Whether engines were made for a GPU and for the library that is installed."""
+    """Whether engines were built for a GPU and for the installed library."""
     key = manifest.key
     flavour: Flavour = "rtx" if key.flavour == "rtx" else "standard"
     try:
@@ -78,7 +77,7 @@ def fits(manifest: Manifest, capability: tuple[int, int]) -> bool:
 
 
 class TensorRTExecutor:
-    """One engine with fixed buffers, on a stream of its own, replayed as a CUDA graph."""
+    """One engine with fixed buffers and its own stream, replayed as a CUDA graph."""
 
     def __init__(self, flavour: Flavour, path: Path, graph: CompiledGraph) -> None:
         trt = tensorrt.library(flavour)
@@ -93,12 +92,12 @@ class TensorRTExecutor:
         self._outputs = _buffers(graph.outputs, self._names(trt, trt.TensorIOMode.OUTPUT))
         for name, buffer in (self._inputs | self._outputs).items():
             self._context.set_tensor_address(name, buffer.data_ptr())
-        # RTX captures its graphs itself, after its kernels have been compiled.
+        # RTX compiles its kernels first and then captures the graph; the standard flavour does not.
         self._captures = flavour == "standard"
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def _make_context(self, trt: ModuleType, flavour: Flavour, cache_path: Path) -> Any:
-        """An execution context; RTX gets its kernels of earlier runs from a cache on disk."""
+        """An execution context; RTX reads the kernels of earlier runs from a cache on disk."""
         if flavour == "standard":
             return self._engine.create_execution_context()
         config = self._engine.create_runtime_config()
@@ -111,7 +110,7 @@ class TensorRTExecutor:
         return self._engine.create_execution_context(config)
 
     def save_runtime_cache(self) -> None:
-        """Keep the kernels that RTX has compiled for this GPU."""
+        """Save the kernels that RTX has compiled for this GPU."""
         if self._runtime_config is not None:
             cache = self._runtime_config.get_runtime_cache()
             self._cache_path.write_bytes(bytes(cache.serialize()))
@@ -121,7 +120,7 @@ class TensorRTExecutor:
         return {name for name in names if self._engine.get_tensor_mode(name) == mode}
 
     def bind(self, inputs: Mapping[str, Tensor]) -> None:
-        """Copy tensors that stay into the engine's buffers, once for many runs."""
+        """Copy constant inputs into the engine's buffers, once for many runs."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for name, tensor in inputs.items():
@@ -142,7 +141,7 @@ class TensorRTExecutor:
         return list(self._outputs.values())
 
     def _capture(self) -> None:
-        """Record the engine's kernels; the run before has allocated what it needs."""
+        """Record the engine's kernels, after a first run that has allocated its memory."""
         self._stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, stream=self._stream):
@@ -150,7 +149,7 @@ class TensorRTExecutor:
 
 
 def _buffers(specs: Any, names: set[str]) -> dict[str, Tensor]:
-    """Fixed memory for the tensors that the engine has."""
+    """Fixed memory for those tensors that the engine has."""
     return {
         spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="cuda")
         for spec in specs
@@ -159,7 +158,7 @@ def _buffers(specs: Any, names: set[str]) -> dict[str, Tensor]:
 
 
 def tensorrt_backend(checkpoint: Path, directory: Path) -> GraphBackend:
-    """The backend on the GPU at hand.
+    """The backend on this machine's GPU.
 
     Raises:
         BackendUnavailable: there is no GPU or no engine for it.
@@ -178,7 +177,7 @@ class TensorRTBackend(GraphBackend):
     """Graphs in TensorRT engines."""
 
     def start(self) -> None:
-        """Load, compare with PyTorch on this GPU, and keep what RTX compiled on the way."""
+        """Load, compare with PyTorch on this GPU, and save the kernels that RTX has compiled."""
         super().start()
         for executor in self.executors.values():
             assert isinstance(executor, TensorRTExecutor)

@@ -8,7 +8,6 @@ import torch
 
 from model.engine.image.backends.base import Backend, Predict
 from model.engine.image.backends.eager import TorchBackend
-from model.engine.image.job import PATIENCE_S
 from model.engine.image.loop import DenoisingLoop
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
 from model.image_decoder.sampler import SCHEDULERS, initial_noise
@@ -182,14 +181,6 @@ def test_earliest_deadline_goes_first_and_interrupts(backend: TorchBackend) -> N
     assert patient.trajectory.step == 1
     drain(loop, patient_items)
     assert np.abs(pixels_of(patient_items) - alone(small, 1, sampling)).max() <= 1
-
-
-def test_nobody_starves() -> None:
-    """Whoever has waited for the patience goes before every newcomer, however urgent."""
-    now = time.monotonic()
-    old, _ = make_job(1, ImageParams(), arrival=now - PATIENCE_S)
-    new, _ = make_job(2, ImageParams(), arrival=now, deadline=now + 0.001)
-    assert old.urgency < new.urgency
 
 
 def test_admission_by_memory(backend: TorchBackend) -> None:

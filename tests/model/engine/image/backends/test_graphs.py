@@ -11,12 +11,10 @@ import pytest
 from model.engine.image.backends.base import Backend, BackendUnavailable
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.backends.onnxruntime import onnxruntime_backend
-from model.engine.image.backends.tensorrt import fits, select
 from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.loop import DenoisingLoop
 from model.engine.image.options import ImageEngineOptions
-from model.export import tensorrt
-from model.export.manifest import CompileKey, Manifest, model_digest
+from model.export.manifest import model_digest
 from model.export.parity import ParityError
 from model.sampling_params import ImageParams
 from tests.model.engine.jobs import (
@@ -73,43 +71,6 @@ class Wrong:
 
     def run(self, inputs: object) -> list[object]:
         return [x + 0.1 for x in self.inner.run(inputs)]  # type: ignore[attr-defined]
-
-
-def manifest(**changes: object) -> Manifest:
-    """The manifest of engines that could be there."""
-    key = CompileKey(
-        model_digest="model",
-        backend="tensorrt",
-        flavour="rtx",
-        targets=("SM86", "SM89"),
-        library_version=tensorrt.version("rtx"),
-        precision="float16",
-        buckets=(1,),
-    )
-    return Manifest(dataclasses.replace(key, **changes), 8, {})
-
-
-def test_engines_fit_by_capability_and_library() -> None:
-    assert fits(manifest(), (8, 9))
-    assert not fits(manifest(), (9, 0))
-    assert not fits(manifest(library_version="0.1"), (8, 9))
-    assert not fits(manifest(flavour="standard", targets=()), (9, 0))  # not installed here
-
-
-def test_selection_takes_the_newest_that_fits(tmp_path: Path) -> None:
-    for index, changes in enumerate(({"buckets": (1, 2)}, {"targets": ("SM75",)})):
-        entry = manifest(**changes)
-        place = tmp_path / entry.key.digest
-        place.mkdir()
-        entry.save(place)
-        assert index < 2
-    assert select(tmp_path, "model", (8, 9))[1].key.buckets == (1, 2)
-    with pytest.raises(BackendUnavailable, match="no engine fits"):
-        select(tmp_path, "model", (9, 0))
-    with pytest.raises(BackendUnavailable, match="none"):
-        select(tmp_path, "another", (8, 9))
-    with pytest.raises(BackendUnavailable, match="no CUDA device"):
-        select(tmp_path, "model", None)
 
 
 async def test_fallback_to_torch_is_counted(checkpoint: Path, tmp_path: Path) -> None:
