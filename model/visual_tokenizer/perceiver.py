@@ -52,7 +52,7 @@ class QFormer(nn.Module):
         """[B, Q, D]."""
         mask_B11L = None if mask_BL is None else mask_BL.bool()[:, None, None]
         hidden_BQD: Tensor = self.layernorm(queries_BQD)
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"].children():
             hidden_BQD = layer(hidden_BQD, encoded_BLD, mask_B11L)
         return hidden_BQD
 

@@ -10,6 +10,8 @@ interaction the patches read the prior (inject), pass some ViT layers, and the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,12 +73,12 @@ class VisionTransformerAdapter(nn.Module):
         )
         finest_NDhw, prior_NLD = self.adapter_spm(resized_N3hw, self.adapter_level_embed)
         tokens_NLD = self.pre_layrnorm(self.embeddings(pixels_N3hw))
+        layers = tuple(self.encoder["layers"].children())
         stages_NDhw = []
         for interaction, (first, last) in zip(
             self.adapter_interactions, self.interaction_indexes, strict=True
         ):
-            layers = self.encoder["layers"][first : last + 1]
-            tokens_NLD, prior_NLD = interaction(tokens_NLD, prior_NLD, layers)
+            tokens_NLD, prior_NLD = interaction(tokens_NLD, prior_NLD, layers[first : last + 1])
             stages_NDhw.append(_as_map(tokens_NLD[:, 1:], g))
         return tokens_NLD, self._maps(finest_NDhw, prior_NLD, stages_NDhw)
 
@@ -144,7 +146,7 @@ class Interaction(nn.Module):
             )
 
     def forward(
-        self, tokens_NLD: Tensor, prior_NLD: Tensor, layers: nn.ModuleList
+        self, tokens_NLD: Tensor, prior_NLD: Tensor, layers: Sequence[nn.Module]
     ) -> tuple[Tensor, Tensor]:
         """Tokens (class token first) and prior, both updated."""
         patches_NLD = self.injector(tokens_NLD[:, 1:], prior_NLD)
