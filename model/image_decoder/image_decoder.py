@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
 from model.image_decoder.image_tokens import ImageTokenizer
-from model.image_decoder.sampler import ImageSampler, initial_noise
+from model.image_decoder.sampler import ImageSampler, encode, initial_noise
 from model.image_decoder.unet_step import UNetStep, check_supported
 from model.synchronizer.map_sampling import Sampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer, flatten_maps
@@ -40,12 +40,10 @@ class StableDiffusion(nn.Module):
         """The U-Net for training, whose synchronizer is not folded and has gradients."""
         return UNetStep(self.unet, self.mmfs_module)
 
+    @torch.no_grad()
     def encode(self, pixels_B3SS: Tensor, posterior_noise_BCHW: Tensor) -> Tensor:
         """Latents of images in [0, 1], sampled from the autoencoder's posterior."""
-        with torch.no_grad():
-            posterior = self.vae.encode(pixels_B3SS.float() * 2 - 1).latent_dist
-            latents = posterior.mean + posterior.std * posterior_noise_BCHW
-        return (latents * self.vae.config.scaling_factor).to(pixels_B3SS.dtype)
+        return encode(self.vae, pixels_B3SS, posterior_noise_BCHW).to(pixels_B3SS.dtype)
 
 
 class ImageDecoder(ImageTokenizer):

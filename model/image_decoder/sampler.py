@@ -2,8 +2,8 @@
 
 `prepare` computes what all steps share, `denoise` goes from noise to clean latents, `decode` makes
 pixels of them. Offline generation, the image engine and the exported graphs use the same parts:
-`initial_noise`, `Trajectory`, `guide` and `decode`. The engine takes the steps of many trajectories
-together.
+`initial_noise`, `Trajectory`, `guide` and `decode`. The engine advances many trajectories by one
+evaluation of the U-Net.
 
 Legend: B images, N rows (2B with guidance: negative half first), T image tokens, D width, C latent
 channels, H, W latent grid, S side of an image in pixels.
@@ -168,6 +168,15 @@ def guide(prediction_NCHW: Tensor, scale_B: Tensor, rescale_B: Tensor) -> Tensor
         return guided
     ratio = positive.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True)
     return guided * (1 + rescale_B.view(-1, 1, 1, 1) * (ratio - 1))
+
+
+def encode(
+    vae: diffusers.AutoencoderKL, pixels_B3SS: Tensor, noise_BCHW: Tensor | None = None
+) -> Tensor:
+    """Latents of images in [0, 1]: a sample of the posterior, or its mean without noise."""
+    posterior = vae.encode(pixels_B3SS.float() * 2 - 1).latent_dist
+    latents = posterior.mean if noise_BCHW is None else posterior.mean + posterior.std * noise_BCHW
+    return latents * vae.config.scaling_factor
 
 
 def decode(vae: diffusers.AutoencoderKL, latents_BCHW: Tensor) -> Tensor:

@@ -12,15 +12,6 @@ from tests.model import golden
 from tests.model.image_decoder.recorded import previous
 
 
-def test_image_tokens(decoder: ImageDecoder) -> None:
-    full = golden.tensors("full_model")
-    for use in ("train", "gen"):
-        tokens = decoder.image_tokens(
-            full[f"out/context_features_{use}"], full[f"out/context_attention_mask_{use}"]
-        )
-        golden.assert_close(f"tokens {use}", tokens, full[f"out/conditioning_{use}"], 1e-4)
-
-
 @pytest.mark.parametrize("run", ["cfg", "nocfg"])
 def test_generate_images(decoder: ImageDecoder, maps: tuple[Tensor, ...], run: str) -> None:
     full, recorded = golden.tensors("full_model"), golden.tensors("generate_images")

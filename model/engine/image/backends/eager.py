@@ -17,7 +17,7 @@ from model.checkpoint import load, store
 from model.config.schema import MMInterleavedConfig
 from model.engine.image.backends.base import Backend, Capabilities, Predict
 from model.image_decoder.conditions import Conditions
-from model.image_decoder.sampler import ImageSampler
+from model.image_decoder.sampler import ImageSampler, encode
 from model.mm_interleaved import IMAGE
 from model.processor import pixel_values
 from model.synchronizer.map_sampling import GridSampling, Sampling
@@ -139,9 +139,8 @@ class TorchBackend:
 
     @torch.no_grad()
     def encode(self, pixels_B3SS: Tensor) -> Tensor:
-        """The mean of the autoencoder's posterior, scaled as the U-Net's latents are."""
-        posterior = self.sampler.vae.encode(pixels_B3SS.to(self.device) * 2 - 1).latent_dist
-        return posterior.mean * self.config.image_decoder.vae["scaling_factor"]
+        """Latents of images in [0, 1]: the mean of the autoencoder's posterior."""
+        return encode(self.sampler.vae, pixels_B3SS.to(self.device))
 
     def precise(self) -> Backend:
         """A float32 copy, made when first needed; this backend if it is in float32."""
