@@ -73,7 +73,7 @@ class BatchedImageEngine:
         """Yield progress and previews, then exactly one `ImageEnd`.
 
         Raises:
-            ValueError: the parameters are outside what the engine's graphs accept.
+            ValueError: the engine does not accept the parameters.
             TimeoutError: the deadline passed.
         """
         size = self._check(image_tokens, sampling)
@@ -101,7 +101,7 @@ class BatchedImageEngine:
         finally:
             self.loop.cancel(job)
 
-    def _check(self, image_tokens: torch.Tensor, sampling: ImageParams) -> tuple[int, int]:
+    def _check(self, image_tokens: torch.Tensor, params: ImageParams) -> tuple[int, int]:
         """The latent grid of a request.
 
         Raises:
@@ -111,21 +111,21 @@ class BatchedImageEngine:
         expected = (decoder.perceiver.num_queries, decoder.perceiver.hidden_size)
         if tuple(image_tokens.shape) != expected:
             raise ValueError(f"image_tokens must be {expected}, not {tuple(image_tokens.shape)}")
-        if not 1 <= sampling.num_inference_steps <= self.options.max_steps:
+        if not 1 <= params.num_inference_steps <= self.options.max_steps:
             raise ValueError(f"num_inference_steps must be 1 to {self.options.max_steps}")
-        if not 0 <= sampling.num_previews <= MAX_PREVIEWS:
+        if not 0 <= params.num_previews <= MAX_PREVIEWS:
             raise ValueError(f"num_previews must be 0 to {MAX_PREVIEWS}")
-        if not 0 <= sampling.guidance_rescale <= 1:
+        if not 0 <= params.guidance_rescale <= 1:
             raise ValueError("guidance_rescale must be 0 to 1")
-        if not 0 <= sampling.guidance_scale <= 100:
+        if not 0 <= params.guidance_scale <= 100:
             raise ValueError("guidance_scale must be 0 to 100")
-        make_scheduler(sampling.scheduler, decoder.scheduler, sampling.num_inference_steps)
-        return self._latent_size(sampling)
+        make_scheduler(params.scheduler, decoder.scheduler, params.num_inference_steps)
+        return self._latent_size(params)
 
-    def _latent_size(self, sampling: ImageParams) -> tuple[int, int]:
+    def _latent_size(self, params: ImageParams) -> tuple[int, int]:
         decoder, capabilities = self.backend.config.image_decoder, self.backend.capabilities
-        height = sampling.height or decoder.image_size
-        width = sampling.width or decoder.image_size
+        height = params.height or decoder.image_size
+        width = params.width or decoder.image_size
         unit = decoder.vae_scale_factor << (len(decoder.unet["block_out_channels"]) - 1)
         if height % unit or width % unit or min(height, width) < unit:
             raise ValueError(f"width and height must be multiples of {unit}")

@@ -31,7 +31,7 @@ class ImageJob:
         request_id: for logs.
         image_tokens_1TD: the condition.
         previous: the image whose maps the synchronizer reads.
-        sampling: parameters.
+        params: parameters.
         size: latent grid (height, width).
         deadline: in time.monotonic(); None for no limit.
         emit: hands updates to the caller; the last is an `ImageEnd` or an exception.
@@ -45,7 +45,7 @@ class ImageJob:
     request_id: str
     image_tokens_1TD: Tensor
     previous: ImageSegment | None
-    sampling: ImageParams
+    params: ImageParams
     size: tuple[int, int]
     deadline: float | None
     emit: Callable[[ImageUpdate], None]
@@ -64,7 +64,7 @@ class ImageJob:
     @property
     def guided(self) -> bool:
         """Whether both guidance halves are needed."""
-        return self.sampling.guidance_scale > 1
+        return self.params.guidance_scale > 1
 
     @property
     def group(self) -> tuple[bool, bool, tuple[int, int]]:
@@ -73,18 +73,18 @@ class ImageJob:
 
     def begin(self, config: ImageDecoderConfig) -> None:
         """Start at the noise of the seed; a second call starts again at the same noise."""
-        sampling = self.sampling
-        generator = torch.Generator().manual_seed(sampling.seed)
+        params = self.params
+        generator = torch.Generator().manual_seed(params.seed)
         self.trajectory = Trajectory(
             config.scheduler,
-            sampling.scheduler,
-            sampling.num_inference_steps,
+            params.scheduler,
+            params.num_inference_steps,
             initial_noise(config, generator, size=self.size),
             generator,
         )
 
     def preview_after(self, step: int) -> int | None:
         """The number, from 1, of the preview that is due after `step` steps; None for none."""
-        total, wanted = self.trajectory.num_steps, self.sampling.num_previews
+        total, wanted = self.trajectory.num_steps, self.params.num_previews
         due = {max(1, total * n // (wanted + 1)): n for n in range(1, wanted + 1)}
         return due.get(step) if step < total else None

@@ -204,8 +204,8 @@ class DenoisingLoop:
         padded_NCHW = self._predict(jobs)(latents_BCHW, timesteps_B).to("cpu", torch.float32)
         prediction_NCHW = padded_NCHW.unflatten(0, (-1, bucket))[:, :num].flatten(0, 1)
         evaluated = time.perf_counter()
-        scale_B = torch.tensor([job.sampling.guidance_scale for job in jobs])
-        rescale_B = torch.tensor([job.sampling.guidance_rescale for job in jobs])
+        scale_B = torch.tensor([job.params.guidance_scale for job in jobs])
+        rescale_B = torch.tensor([job.params.guidance_rescale for job in jobs])
         guided_BCHW = guide(prediction_NCHW, scale_B, rescale_B)
         for job, guided_1CHW in zip(jobs, guided_BCHW.split(1), strict=True):
             self._advance_one(job, guided_1CHW)
@@ -258,7 +258,7 @@ class DenoisingLoop:
                 self._end(job, ArithmeticError("the image's numbers are not finite"))
             else:
                 self.statistics.num_images += 1
-                self._end(job, ImageEnd(to_image(pixels_3SS), job.sampling.seed))
+                self._end(job, ImageEnd(to_image(pixels_3SS), job.params.seed))
 
     def _retry(self, job: ImageJob) -> None:
         """Generate an image again from its seed in float32."""

@@ -93,16 +93,16 @@ def conditioning_image(shade: int) -> ImageSegment:
 
 
 def make_job(
-    seed: int, sampling: ImageParams, previous: ImageSegment | None = None, **options: object
+    seed: int, params: ImageParams, previous: ImageSegment | None = None, **options: object
 ) -> tuple[ImageJob, list[ImageUpdate]]:
     """A image, and the list that its items go to."""
     items: list[ImageUpdate] = []
-    height, width = (sampling.height or 32) // 4, (sampling.width or 32) // 4
+    height, width = (params.height or 32) // 4, (params.width or 32) // 4
     job = ImageJob(
         request_id=f"seed-{seed}",
         image_tokens_1TD=tokens(seed)[None],
         previous=previous,
-        sampling=dataclasses.replace(sampling, seed=seed),
+        params=dataclasses.replace(params, seed=seed),
         size=(height, width),
         deadline=None,
         emit=items.append,

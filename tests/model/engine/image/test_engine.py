@@ -31,8 +31,8 @@ async def engine(checkpoint: Path) -> AsyncIterator[BatchedImageEngine]:
 
 
 async def draw(engine: BatchedImageEngine, seed: int, **options: object) -> list[object]:
-    sampling = ImageParams(seed=seed, **{"num_inference_steps": 3, **options})
-    stream = engine.generate(tokens(seed), conditioning_image(1), sampling, f"request-{seed}")
+    params = ImageParams(seed=seed, **{"num_inference_steps": 3, **options})
+    stream = engine.generate(tokens(seed), conditioning_image(1), params, f"request-{seed}")
     return [item async for item in stream]
 
 
@@ -52,8 +52,8 @@ async def test_many_at_once(engine: BatchedImageEngine) -> None:
 
 
 async def test_closing_the_iterator_frees_the_rows(engine: BatchedImageEngine) -> None:
-    sampling = ImageParams(num_inference_steps=200)
-    async with aclosing(engine.generate(tokens(1), None, sampling, "abandoned")) as items:
+    params = ImageParams(num_inference_steps=200)
+    async with aclosing(engine.generate(tokens(1), None, params, "abandoned")) as items:
         async for _ in items:
             break
     while not engine.statistics.num_cancelled:
@@ -63,14 +63,14 @@ async def test_closing_the_iterator_frees_the_rows(engine: BatchedImageEngine) -
 
 
 async def test_deadline(engine: BatchedImageEngine) -> None:
-    sampling = ImageParams(num_inference_steps=200)
+    params = ImageParams(num_inference_steps=200)
     with pytest.raises(TimeoutError):
         async for _ in engine.generate(
-            tokens(1), None, sampling, "late", deadline=time.monotonic() + 0.05
+            tokens(1), None, params, "late", deadline=time.monotonic() + 0.05
         ):
             pass
     with pytest.raises(TimeoutError):
-        async for _ in engine.generate(tokens(1), None, sampling, "past", deadline=0.0):
+        async for _ in engine.generate(tokens(1), None, params, "past", deadline=0.0):
             pass
 
 

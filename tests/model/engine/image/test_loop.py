@@ -33,9 +33,9 @@ def new_loop(backend: Backend, memory_bytes: int = 2**40) -> DenoisingLoop:
     return DenoisingLoop(backend, memory_bytes, 2**20)
 
 
-def alone(backend: Backend, seed: int, sampling: ImageParams, **options: object) -> np.ndarray:
+def alone(backend: Backend, seed: int, params: ImageParams, **options: object) -> np.ndarray:
     loop = new_loop(backend)
-    job, items = make_job(seed, sampling, **options)
+    job, items = make_job(seed, params, **options)
     loop.submit(job)
     drain(loop, items)
     return pixels_of(items)
@@ -44,10 +44,10 @@ def alone(backend: Backend, seed: int, sampling: ImageParams, **options: object)
 @pytest.mark.parametrize("scheduler", list(SCHEDULERS))
 def test_same_image_whoever_shares_the_batch(backend: TorchBackend, scheduler: str) -> None:
     """A second image joins before every step of the first one, each with its own parameters."""
-    sampling = ImageParams(num_inference_steps=5, scheduler=scheduler)
+    params = ImageParams(num_inference_steps=5, scheduler=scheduler)
     image = conditioning_image(10)
     loop = new_loop(backend)
-    first, first_items = make_job(1, sampling, image)
+    first, first_items = make_job(1, params, image)
     loop.submit(first)
     others = []
     for step in range(5):
@@ -60,7 +60,7 @@ def test_same_image_whoever_shares_the_batch(backend: TorchBackend, scheduler: s
         loop.turn()
     drain(loop, first_items, *(items for *_, items in others))
     assert max(loop.statistics.batch_sizes) > 3
-    expected = alone(backend, 1, sampling, previous=image)
+    expected = alone(backend, 1, params, previous=image)
     assert np.abs(pixels_of(first_items) - expected).max() <= 1
     for seed, mixed, items in others:
         assert np.abs(pixels_of(items) - alone(backend, seed, mixed)).max() <= 1
@@ -68,8 +68,8 @@ def test_same_image_whoever_shares_the_batch(backend: TorchBackend, scheduler: s
 
 def test_the_loop_draws_what_the_plain_sampler_draws(backend: TorchBackend) -> None:
     """The published algorithm, one image, 6 steps of DDPM with guidance and rescale."""
-    sampling = ImageParams(num_inference_steps=6, guidance_scale=4.0, guidance_rescale=0.7)
-    ours = alone(backend, 3, sampling, previous=conditioning_image(200))
+    params = ImageParams(num_inference_steps=6, guidance_scale=4.0, guidance_rescale=0.7)
+    ours = alone(backend, 3, params, previous=conditioning_image(200))
     generator = torch.Generator().manual_seed(3)
     sampler = backend.sampler
     prepared = backend.prepare(tokens(3)[None], backend.features(conditioning_image(200).image))
@@ -86,12 +86,12 @@ def test_the_loop_draws_what_the_plain_sampler_draws(backend: TorchBackend) -> N
 
 
 def test_bits_are_the_same_in_the_same_bucket(backend: TorchBackend) -> None:
-    sampling = ImageParams(num_inference_steps=3)
+    params = ImageParams(num_inference_steps=3)
     images = []
     for companion in (7, 8):
         loop = new_loop(backend)
-        first, items = make_job(1, sampling)
-        second, more = make_job(companion, sampling, conditioning_image(companion))
+        first, items = make_job(1, params)
+        second, more = make_job(companion, params, conditioning_image(companion))
         loop.submit(first)
         loop.submit(second)
         drain(loop, items, more)
@@ -100,32 +100,32 @@ def test_bits_are_the_same_in_the_same_bucket(backend: TorchBackend) -> None:
 
 
 def test_another_images_broken_numbers_stay_there(backend: TorchBackend) -> None:
-    sampling = ImageParams(num_inference_steps=4)
+    params = ImageParams(num_inference_steps=4)
     loop = new_loop(backend)
-    good, good_items = make_job(1, sampling)
-    bad, bad_items = make_job(2, sampling)
+    good, good_items = make_job(1, params)
+    bad, bad_items = make_job(2, params)
     bad.image_tokens_1TD = torch.full_like(bad.image_tokens_1TD, float("nan"))
     loop.submit(good)
     loop.submit(bad)
     drain(loop, good_items, bad_items)
-    assert np.abs(pixels_of(good_items) - alone(backend, 1, sampling)).max() <= 1
+    assert np.abs(pixels_of(good_items) - alone(backend, 1, params)).max() <= 1
     assert isinstance(bad_items[-1], ArithmeticError)
 
 
 def test_the_previous_image_matters(backend: TorchBackend) -> None:
-    sampling = ImageParams(num_inference_steps=3)
-    without = alone(backend, 1, sampling)
-    red = alone(backend, 1, sampling, previous=conditioning_image(255))
-    blue = alone(backend, 1, sampling, previous=conditioning_image(0))
+    params = ImageParams(num_inference_steps=3)
+    without = alone(backend, 1, params)
+    red = alone(backend, 1, params, previous=conditioning_image(255))
+    blue = alone(backend, 1, params, previous=conditioning_image(0))
     assert np.abs(without - red).max() > 1
     assert np.abs(blue - red).max() > 1
 
 
 def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> None:
     loop = new_loop(backend)
-    sampling = ImageParams(num_inference_steps=8)
-    stays, stays_items = make_job(1, sampling)
-    goes, _ = make_job(2, sampling)
+    params = ImageParams(num_inference_steps=8)
+    stays, stays_items = make_job(1, params)
+    goes, _ = make_job(2, params)
     loop.submit(stays)
     loop.submit(goes)
     loop.turn()
@@ -138,10 +138,10 @@ def test_cancelled_rows_are_free_before_the_next_step(backend: TorchBackend) -> 
 
 
 def test_leaving_at_any_step_changes_nobody(backend: TorchBackend) -> None:
-    sampling = ImageParams(num_inference_steps=5)
+    params = ImageParams(num_inference_steps=5)
     loop = new_loop(backend)
-    stays, items = make_job(1, sampling)
-    leaving = [make_job(10 + step, sampling)[0] for step in range(4)]
+    stays, items = make_job(1, params)
+    leaving = [make_job(10 + step, params)[0] for step in range(4)]
     for job in (stays, *leaving):
         loop.submit(job)
     for job in leaving:
@@ -149,7 +149,7 @@ def test_leaving_at_any_step_changes_nobody(backend: TorchBackend) -> None:
         loop.cancel(job)
     drain(loop, items)
     assert loop.statistics.batch_sizes == {5: 1, 4: 1, 3: 1, 2: 1, 1: 1}
-    assert np.abs(pixels_of(items) - alone(backend, 1, sampling)).max() <= 1
+    assert np.abs(pixels_of(items) - alone(backend, 1, params)).max() <= 1
 
 
 def test_a_passed_deadline_ends_a_image_before_the_next_step(backend: TorchBackend) -> None:
@@ -169,18 +169,18 @@ def test_earliest_deadline_goes_first_and_interrupts(backend: TorchBackend) -> N
     small = TorchBackend(backend.checkpoint, "cpu", max_batch=1)
     small.start()
     loop = new_loop(small)
-    sampling = ImageParams(num_inference_steps=4)
-    patient, patient_items = make_job(1, sampling)
+    params = ImageParams(num_inference_steps=4)
+    patient, patient_items = make_job(1, params)
     loop.submit(patient)
     loop.turn()
-    urgent, urgent_items = make_job(2, sampling, deadline=time.monotonic() + 30)
+    urgent, urgent_items = make_job(2, params, deadline=time.monotonic() + 30)
     loop.submit(urgent)
     for _ in range(4):
         loop.turn()
     assert isinstance(urgent_items[-1], ImageEnd)
     assert patient.trajectory.step == 1
     drain(loop, patient_items)
-    assert np.abs(pixels_of(patient_items) - alone(small, 1, sampling)).max() <= 1
+    assert np.abs(pixels_of(patient_items) - alone(small, 1, params)).max() <= 1
 
 
 def test_admission_by_memory(backend: TorchBackend) -> None:
@@ -217,14 +217,14 @@ def test_unguided_and_other_sizes_take_turns(backend: TorchBackend) -> None:
     )
     loop = new_loop(backend)
     outputs = []
-    for seed, sampling in enumerate(kinds):
-        job, items = make_job(seed, sampling, conditioning_image(3))
+    for seed, params in enumerate(kinds):
+        job, items = make_job(seed, params, conditioning_image(3))
         loop.submit(job)
         outputs.append(items)
     for _ in range(3):
         loop.turn()
-    for seed, (items, sampling) in enumerate(zip(outputs, kinds, strict=True)):
-        expected = alone(backend, seed, sampling, previous=conditioning_image(3))
+    for seed, (items, params) in enumerate(zip(outputs, kinds, strict=True)):
+        expected = alone(backend, seed, params, previous=conditioning_image(3))
         assert np.abs(pixels_of(items) - expected).max() <= 1
     assert pixels_of(outputs[2]).shape == (16, 24, 3)
 
@@ -268,9 +268,9 @@ def test_black_or_broken_images_are_drawn_again_in_float32(
     backend: TorchBackend, value: float
 ) -> None:
     loop = new_loop(Overflowing(backend, value))
-    sampling = ImageParams(num_inference_steps=3)
-    job, items = make_job(4, sampling)
+    params = ImageParams(num_inference_steps=3)
+    job, items = make_job(4, params)
     loop.submit(job)
     drain(loop, items)
     assert loop.statistics.num_retried_in_float32 == 1
-    assert (pixels_of(items) == alone(backend, 4, sampling)).all()
+    assert (pixels_of(items) == alone(backend, 4, params)).all()

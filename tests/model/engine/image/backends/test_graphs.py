@@ -38,8 +38,8 @@ def draw_three(backend: Backend) -> list[np.ndarray]:
     """Three images, of which one is not guided and one has no previous image."""
     loop, outputs = DenoisingLoop(backend, 2**40, 2**20), []
     for seed, scale in enumerate((7.5, 1.0, 3.0)):
-        sampling = ImageParams(num_inference_steps=3, guidance_scale=scale)
-        job, items = make_job(seed, sampling, conditioning_image(seed) if seed else None)
+        params = ImageParams(num_inference_steps=3, guidance_scale=scale)
+        job, items = make_job(seed, params, conditioning_image(seed) if seed else None)
         loop.submit(job)
         outputs.append(items)
     drain(loop, *outputs)

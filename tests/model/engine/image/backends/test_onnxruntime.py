@@ -33,8 +33,8 @@ def backend(checkpoint: Path, engines: Path) -> OnnxBackend:
 
 def draw(backend: OnnxBackend | TorchBackend, *wanted: ImageParams) -> list[np.ndarray]:
     loop, outputs = DenoisingLoop(backend, 2**40, 2**20), []
-    for seed, sampling in enumerate(wanted):
-        job, items = make_job(seed, sampling, conditioning_image(seed))
+    for seed, params in enumerate(wanted):
+        job, items = make_job(seed, params, conditioning_image(seed))
         loop.submit(job)
         outputs.append(items)
     drain(loop, *outputs)
@@ -43,10 +43,10 @@ def draw(backend: OnnxBackend | TorchBackend, *wanted: ImageParams) -> list[np.n
 
 def test_bits_do_not_depend_on_the_company(backend: OnnxBackend) -> None:
     """Not even on its number: every image is evaluated by itself."""
-    sampling = ImageParams(num_inference_steps=4)
-    first, *_ = draw(backend, sampling)
+    params = ImageParams(num_inference_steps=4)
+    first, *_ = draw(backend, params)
     for others in (1, 3):
-        assert (draw(backend, *[sampling] * (1 + others))[0] == first).all()
+        assert (draw(backend, *[params] * (1 + others))[0] == first).all()
 
 
 def test_a_size_that_was_not_compiled_is_drawn_by_torch(backend: OnnxBackend) -> None:
