@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from model.compiler import find_compiler
 from model.vllm_plugin.geometry import Geometry
 from model.vllm_plugin.sampling import sample
 
@@ -31,7 +32,7 @@ def choose_sampler(
     """
     if kind == "auto":
         kind = "triton" if device.type == "cuda" else "cpp"
-        if device.type == "cpu" and dtype == torch.float16:
+        if device.type == "cpu" and (dtype == torch.float16 or find_compiler() is None):
             kind = "torch"
     if kind == "torch":
         return partial(sample, geometry=geometry)

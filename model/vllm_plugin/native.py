@@ -11,13 +11,13 @@ import hashlib
 import logging
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from model.compiler import find_compiler
 from model.vllm_plugin.geometry import Geometry
 from model.vllm_plugin.plan import StepPlan
 from model.vllm_plugin.sampling import EXTRA
@@ -123,7 +123,7 @@ class NativeSampler:
 
 def build(cache_dir: Path) -> ctypes.CDLL | None:
     """Compile the sampler, or take it from the cache; None where that is impossible."""
-    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    compiler = find_compiler()
     if compiler is None:
         logger.warning("no C++ compiler found: image sampling runs in PyTorch, which is slower")
         return None

@@ -7,8 +7,10 @@ import hashlib
 
 from vllm import AsyncEngineArgs
 from vllm.config import KVTransferConfig
+from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from model.compiler import prepare_torch_compile
 from model.config.schema import MMInterleavedConfig
 from model.engine.text.options import TextEngineOptions
 from model.engine.text.statistics import TextStatistics, logger_factory
@@ -58,6 +60,8 @@ def start_vllm(
     options: TextEngineOptions, config: MMInterleavedConfig, statistics: TextStatistics
 ) -> AsyncLLM:
     """Start vLLM's processes and load the model; takes from seconds to minutes."""
+    if current_platform.is_cpu():  # vLLM compiles parts of its sampler when they first run.
+        prepare_torch_compile()
     return AsyncLLM.from_engine_args(
         engine_arguments(options, config), stat_loggers=[logger_factory(statistics)]
     )
