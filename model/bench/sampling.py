@@ -18,10 +18,9 @@ from model.bench.report import Report, print_table
 if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
     import torch
 
-    from model.vllm_plugin.geometry import Geometry
-    from model.vllm_plugin.plan import StepPlan
+    from model.synchronizer.geometry import Geometry, Sight
 
-    Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor, StepPlan]
+    Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Sight]
 
 _BLOCK = 16
 _WARM_UP, _ROUNDS = 3, 20
@@ -60,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from model.config.presets import preset
-    from model.vllm_plugin.geometry import Geometry
+    from model.synchronizer.geometry import Geometry
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    geometry = Geometry.of(preset(args.preset))
+    geometry = Geometry.of_text(preset(args.preset))
     kernels = args.kernel or ["torch", "triton" if device.type == "cuda" else "cpp"]
     report = Report(device=str(device))
     rows: list[KernelResult] = []
@@ -91,41 +90,42 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(kernel: str, geometry: Geometry, step: Step, cache_dir: Path) -> tuple[float, float]:
     """Milliseconds of a kernel, and its largest difference from the reference in float32."""
-    from model.vllm_plugin.kernels import choose_sampler
-    from model.vllm_plugin.sampling import sample
+    from model.synchronizer.kernels.choice import choose_kernel
+    from model.synchronizer.kernels.gather import sample
 
-    query_TX, relative_RX, cache_NW, plan = step
-    sampler = choose_sampler(kernel, geometry, cache_NW.device, cache_NW.dtype, cache_dir)
-    exact_HTC = sample(query_TX, relative_RX, cache_NW.float(), plan, geometry)
-    difference = float((sampler(*step).float() - exact_HTC).abs().max())
+    query_TX, relative_RX, cache_NW, sight = step
+    sampler = choose_kernel(kernel, geometry, cache_NW.device, cache_NW.dtype, cache_dir)
+    exact_THC = sample(query_TX, relative_RX, cache_NW.float(), sight, geometry)
+    difference = float((sampler(*step).float() - exact_THC).abs().max())
     return _median_ms(lambda: sampler(*step), cache_NW.device), difference
 
 
 def _step(
     geometry: Geometry, num_tokens: int, num_images: int, dtype: torch.dtype, device: torch.device
 ) -> Step:
-    """Queries, relative positions, a cache with its blocks in random order, and a step's plan."""
+    """Queries, relative positions, a cache with blocks in random order, and what tokens see."""
     import torch
 
-    from model.vllm_plugin.plan import StepPlan
+    from model.synchronizer.geometry import Sight
 
     torch.manual_seed(0)
     num_blocks = -(-num_images * (geometry.image_tokens + 1) // _BLOCK)
-    numbers = geometry.num_offsets + geometry.num_logits
+    numbers = geometry.num_predicted
     start_I = torch.arange(geometry.max_images + 1) * (geometry.image_tokens + 1)
-    plan = StepPlan(
+    sight = Sight(
         request_T=torch.arange(num_tokens, device=device),
         base_T=torch.zeros(num_tokens, dtype=torch.long, device=device),
         count_T=torch.full((num_tokens,), num_images, device=device),
         image_start_RI=start_I.repeat(num_tokens, 1).to(device),
         block_table_RW=torch.randperm(num_tokens * num_blocks, device=device).view(num_tokens, -1),
         block_size=_BLOCK,
+        reference_P2=torch.full((1, 2), 0.5, device=device),
     )
     query_TX = torch.randn(num_tokens, numbers, device=device)
     relative_RX = torch.randn(geometry.num_relative, numbers, device=device)
     num_slots = num_tokens * num_blocks * _BLOCK
     cache_NW = torch.randn(num_slots, geometry.token_width, device=device).to(dtype)
-    return query_TX, relative_RX, cache_NW, plan
+    return query_TX, relative_RX, cache_NW, sight
 
 
 def _median_ms(call: Callable[[], object], device: torch.device) -> float:

@@ -32,7 +32,7 @@ from model.export.tensorrt import Flavour
 from model.export.wrappers import Graph, sampler_graphs
 from model.image_decoder.sampler import ImageSampler
 from model.mm_interleaved import IMAGE
-from model.synchronizer.map_sampling import GridSampling
+from model.synchronizer.kernels.grid import GridSampling
 
 DEFAULT_BUCKETS = (1, 4)
 DEFAULT_TARGETS = ("7.5", "8.6", "8.9", "12.0")

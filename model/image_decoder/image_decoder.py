@@ -19,7 +19,7 @@ from model.config.schema import MMInterleavedConfig
 from model.image_decoder.image_tokens import ImageTokenizer
 from model.image_decoder.sampler import ImageSampler, encode, initial_noise
 from model.image_decoder.unet_step import UNetStep, check_supported
-from model.synchronizer.map_sampling import Sampling
+from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer, flatten_maps
 
 
@@ -59,7 +59,7 @@ class ImageDecoder(ImageTokenizer):
         )
         nn.init.normal_(self.neg_prompt_embeds, std=0.02)
 
-    def sampler(self, sampling: Sampling | None = None) -> ImageSampler:
+    def sampler(self, sampling: MapSampling | None = None) -> ImageSampler:
         """The decoder for inference, with its present weights folded.
 
         Args:

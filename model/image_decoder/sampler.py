@@ -23,7 +23,7 @@ from model.config.schema import ImageDecoderConfig
 from model.image_decoder.conditions import Conditions
 from model.image_decoder.unet_step import UNetStep
 from model.synchronizer.folding import FoldedSynchronizer
-from model.synchronizer.map_sampling import Sampling
+from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer
 
 SCHEDULERS = {
@@ -200,7 +200,7 @@ class ImageSampler(UNetStep):
         vae: diffusers.AutoencoderKL,
         synchronizer: UNetSynchronizer | None,
         neg_prompt_embeds_1TD: Tensor,
-        sampling: Sampling | None = None,
+        sampling: MapSampling | None = None,
     ) -> None:
         """Fold the synchronizer, which reads maps by `sampling`: by default the fastest here."""
         super().__init__(unet, None)

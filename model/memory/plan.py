@@ -16,7 +16,7 @@ from model.checkpoint.load import serving_dtype
 from model.config.schema import MMInterleavedConfig
 from model.memory.live_bytes import LiveBytes
 from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
-from model.synchronizer.map_sampling import GridSampling
+from model.synchronizer.kernels.grid import GridSampling
 from model.synchronizer.unet_synchronizer import flatten_maps
 from model.text_decoder.token_bytes import TokenBytes
 

@@ -19,21 +19,21 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
+from model.synchronizer.geometry import Geometry
 from model.text_decoder.token_bytes import CLASS_WIDTH
 from model.visual_tokenizer.visual_tokenizer import VisualTokenizer
-from model.vllm_plugin.cache import TokenCacheLayer
-from model.vllm_plugin.feature_cache import FeatureCache
-from model.vllm_plugin.geometry import Geometry
-from model.vllm_plugin.image_row import image_rows
-from model.vllm_plugin.layers import InterleavedDecoderLayer
+from model.vllm_plugin.cache.features import ImageFeatureCache
+from model.vllm_plugin.cache.layer import TokenCacheLayer
+from model.vllm_plugin.cache.names import CacheNames
+from model.vllm_plugin.cache.plan import plan_step, token_classes
+from model.vllm_plugin.decoder.layer import InterleavedDecoderLayer
+from model.vllm_plugin.decoder.weights import OfficialWeights
 from model.vllm_plugin.multimodal import (
     ImageDummyInputs,
     ImageProcessingInfo,
     ImageProcessor,
+    image_rows,
 )
-from model.vllm_plugin.names import CacheNames
-from model.vllm_plugin.plan import plan_step, token_classes
-from model.vllm_plugin.weights import OfficialWeights
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -53,7 +53,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         hf_config = vllm_config.model_config.hf_config
         self.config = config = hf_config.interleaved
         self.block_size = vllm_config.cache_config.block_size
-        self.geometry = Geometry.of(config)
+        self.geometry = Geometry.of_text(config)
         with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             self.visual_tokenizer = VisualTokenizer(config).eval()
         with self._mark_language_model(vllm_config):  # type: ignore[operator]
@@ -71,7 +71,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         )
         self.logits_processor = LogitsProcessor(config.txt_vocab_size)
         names = CacheNames.after(config.llm.num_hidden_layers)
-        self.features = FeatureCache(vllm_config, names.features, self.geometry)
+        self.features = ImageFeatureCache(vllm_config, names.features, self.geometry)
         self.classes = TokenCacheLayer(vllm_config, names.classes, CLASS_WIDTH)
         self.hidden_states = TokenCacheLayer(
             vllm_config, names.hidden_states, config.llm.hidden_size
@@ -129,7 +129,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         """Write what this step's tokens bring, then plan what they see. In this order."""
         pending, self._pending = self._pending, None
         metadata = self.classes.metadata()
-        self.features.plan = None
+        self.features.sight = None
         if metadata is None:
             return
         special = self.config.special_tokens
@@ -137,7 +137,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         self.classes.write(metadata, class_T[:, None].expand(-1, CLASS_WIDTH))
         if pending is not None:
             self.features.write_images(metadata, *pending)
-        self.features.plan = plan_step(
+        self.features.sight = plan_step(
             self.classes.rows, metadata, positions_T, self.geometry.max_images, self.block_size
         )
 

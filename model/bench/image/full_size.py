@@ -19,7 +19,8 @@ from model.engine.image.backends.onnxruntime import OnnxExecutor
 from model.export.onnx import export
 from model.export.wrappers import sampler_graphs
 from model.image_decoder.image_decoder import ImageDecoder
-from model.synchronizer.map_sampling import GridSampling, default_sampling
+from model.synchronizer.kernels.grid import GridSampling
+from model.synchronizer.maps import default_sampling
 
 _BASELINE = "batch"
 _CPU_ROUNDS = 2

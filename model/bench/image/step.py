@@ -17,7 +17,7 @@ from model.config.schema import MMInterleavedConfig
 from model.image_decoder.conditions import Conditions
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.sampler import ImageSampler
-from model.synchronizer.map_sampling import GridSampling
+from model.synchronizer.kernels.grid import GridSampling
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from model.checkpoint import load
 from model.engine.text.options import TextEngineOptions
 from model.mm_interleaved import TEXT, MMInterleaved
 from model.segments import Segment
-from model.synchronizer.deformable_attention import sample_by_grid
+from model.synchronizer.kernels.grid import sample_by_grid
 from model.text_decoder import context
 from model.text_decoder.text_decoder import Cache, ImageAttention, VisibleImages
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures

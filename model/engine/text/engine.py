@@ -34,7 +34,7 @@ from model.engine.text.vllm import longest_sequence, start_vllm, stop_vllm
 from model.processor import Processor
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
-from model.vllm_plugin.hidden_states import PATH_KEY
+from model.vllm_plugin.cache.hidden_states import PATH_KEY
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from model.config.schema import MMInterleavedConfig
 from model.processor import Processor, Prompt
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
-from model.vllm_plugin.hidden_states import PATH_KEY
+from model.vllm_plugin.cache.hidden_states import PATH_KEY
 from model.vllm_plugin.multimodal import PIXELS, image_fields
 from model.vllm_plugin.penalties import RESUMED_KEY
 

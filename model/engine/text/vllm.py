@@ -43,7 +43,7 @@ def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) ->
         "logits_processors": ["model.vllm_plugin.penalties:ResumedPenalties"],
         "kv_transfer_config": KVTransferConfig(
             kv_connector="HiddenStatesConnector",
-            kv_connector_module_path="model.vllm_plugin.hidden_states",
+            kv_connector_module_path="model.vllm_plugin.cache.hidden_states",
             kv_role="kv_producer",
         ),
         "additional_config": {

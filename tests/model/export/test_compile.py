@@ -19,7 +19,7 @@ from model.export.compile import (
 )
 from model.export.manifest import Manifest
 from model.image_decoder.image_decoder import ImageDecoder
-from model.synchronizer.map_sampling import GridSampling
+from model.synchronizer.kernels.grid import GridSampling
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "checkpoints" / "tiny"
 pytestmark = pytest.mark.timeout(1800)

@@ -20,7 +20,8 @@ from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler, encode
 from model.mm_interleaved import IMAGE
 from model.processor import pixel_values
-from model.synchronizer.map_sampling import GridSampling, Sampling
+from model.synchronizer.kernels.grid import GridSampling
+from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import flatten_maps
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -36,7 +37,7 @@ class TorchBackend:
         dtype: str = "auto",
         max_batch: int = 8,
         compiled: bool = False,
-        sampling: Sampling | None = None,
+        sampling: MapSampling | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.config: MMInterleavedConfig = store.load_config(checkpoint)

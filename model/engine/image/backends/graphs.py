@@ -24,7 +24,7 @@ from model.export.manifest import Manifest
 from model.export.parity import compare
 from model.export.wrappers import condition_names, sampler_graphs
 from model.image_decoder.conditions import Conditions
-from model.synchronizer.map_sampling import GridSampling
+from model.synchronizer.kernels.grid import GridSampling
 
 
 class Executor(Protocol):

@@ -9,15 +9,15 @@ import torch
 from model.config.presets import preset
 from model.engine.text.memory import describe_cache
 from model.memory.plan import Assumptions, plan_memory
+from model.synchronizer.geometry import Geometry
 from model.text_decoder.token_bytes import TokenBytes
-from model.vllm_plugin.geometry import Geometry
 
 
 def test_published_model_in_bfloat16() -> None:
     config = preset("13b")
     token = TokenBytes.of(config, torch.bfloat16)
     assert token.keys_values == 2 * 40 * 5120 * 2
-    assert token.features == Geometry.of(config).token_width * 2 == 21 * 1024 * 2
+    assert token.features == Geometry.of_text(config).token_width * 2 == 21 * 1024 * 2
     assert (token.hidden_state, token.token_class) == (5120 * 2, 16)
     line = describe_cache(config, "bfloat16")
     assert "819200 bytes" in line and "43008 (5.2%)" in line and "10256 (1.3%)" in line

@@ -8,17 +8,17 @@ import torch
 
 from model.config.schema import SynchronizerConfig
 from model.synchronizer.feature_synchronizer import FeatureSynchronizer
-from model.vllm_plugin.geometry import Geometry
-from model.vllm_plugin.plan import StepPlan
+from model.synchronizer.geometry import Geometry, Sight
 
 GEOMETRIES = {
-    "21 vectors a token": Geometry(4, 3, (8, 4, 2), 4, 16, 21, 4, 24, 5, 9),
-    "padding in the last token": Geometry(2, 8, (6, 3), 3, 8, 7, 7, 16, 3, 6),
-    "one map": Geometry(16, 8, (5,), 5, 24, 9, 3, 32, 8, 50),
+    "21 vectors a token": Geometry(4, 3, (8, 4, 2), 4, 16, 21, 4, 5, 9),
+    "padding in the last token": Geometry(2, 8, (6, 3), 3, 8, 7, 7, 3, 6),
+    "one map": Geometry(16, 8, (5,), 5, 24, 9, 3, 8, 50),
     # Whole registers of channels, some vectors, and a rest.
-    "many channels": Geometry(2, 3, (4, 2), 4, 296, 5, 4, 16, 3, 6),
+    "many channels": Geometry(2, 3, (4, 2), 4, 296, 5, 4, 3, 6),
 }
 BLOCK = 16
+MIDDLE_12 = torch.full((1, 2), 0.5)
 
 
 @dataclass
@@ -27,15 +27,20 @@ class Step:
 
     query_TD: torch.Tensor
     cache_NW: torch.Tensor
-    plan: StepPlan
+    sight: Sight
     features_RIVC: torch.Tensor
     visible_TI: torch.Tensor
 
 
-def on(plan: StepPlan, device: str) -> StepPlan:
-    """The plan with its tensors on a device."""
-    fields = (v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(plan).values())
-    return StepPlan(*fields)
+def on(sight: Sight, device: str) -> Sight:
+    """The same with its tensors on a device."""
+    fields = (v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(sight).values())
+    return Sight(*fields)
+
+
+def value_width(geometry: Geometry) -> int:
+    """Numbers of all heads' values."""
+    return 6 * geometry.num_heads
 
 
 def module(geometry: Geometry, width: int = 32, seed: int = 0) -> FeatureSynchronizer:
@@ -45,13 +50,13 @@ def module(geometry: Geometry, width: int = 32, seed: int = 0) -> FeatureSynchro
         n_heads=geometry.num_heads,
         n_points=geometry.num_points,
         ratio=1.0,
-        attn_dim=geometry.value_width,
+        attn_dim=value_width(geometry),
         max_num_image_per_seq=geometry.num_relative,
     )
     made = FeatureSynchronizer(
         width,
         geometry.channels,
-        geometry.value_width,
+        value_width(geometry),
         width,
         geometry.sides,
         geometry.base_side,
@@ -110,7 +115,7 @@ def step(geometry: Geometry, width: int = 32, seed: int = 0, num_tokens: int = 2
     return Step(
         query_TD=torch.randn(num_tokens, width, generator=generator),
         cache_NW=cache_NW,
-        plan=StepPlan(request_T, base_T, count_T, start_RI, table_RW, BLOCK),
+        sight=Sight(request_T, base_T, count_T, start_RI, table_RW, BLOCK, MIDDLE_12),
         features_RIVC=features_RIVC,
         visible_TI=visible_TI,
     )
@@ -120,7 +125,7 @@ def expected(made: FeatureSynchronizer, weights: dict[str, torch.Tensor], s: Ste
     """The plain module's output for each token, gated."""
     middle_112 = torch.full((1, 1, 2), 0.5)
     rows = []
-    for token, request in enumerate(s.plan.request_T):
+    for token, request in enumerate(s.sight.request_T):
         features_1IVC = s.features_RIVC[request][None] * weights["norm2.weight"]
         visible_11I = s.visible_TI[token][None, None]
         rows.append(made(s.query_TD[token][None, None], features_1IVC, middle_112, visible_11I))

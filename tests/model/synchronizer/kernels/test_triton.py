@@ -13,33 +13,33 @@ import sys
 import pytest
 import torch
 
-from tests.model.vllm_plugin import paged
+from tests.model.synchronizer.kernels import paged
 
 _TOLERANCE = 2e-6
 
 
 def compare(name: str, device: str, dtype: torch.dtype, num_tokens: int) -> float:
     """Largest difference between kernel and reference."""
-    from model.vllm_plugin.sampling import sample
-    from model.vllm_plugin.triton_sampling import sample_triton
+    from model.synchronizer.kernels.gather import sample
+    from model.synchronizer.kernels.triton import sample_triton
 
     geometry = paged.GEOMETRIES[name]
     s = paged.step(geometry, num_tokens=num_tokens)
     generator = torch.Generator().manual_seed(1)
-    numbers = geometry.num_offsets + geometry.num_logits
+    numbers = geometry.num_predicted
     query_TX = torch.randn(num_tokens, numbers, generator=generator).to(device)
     relative_RX = torch.randn(geometry.num_relative, numbers, generator=generator).to(device)
     cache_NW = s.cache_NW.to(device, dtype)
-    plan = paged.on(s.plan, device)
-    ours = sample_triton(query_TX, relative_RX, cache_NW, plan, geometry)
-    reference = sample(query_TX, relative_RX, cache_NW.float(), plan, geometry)
+    sight = paged.on(s.sight, device)
+    ours = sample_triton(query_TX, relative_RX, cache_NW, sight, geometry)
+    reference = sample(query_TX, relative_RX, cache_NW.float(), sight, geometry)
     return float((ours - reference).abs().max())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_interpreted_kernel_equals_the_reference(dtype: str) -> None:
     code = (
-        "import torch; from tests.model.vllm_plugin.test_triton_sampling import compare;"
+        "import torch; from tests.model.synchronizer.kernels.test_triton import compare;"
         f"print(*(compare(n, 'cpu', torch.{dtype}, 5)"
         " for n in ('21 vectors a token', 'padding in the last token')))"
     )
@@ -64,19 +64,19 @@ def test_compiled_kernel_equals_the_reference(name: str, dtype: torch.dtype) -> 
 @pytest.mark.gpu
 def test_compiled_kernel_can_be_captured() -> None:
     """Replayed as a CUDA graph it computes the same."""
-    from model.vllm_plugin.triton_sampling import sample_triton
+    from model.synchronizer.kernels.triton import sample_triton
 
     geometry = paged.GEOMETRIES["21 vectors a token"]
     s = paged.step(geometry)
-    plan = paged.on(s.plan, "cuda")
-    numbers = geometry.num_offsets + geometry.num_logits
-    query_TX = torch.randn(len(s.plan.request_T), numbers, device="cuda")
+    sight = paged.on(s.sight, "cuda")
+    numbers = geometry.num_predicted
+    query_TX = torch.randn(len(s.sight.request_T), numbers, device="cuda")
     relative_RX = torch.randn(geometry.num_relative, numbers, device="cuda")
     cache_NW = s.cache_NW.cuda()
-    expected = sample_triton(query_TX, relative_RX, cache_NW, plan, geometry)
+    expected = sample_triton(query_TX, relative_RX, cache_NW, sight, geometry)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        ours = sample_triton(query_TX, relative_RX, cache_NW, plan, geometry)
+        ours = sample_triton(query_TX, relative_RX, cache_NW, sight, geometry)
     ours.fill_(torch.nan)
     graph.replay()
     torch.cuda.synchronize()

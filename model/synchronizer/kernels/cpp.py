@@ -1,8 +1,4 @@
-"""The fused C++ sampler: compiled once per machine, loaded by ctypes.
-
-A compiler is not a requirement: without one, or where compiling fails, the PyTorch implementation
-runs instead, slower and equal.
-"""
+"""The fused kernel in C++ for CPUs: compiled once per machine, loaded by ctypes."""
 
 from __future__ import annotations
 
@@ -16,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from model.compiler import find_compiler
-from model.vllm_plugin.geometry import Geometry
-from model.vllm_plugin.plan import StepPlan
-from model.vllm_plugin.sampling import EXTRA
+from model.synchronizer.geometry import EXTRA, Geometry, Sight
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +44,7 @@ class _Sizes(ctypes.Structure):
         *_fields(
             ctypes.c_int64,
             "tokens heads points levels channels vectors_per_token image_tokens base_side"
-            " block_size table_width image_columns query_width",
+            " block_size table_width image_columns query_width tables references",
         ),
         *_fields(ctypes.c_void_p, "sides starts"),
     ]
@@ -60,12 +55,12 @@ class _Inputs(ctypes.Structure):
 
     _fields_ = _fields(
         ctypes.c_void_p,
-        "query relative features request base count image_start block_table out",
+        "query relative features request base count image_start block_table reference out",
     )
 
 
-class NativeSampler:
-    """`model.vllm_plugin.sampling.sample`, fused, for tensors in main memory."""
+class CppKernel:
+    """A `Kernel` for float32 and bfloat16 features in main memory."""
 
     def __init__(self, library: ctypes.CDLL, geometry: Geometry) -> None:
         self.geometry = geometry
@@ -75,18 +70,14 @@ class NativeSampler:
         self._starts = torch.tensor(geometry.level_starts, dtype=torch.int64)
 
     def __call__(
-        self,
-        query_TX: torch.Tensor,
-        relative_RX: torch.Tensor,
-        features_NW: torch.Tensor,
-        plan: StepPlan,
-    ) -> torch.Tensor:
-        """Sample; see `model.vllm_plugin.sampling.sample`."""
-        geometry, tokens = self.geometry, len(plan.request_T)
-        out_HTC = torch.empty(geometry.num_heads, tokens, geometry.channels + EXTRA)
+        self, query_TX: Tensor, relative_RX: Tensor, features_NW: Tensor, sight: Sight
+    ) -> Tensor:
+        """Sample; see `Kernel`."""
+        geometry, tokens = self.geometry, len(sight.request_T)
+        out_THC = torch.empty(tokens, geometry.num_heads, geometry.channels + EXTRA)
         query_TX = query_TX[:tokens].float().contiguous()
         relative_RX = relative_RX.float().contiguous()
-        table_RW = plan.block_table_RW.contiguous()
+        table_RW = sight.block_table_RW.contiguous()
         sizes = _Sizes(
             tokens,
             geometry.num_heads,
@@ -96,10 +87,12 @@ class NativeSampler:
             geometry.vectors_per_token,
             geometry.image_tokens,
             geometry.base_side,
-            plan.block_size,
+            sight.block_size,
             table_RW.shape[1],
-            plan.image_start_RI.shape[1],
+            sight.image_start_RI.shape[1],
             query_TX.shape[1],
+            geometry.num_tables,
+            len(sight.reference_P2),
             self._sides.data_ptr(),
             self._starts.data_ptr(),
         )
@@ -107,25 +100,26 @@ class NativeSampler:
             query_TX,
             relative_RX,
             features_NW,
-            plan.request_T,
-            plan.base_T,
-            plan.count_T,
-            plan.image_start_RI,
+            sight.request_T,
+            sight.base_T,
+            sight.count_T,
+            sight.image_start_RI,
             table_RW,
-            out_HTC,
+            sight.reference_P2,
+            out_THC,
         )
         inputs = _Inputs(*(tensor.data_ptr() for tensor in tensors))
         self._function(
             ctypes.byref(sizes), ctypes.byref(inputs), int(features_NW.dtype == torch.bfloat16)
         )
-        return out_HTC
+        return out_THC
 
 
 def build(cache_dir: Path) -> ctypes.CDLL | None:
-    """Compile the sampler, or take it from the cache; None where that is impossible."""
+    """Compile the kernel, or take it from the cache; None where that is impossible."""
     compiler = find_compiler()
     if compiler is None:
-        logger.warning("no C++ compiler found: image sampling runs in PyTorch, which is slower")
+        logger.warning("no C++ compiler found: grid sampling runs in PyTorch, which is slower")
         return None
     openmp = _openmp()
     text = _SOURCE.read_text() + repr((_FLAGS, openmp, platform.processor(), _cpu()))
@@ -138,7 +132,7 @@ def build(cache_dir: Path) -> ctypes.CDLL | None:
             command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False
         )
         if result.returncode:
-            logger.warning("compiling the image sampler failed; PyTorch is used: %s", result.stderr)
+            logger.warning("compiling grid sampling failed, PyTorch runs it: %s", result.stderr)
             return None
         temporary.replace(library)
     return ctypes.CDLL(str(library))

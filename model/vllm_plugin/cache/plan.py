@@ -1,4 +1,4 @@
-"""Which images each token of a step sees, worked out from the paged cache alone.
+"""Which images each token of a step sees, derived from the paged cache alone.
 
 Legend: T tokens of the step, R requests, L positions of the longest request, I images, W blocks.
 
@@ -10,27 +10,12 @@ prefix hit on blocks that another request computes in this very step reads what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 
-if TYPE_CHECKING:  # Kernels can be tried where there is no vLLM.
-    from model.vllm_plugin.metadata import StepMetadata
+from model.synchronizer.geometry import Sight
+from model.vllm_plugin.cache.metadata import StepMetadata
 
 TEXT, IMAGE, BOS = 0, 1, 2
-
-
-@dataclass
-class StepPlan:
-    """Images in sight of a step's tokens: numbers `base` to `count` of the token's request."""
-
-    request_T: torch.Tensor
-    base_T: torch.Tensor
-    count_T: torch.Tensor
-    image_start_RI: torch.Tensor  # position of each image's first placeholder
-    block_table_RW: torch.Tensor
-    block_size: int
 
 
 def token_classes(input_ids_T: torch.Tensor, image_id: int, bos_id: int) -> torch.Tensor:
@@ -44,8 +29,8 @@ def plan_step(
     positions_T: torch.Tensor,
     max_images: int,
     block_size: int,
-) -> StepPlan:
-    """Plan a step whose token classes have been written to the cache rows `classes_NC`."""
+) -> Sight:
+    """The sight of a step whose token classes have been written to the cache rows `classes_NC`."""
     device = classes_NC.device
     table_RW = metadata.block_table.long()
     place_L = torch.arange(metadata.max_seq_len, device=device)
@@ -65,11 +50,12 @@ def plan_step(
     ends_R = metadata.query_start_loc[1:].contiguous()
     request_T = torch.searchsorted(ends_R, token_T.to(ends_R.dtype), right=True)
     positions_T = positions_T[: metadata.num_tokens]
-    return StepPlan(
+    return Sight(
         request_T=request_T,
         base_T=base_RL[request_T, positions_T],
         count_T=count_RL[request_T, positions_T],
         image_start_RI=image_start_RI,
         block_table_RW=table_RW,
         block_size=block_size,
+        reference_P2=torch.full((1, 2), 0.5, device=device),
     )

@@ -9,10 +9,10 @@ from vllm.config import VllmConfig
 from vllm.model_executor.models.llama import LlamaDecoderLayer
 from vllm.model_executor.models.utils import extract_layer_index
 
-from model.vllm_plugin.attention import attention_class
-from model.vllm_plugin.geometry import Geometry
-from model.vllm_plugin.names import CacheNames
-from model.vllm_plugin.synchronizer import PagedSynchronizer
+from model.synchronizer.geometry import Geometry
+from model.vllm_plugin.cache.names import CacheNames
+from model.vllm_plugin.decoder.attention import attention_class
+from model.vllm_plugin.decoder.synchronizer import PagedSynchronizer
 
 
 class InterleavedDecoderLayer(LlamaDecoderLayer):  # type: ignore[misc]
@@ -24,9 +24,11 @@ class InterleavedDecoderLayer(LlamaDecoderLayer):  # type: ignore[misc]
         super().__init__(vllm_config, prefix=prefix, attn_layer_type=attention, **kwargs)
         self.llama_cross_attn = None
         if extract_layer_index(prefix) in config.synchronizer_layers:
+            synchronizer = config.text_synchronizer
             self.llama_cross_attn = PagedSynchronizer(
-                Geometry.of(config),
+                Geometry.of_text(config),
                 config.llm.hidden_size,
+                int((synchronizer.attn_dim or config.llm.hidden_size) * synchronizer.ratio),
                 config.llm.rms_norm_eps,
                 CacheNames.after(config.llm.num_hidden_layers).features,
             )

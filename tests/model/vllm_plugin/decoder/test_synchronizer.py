@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,13 @@ import torch
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.forward_context import ForwardContext, override_forward_context
 
-from model.vllm_plugin.feature_cache import FeatureCache
-from model.vllm_plugin.geometry import Geometry
-from model.vllm_plugin.plan import StepPlan, plan_step
-from model.vllm_plugin.sampling import sample
-from model.vllm_plugin.synchronizer import PagedSynchronizer
-from tests.model.vllm_plugin import paged
-from tests.model.vllm_plugin.test_plan import BLOCK, MAX_IMAGES, SEQUENCES, paged_step
+from model.synchronizer.geometry import Geometry
+from model.synchronizer.kernels.gather import sample
+from model.vllm_plugin.cache.features import ImageFeatureCache
+from model.vllm_plugin.cache.plan import plan_step
+from model.vllm_plugin.decoder.synchronizer import PagedSynchronizer
+from tests.model.synchronizer.kernels import paged
+from tests.model.vllm_plugin.cache.test_plan import BLOCK, MAX_IMAGES, SEQUENCES, paged_step
 
 NAME = "layers.9.features"
 GEOMETRY = paged.GEOMETRIES["21 vectors a token"]
@@ -31,7 +32,9 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def synchronizer(geometry: Geometry, cache_dir: Path) -> tuple[PagedSynchronizer, FeatureCache]:
+def synchronizer(
+    geometry: Geometry, cache_dir: Path
+) -> tuple[PagedSynchronizer, ImageFeatureCache]:
     """A layer with random weights, and the cache that it reads, without an engine around them."""
     settings = SimpleNamespace(
         model_config=SimpleNamespace(dtype=torch.float32),
@@ -40,10 +43,10 @@ def synchronizer(geometry: Geometry, cache_dir: Path) -> tuple[PagedSynchronizer
         additional_config={"cache_dir": str(cache_dir)},
     )
     with set_current_vllm_config(VllmConfig()):
-        layer = PagedSynchronizer(geometry, 32, 1e-5, NAME)
+        layer = PagedSynchronizer(geometry, 32, paged.value_width(geometry), 1e-5, NAME)
     weights = paged.official_names(paged.module(geometry), geometry)
     layer.load(weights | {"norm1.weight": torch.linspace(0.5, 1.5, 32)})
-    return layer, FeatureCache(settings, NAME, geometry)
+    return layer, ImageFeatureCache(settings, NAME, geometry)
 
 
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
@@ -57,7 +60,7 @@ def test_synchronizer_compiles_whole(backend: str, tmp_path: Path) -> None:
     for seed, num_tokens in enumerate((23, 11, 40)):
         s = paged.step(GEOMETRY, seed=seed, num_tokens=num_tokens)
         cache.bind_kv_cache(s.cache_NW)
-        cache.plan = s.plan
+        cache.sight = s.sight
         update_TD, residual_TD = s.query_TD, torch.randn_like(s.query_TD)
         with override_forward_context(context):
             expected = layer(update_TD.clone(), residual_TD.clone())
@@ -73,7 +76,7 @@ def test_padding_of_a_captured_graph_is_ignored(tmp_path: Path) -> None:
     layer, cache = synchronizer(GEOMETRY, tmp_path)
     s = paged.step(GEOMETRY)
     cache.bind_kv_cache(s.cache_NW)
-    cache.plan = s.plan
+    cache.sight = s.sight
     padded_TD = torch.cat((s.query_TD, torch.randn(9, 32)))
     context = ForwardContext(no_compile_layers={NAME: cache}, attn_metadata={}, slot_mapping={})
     with override_forward_context(context):
@@ -88,8 +91,8 @@ def test_the_operator_is_registered_completely(tmp_path: Path) -> None:
     layer, cache = synchronizer(GEOMETRY, tmp_path)
     s = paged.step(GEOMETRY)
     cache.bind_kv_cache(s.cache_NW)
-    cache.plan = s.plan
-    query_TX = torch.randn(23, GEOMETRY.num_offsets + GEOMETRY.num_logits)
+    cache.sight = s.sight
+    query_TX = torch.randn(23, GEOMETRY.num_predicted)
     context = ForwardContext(no_compile_layers={NAME: cache}, attn_metadata={}, slot_mapping={})
     with override_forward_context(context):
         torch.library.opcheck(
@@ -104,14 +107,14 @@ def test_reference_sampling_has_static_shapes() -> None:
     """One graph for all numbers of images in sight: their slots are padded to the maximum."""
     graphs = torch._dynamo.testing.CompileCounterWithBackend("eager")
     compiled = torch.compile(sample, backend=graphs, fullgraph=True, dynamic=False)
-    numbers = GEOMETRY.num_offsets + GEOMETRY.num_logits
+    numbers = GEOMETRY.num_predicted
     relative_RX = torch.randn(GEOMETRY.num_relative, numbers)
     s = paged.step(GEOMETRY)
     for most in range(GEOMETRY.max_images + 1):
-        plan = StepPlan(**vars(s.plan) | {"count_T": s.plan.count_T.clamp(max=most)})
+        sight = dataclasses.replace(s.sight, count_T=s.sight.count_T.clamp(max=most))
         query_TX = torch.randn(23, numbers)
-        ours = compiled(query_TX, relative_RX, s.cache_NW, plan, GEOMETRY)
-        expected = sample(query_TX, relative_RX, s.cache_NW, plan, GEOMETRY)
+        ours = compiled(query_TX, relative_RX, s.cache_NW, sight, GEOMETRY)
+        expected = sample(query_TX, relative_RX, s.cache_NW, sight, GEOMETRY)
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-6)
     assert graphs.frame_count == 1
 

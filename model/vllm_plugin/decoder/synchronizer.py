@@ -11,22 +11,22 @@ from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.utils.torch_utils import direct_register_custom_op
 
-from model.vllm_plugin.feature_cache import FeatureCache
-from model.vllm_plugin.folding import fold
-from model.vllm_plugin.geometry import Geometry
-from model.vllm_plugin.sampling import EXTRA
+from model.synchronizer.folding import fold_layer
+from model.synchronizer.geometry import EXTRA, Geometry
+from model.vllm_plugin.cache.features import ImageFeatureCache
 
 
 class PagedSynchronizer(nn.Module):
     """Reads the images in sight of each token; its output is added to the residual stream."""
 
-    def __init__(self, geometry: Geometry, width: int, eps: float, cache_name: str) -> None:
+    def __init__(
+        self, geometry: Geometry, width: int, values: int, eps: float, cache_name: str
+    ) -> None:
         super().__init__()
         self.geometry = geometry
         self.cache_name = cache_name
         self.norm1 = RMSNorm(width, eps=eps)
-        numbers = geometry.num_offsets + geometry.num_logits
-        channels, values = geometry.channels + EXTRA, geometry.value_width
+        numbers, columns = geometry.num_predicted, geometry.channels + EXTRA
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape), requires_grad=False)
@@ -34,7 +34,7 @@ class PagedSynchronizer(nn.Module):
         self.query_XD = parameter(numbers, width)
         self.query_bias_X = parameter(numbers)
         self.relative_RX = parameter(geometry.num_relative, numbers)
-        self.value_HCd = parameter(geometry.num_heads, channels, values // geometry.num_heads)
+        self.value_HYd = parameter(geometry.num_heads, columns, values // geometry.num_heads)
         self.output_DV = parameter(width, values)
         self.output_bias_D = parameter(width)
 
@@ -44,14 +44,14 @@ class PagedSynchronizer(nn.Module):
         """Add `update_TD` to the residual stream, and look at the images from there."""
         query_TD, residual_TD = self.norm1(update_TD, residual_TD)
         query_TX = F.linear(query_TD, self.query_XD, self.query_bias_X)
-        sampled_HTC = torch.ops.mmi.sample_images(query_TX, self.relative_RX, self.cache_name)
-        values_HTd = torch.bmm(sampled_HTC, self.value_HCd)
-        values_TV = values_HTd.transpose(0, 1).reshape(-1, self.geometry.value_width)
+        sampled_THY = torch.ops.mmi.sample_images(query_TX, self.relative_RX, self.cache_name)
+        values_HTd = torch.bmm(sampled_THY.transpose(0, 1), self.value_HYd)
+        values_TV = values_HTd.transpose(0, 1).flatten(1)
         return F.linear(values_TV, self.output_DV, self.output_bias_D), residual_TD
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Fold and take the official parameters of this layer."""
-        folded = fold(weights, self.geometry)
+        folded = fold_layer(weights, self.geometry)
         for name, tensor in vars(folded).items():
             getattr(self, name).data.copy_(tensor)
         self.norm1.weight.data.copy_(weights["norm1.weight"])
@@ -60,9 +60,9 @@ class PagedSynchronizer(nn.Module):
 def _sample_images(
     query_TX: torch.Tensor, relative_RX: torch.Tensor, cache_name: str
 ) -> torch.Tensor:
-    """Sample for the step that is running; the cache knows its plan."""
+    """Sample for the step that is running; the cache knows what its tokens see."""
     cache = get_forward_context().no_compile_layers[cache_name]
-    assert isinstance(cache, FeatureCache)
+    assert isinstance(cache, ImageFeatureCache)
     return cache.sample(query_TX, relative_RX)
 
 
@@ -74,7 +74,7 @@ def _sample_images_shape(
     geometry = cache.geometry
     # Not `len`, which would pin the traced graph to one number of tokens.
     num_tokens = query_TX.shape[0]
-    return query_TX.new_empty(geometry.num_heads, num_tokens, geometry.channels + EXTRA)
+    return query_TX.new_empty(num_tokens, geometry.num_heads, geometry.channels + EXTRA)
 
 
 # The operator lives as long as its library.

@@ -1,5 +1,5 @@
-// Deformable sampling out of the paged feature cache, fused: softmax, bilinear corners, gather.
-// The same function as `sample` in sampling.py, which is its reference and describes it.
+// Grid sampling of paged vectors, fused: softmax, bilinear corners, gather.
+// The same function as `sample` in gather.py, which is its reference.
 //
 // One thread of work is one token and head. Work on images that a token does not see is never
 // done. Of an image first all rows to read are listed, and fetched ahead of their use; then they
@@ -98,10 +98,10 @@ inline void add_pairs(const std::vector<uint32_t>& shares, Rows rows, float* out
 
 extern "C" {
 
-// Mirrors `_Sizes` in native.py.
+// Mirrors `_Sizes` in cpp.py.
 struct Sizes {
   int64_t tokens, heads, points, levels, channels, vectors_per_token, image_tokens;
-  int64_t base_side, block_size, table_width, image_columns, query_width;
+  int64_t base_side, block_size, table_width, image_columns, query_width, tables, references;
   const int64_t* sides;
   const int64_t* starts;
 };
@@ -109,13 +109,14 @@ struct Sizes {
 struct Inputs {
   const float* query;          // [tokens, query_width]
   const float* relative;       // [relative positions, query_width]
-  const void* features;        // [slots * vectors_per_token, channels]
+  const void* features;        // [slots, tables, vectors_per_token, channels]
   const int64_t* request;      // [tokens]
   const int64_t* base;         // [tokens]
   const int64_t* count;        // [tokens]
   const int64_t* image_start;  // [requests, image_columns]
   const int64_t* block_table;  // [requests, table_width]
-  float* out;                  // [heads, tokens, channels + 2]
+  const float* reference;      // [references, 2]
+  float* out;                  // [tokens, heads, channels + 2]
 };
 
 }  // extern "C"
@@ -134,14 +135,14 @@ class Sampler {
 
   void run(int64_t token, int64_t head) {
     const int64_t base = in_.base[token], images = in_.count[token] - base;
-    float* out = in_.out + (head * s_.tokens + token) * (s_.channels + 2);
-    std::fill(out, out + s_.channels + 1, 0.0f);
-    out[s_.channels + 1] = 1.0f;
+    float* out = in_.out + (token * s_.heads + head) * (s_.channels + 2);
+    std::fill(out, out + s_.channels + 2, 0.0f);
+    out[s_.channels] = 1.0f;
     if (images <= 0) return;
-    softmax(token, head, images, out[s_.channels + 1]);
+    softmax(token, head, images, out[s_.channels]);
     const int64_t request = in_.request[token];
     for (int64_t image = 0; image < images; ++image) {
-      find_rows(request, in_.image_start[request * s_.image_columns + base + image]);
+      find_rows(request, head, in_.image_start[request * s_.image_columns + base + image]);
       sample_image(token, head, image, images, out);
     }
   }
@@ -174,15 +175,16 @@ class Sampler {
     ignored = ignore * scale;
   }
 
-  // Where the image's placeholders lie in the cache.
-  void find_rows(int64_t request, int64_t start) {
+  // Where the vectors lie that the head reads in each of the image's slots.
+  void find_rows(int64_t request, int64_t head, int64_t start) {
     rows_.resize(s_.image_tokens);
     const int64_t* table = in_.block_table + request * s_.table_width;
     const int64_t width = s_.vectors_per_token * s_.channels;
     for (int64_t k = 0; k < s_.image_tokens; ++k) {
       const int64_t place = start + k;
       const int64_t slot = table[place / s_.block_size] * s_.block_size + place % s_.block_size;
-      rows_[k] = static_cast<const Feature*>(in_.features) + slot * width;
+      const int64_t list = slot * s_.tables + (s_.tables > 1 ? head : 0);
+      rows_[k] = static_cast<const Feature*>(in_.features) + list * width;
     }
   }
 
@@ -191,11 +193,12 @@ class Sampler {
     const float* query = in_.query + token * s_.query_width + first;
     const float* part = relative(image, images) + first;
     const float* weights = weights_.data() + image * s_.levels * s_.points;
+    const float* reference = in_.reference + token % s_.references * 2;
     const float inverse = 1.0f / static_cast<float>(s_.base_side);
     corners_.clear();
     for (int64_t point = 0; point < s_.points; ++point) {
-      const float x = 0.5f + (query[2 * point] + part[2 * point]) * inverse;
-      const float y = 0.5f + (query[2 * point + 1] + part[2 * point + 1]) * inverse;
+      const float x = reference[0] + (query[2 * point] + part[2 * point]) * inverse;
+      const float y = reference[1] + (query[2 * point + 1] + part[2 * point + 1]) * inverse;
       for (int64_t level = 0; level < s_.levels; ++level)
         find_corners(level, x, y, weights[level * s_.points + point]);
     }
@@ -231,7 +234,7 @@ class Sampler {
   }
 
   void add_corners(float* out) {
-    for (const Corner& corner : corners_) out[s_.channels] += corner.share;
+    for (const Corner& corner : corners_) out[s_.channels + 1] += corner.share;
     int64_t first = 0;
     if constexpr (std::is_same_v<Feature, BFloat16>) first = add_corner_pairs(out);
     for (; first + kLane * kLanes <= s_.channels; first += kLane * kLanes)
@@ -291,7 +294,11 @@ void sample_all(const Sizes& sizes, const Inputs& inputs) {
     Sampler<Feature> sampler(sizes, inputs);
 #pragma omp for schedule(static)
     for (int64_t work = 0; work < sizes.tokens * sizes.heads; ++work)
-      sampler.run(work / sizes.heads, work % sizes.heads);
+      // Heads share the vectors of a token's images, or else tokens share those of a head's.
+      if (sizes.tables == 1)
+        sampler.run(work / sizes.heads, work % sizes.heads);
+      else
+        sampler.run(work % sizes.tokens, work / sizes.tokens);
   }
 }
 

@@ -16,7 +16,7 @@ from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.attention.backend import AttentionBackend
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 
-from model.vllm_plugin.metadata import StepMetadata, TokenCacheBackend
+from model.vllm_plugin.cache.metadata import StepMetadata, TokenCacheBackend
 
 
 class TokenCacheSpec(FullAttentionSpec):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The fused sampler for CUDA, in Triton. `sample` in sampling.py is its reference.
+"""The fused kernel in Triton, for CUDA. `sample` in gather.py is its reference.
 
 One program is one token and head. It loops over the images that the token sees, whose number it
 reads from device memory: the launch depends on nothing but the number of tokens, so it can be
@@ -15,10 +15,9 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from model.vllm_plugin.geometry import Geometry
-from model.vllm_plugin.plan import StepPlan
-from model.vllm_plugin.sampling import EXTRA
+from model.synchronizer.geometry import EXTRA, Geometry, Sight
 
 
 @triton.jit
@@ -49,6 +48,8 @@ def _sample_map(  # type: ignore[no-untyped-def]
     channels,
     block_size,
     vectors_per_token,
+    list_of_slot,
+    TABLES: tl.constexpr,
     CHANNELS_PADDED: tl.constexpr,
 ):
     """The weighted sum of a map's bilinear samples, and the mass that fell inside the map."""
@@ -69,7 +70,8 @@ def _sample_map(  # type: ignore[no-untyped-def]
         position_P = start + vector_P // vectors_per_token
         block_P = tl.load(table_ptr + position_P // block_size, used_P, 0)
         slot_P = block_P * block_size + position_P % block_size
-        row_at_P = slot_P * vectors_per_token + vector_P % vectors_per_token
+        list_P = slot_P * TABLES + list_of_slot
+        row_at_P = list_P * vectors_per_token + vector_P % vectors_per_token
         feature_PC = tl.load(
             features_ptr + row_at_P[:, None] * channels + channel_C[None, :],
             used_P[:, None] & (channel_C < channels)[None, :],
@@ -89,10 +91,11 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     count_ptr,
     image_start_ptr,
     block_table_ptr,
+    reference_ptr,
     sides_ptr,
     starts_ptr,
     out_ptr,
-    num_tokens,
+    num_references,
     query_width,
     table_width,
     image_columns,
@@ -103,6 +106,7 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     HEADS: tl.constexpr,
     POINTS: tl.constexpr,
     LEVELS: tl.constexpr,
+    TABLES: tl.constexpr,
     POINTS_PADDED: tl.constexpr,
     CHANNELS_PADDED: tl.constexpr,
 ):
@@ -117,6 +121,7 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     query_ptr += token * query_width
     logits_at = HEADS * POINTS * 2 + head * LEVELS * POINTS
     offset_at_P = (head * POINTS + point_P) * 2
+    reference_ptr += token % num_references * 2
 
     # The highest logit, the ignore token's 0 included.
     highest = 0.0
@@ -134,8 +139,14 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     for image in range(first, last):
         part_ptr = relative_ptr + (last - image) * query_width
         start = tl.load(image_start_ptr + request * image_columns + image)
-        x_P = 0.5 + _predicted(query_ptr, part_ptr, offset_at_P, real_P, 0.0) / base_side
-        y_P = 0.5 + _predicted(query_ptr, part_ptr, offset_at_P + 1, real_P, 0.0) / base_side
+        x_P = (
+            tl.load(reference_ptr)
+            + _predicted(query_ptr, part_ptr, offset_at_P, real_P, 0.0) / base_side
+        )
+        y_P = (
+            tl.load(reference_ptr + 1)
+            + _predicted(query_ptr, part_ptr, offset_at_P + 1, real_P, 0.0) / base_side
+        )
         for level in range(LEVELS):
             at_P = logits_at + level * POINTS + point_P
             logit_P = _predicted(query_ptr, part_ptr, at_P, real_P, -float("inf"))
@@ -154,60 +165,60 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
                 channels,
                 block_size,
                 vectors_per_token,
+                head if TABLES > 1 else 0,
+                TABLES,
                 CHANNELS_PADDED,
             )
             sum_C += map_C
             inside_mass += mass
 
-    out_ptr += (head * num_tokens + token) * (channels + 2)
+    out_ptr += (token * HEADS + head) * (channels + 2)
     tl.store(out_ptr + channel_C, sum_C / total, channel_C < channels)
-    tl.store(out_ptr + channels, inside_mass / total)
-    tl.store(out_ptr + channels + 1, ignored / total)
+    tl.store(out_ptr + channels, ignored / total)
+    tl.store(out_ptr + channels + 1, inside_mass / total)
 
 
 def sample_triton(
-    query_TX: torch.Tensor,
-    relative_RX: torch.Tensor,
-    features_NW: torch.Tensor,
-    plan: StepPlan,
-    geometry: Geometry,
-) -> torch.Tensor:
-    """Sample; see `model.vllm_plugin.sampling.sample`."""
-    device, num_tokens = query_TX.device, len(plan.request_T)
-    out_HTC = torch.empty(geometry.num_heads, num_tokens, geometry.channels + EXTRA, device=device)
+    query_TX: Tensor, relative_RX: Tensor, features_NW: Tensor, sight: Sight, geometry: Geometry
+) -> Tensor:
+    """Sample; see `Kernel`."""
+    device, num_tokens = query_TX.device, len(sight.request_T)
+    out_THC = torch.empty(num_tokens, geometry.num_heads, geometry.channels + EXTRA, device=device)
     sides_S, level_starts_S = _levels(geometry, device)
     kernel: Any = _sample_kernel
     kernel[(num_tokens, geometry.num_heads)](
         query_TX.float().contiguous(),
         relative_RX.float().contiguous(),
         features_NW,
-        plan.request_T,
-        plan.base_T,
-        plan.count_T,
-        plan.image_start_RI,
-        plan.block_table_RW.contiguous(),
+        sight.request_T,
+        sight.base_T,
+        sight.count_T,
+        sight.image_start_RI,
+        sight.block_table_RW.contiguous(),
+        sight.reference_P2,
         sides_S,
         level_starts_S,
-        out_HTC,
-        num_tokens,
+        out_THC,
+        len(sight.reference_P2),
         query_TX.shape[1],
-        plan.block_table_RW.shape[1],
-        plan.image_start_RI.shape[1],
+        sight.block_table_RW.shape[1],
+        sight.image_start_RI.shape[1],
         geometry.channels,
         geometry.base_side,
-        plan.block_size,
+        sight.block_size,
         geometry.vectors_per_token,
         HEADS=geometry.num_heads,
         POINTS=geometry.num_points,
         LEVELS=len(geometry.sides),
+        TABLES=geometry.num_tables,
         POINTS_PADDED=triton.next_power_of_2(geometry.num_points),
         CHANNELS_PADDED=triton.next_power_of_2(geometry.channels),
     )
-    return out_HTC
+    return out_THC
 
 
 @lru_cache(maxsize=16)
-def _levels(geometry: Geometry, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _levels(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
     """Sides and first vectors of the maps; kept, as a CUDA graph can't copy from the host."""
     sides, starts = geometry.sides, geometry.level_starts
     return torch.tensor(sides, device=device), torch.tensor(starts, device=device)
