@@ -1,4 +1,4 @@
-"""What an engine takes and yields: the boundary between `model` and whoever serves it.
+"""What an engine takes and yields: the boundary between `model` and its servers.
 
 Both engines are asynchronous and own their batching; callers start as many generations as they
 like. Closing the iterator (or cancelling its task) stops the work within one token or one
@@ -55,7 +55,7 @@ class TextEngine(Protocol):
     """Continues an interleaved context with text, up to its end or the next image."""
 
     def limits(self) -> TextLimits:
-        """What it takes; known without having been started."""
+        """What fits into a context; known before `start`."""
         ...
 
     async def start(self) -> None:
@@ -120,7 +120,7 @@ class ImageEnd:
 
 
 class ImageEngine(Protocol):
-    """Draws images from image tokens, many requests in one batch."""
+    """Generates images from image tokens, many requests in one batch."""
 
     async def start(self) -> None:
         """Load the model, compile or load engines, and warm up."""

@@ -18,7 +18,7 @@ from model.memory.live_bytes import LiveBytes
 from model.mm_interleaved import IMAGE, TEXT, MMInterleaved
 from model.synchronizer.kernels.grid import GridSampling
 from model.synchronizer.unet_synchronizer import flatten_maps
-from model.text_decoder.token_bytes import TokenBytes
+from model.vllm_plugin.cache.token_bytes import TokenBytes
 
 GIB = 2**30
 

@@ -81,10 +81,13 @@ class FeatureSynchronizer(nn.Module):
         features_BIVD: Tensor,
         reference_points_BL2: Tensor,
         visible_BLI: Tensor,
+        official_decoding: bool = False,
     ) -> Tensor:
         """Project the features, then `attend`."""
         values_BIVHd = self.project(features_BIVD)
-        return self.attend(query_BLD, values_BIVHd, reference_points_BL2, visible_BLI)
+        return self.attend(
+            query_BLD, values_BIVHd, reference_points_BL2, visible_BLI, official_decoding
+        )
 
     def project(self, features_BIVD: Tensor) -> Tensor:
         """Values of every head at every position: [B, I, V, H, d]. Compute it once per image."""
@@ -97,6 +100,7 @@ class FeatureSynchronizer(nn.Module):
         values_BIVHd: Tensor,
         reference_points_BL2: Tensor,
         visible_BLI: Tensor,
+        official_decoding: bool = False,
     ) -> Tensor:
         """Let each query read the images that it sees.
 
@@ -105,17 +109,27 @@ class FeatureSynchronizer(nn.Module):
             values_BIVHd: from `project`. I may be 0.
             reference_points_BL2: relative (x, y) of the queries, float32; B may be 1.
             visible_BLI: which images each query sees, in order of appearance: [B, L, I], or
-                [B, I] for all queries alike. A mask with another number of rows than there are
-                queries is the official decoding, in which every new token sees what the last
-                token of the prompt saw: its last row is used. Serving passes one row a token.
+                [B, I] for all queries alike.
+            official_decoding: every query sees what the last row says, as each new token of the
+                official code sees what the last token of the prompt saw.
 
         Returns:
             [B, L, d_out]
+
+        Raises:
+            ValueError: the mask has a row neither for each query nor for all.
         """
+        num_queries = query_BLD.shape[1]
+        if visible_BLI.ndim == 2:
+            visible_BLI = visible_BLI.unsqueeze(1)
+        elif official_decoding:
+            visible_BLI = visible_BLI[:, -1:]
+        elif visible_BLI.shape[1] != num_queries:
+            raise ValueError(f"{visible_BLI.shape[1]} rows of visibility for {num_queries} queries")
         if visible_BLI.shape[-1] == 0:  # All of the softmax is the ignore token's.
             nothing_D: Tensor = self.output_proj(self.ignore_token.flatten())
             return nothing_D.expand(*query_BLD.shape[:2], -1)
-        visible_BLI = self._rows(visible_BLI, query_BLD.shape[1])
+        visible_BLI = visible_BLI.bool()
         offsets_BILHP2, logits_BILHSP = self._predict(query_BLD, visible_BLI)
         weights_BILHSP, ignored_BLH = self._normalise(logits_BILHSP, visible_BLI)
         places_BILHP2 = (
@@ -127,14 +141,6 @@ class FeatureSynchronizer(nn.Module):
         ignored_BLD = (ignored_BLH[..., None] * ignore_Hd).flatten(2)
         out_BLD: Tensor = self.output_proj(sampled_BLD + ignored_BLD.to(sampled_BLD.dtype))
         return out_BLD
-
-    def _rows(self, visible_BLI: Tensor, num_queries: int) -> Tensor:
-        """One row of visibility a query, or one for all."""
-        if visible_BLI.ndim == 2:
-            return visible_BLI.bool().unsqueeze(1)
-        if visible_BLI.shape[1] != num_queries:
-            visible_BLI = visible_BLI[:, -1:]
-        return visible_BLI.bool()
 
     def _predict(self, query_BLD: Tensor, visible_BLI: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets and logits of every query for every image.

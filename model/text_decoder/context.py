@@ -1,4 +1,4 @@
-"""Who sees what, as index arithmetic on token ids.
+"""Which tokens see which images and documents, as index arithmetic on token ids.
 
 Legend: B batch, L tokens, I images of a sequence, N images of the whole batch, K context length,
 D width.
@@ -73,7 +73,7 @@ def image_contexts(
     special: SpecialTokens,
     bos_columns_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What comes before each image, the nearest token first.
+    """The hidden states before each image, the nearest token first.
 
     Args:
         hidden_BLD: final hidden states.
@@ -107,7 +107,7 @@ def previous_images(
 
 @dataclass(frozen=True)
 class LabelRules:
-    """Which tokens of a sequence are not to be learned, beyond the rules for special tokens.
+    """Which tokens of a sequence are not learned, beyond the rules for special tokens.
 
     `prompt_lengths` tokens at the beginning (one number for all sequences or one each), and with
     `only_after_image` the text of a document before its first image.

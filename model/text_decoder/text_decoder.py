@@ -1,4 +1,4 @@
-"""A Llama whose layers also look at images, and the heads that turn its states into logits.
+"""A Llama whose layers also read images, and the heads that make logits of its states.
 
 Legend: B batch, L new tokens, K all tokens so far, I images, V positions of an image's maps,
 H heads, d width of a head, D width.
@@ -119,7 +119,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: MMInterleavedConfig, index: int, synchronizes: bool) -> None:
         super().__init__()
         llm = config.llm
-        self.self_attn = SelfAttention(llm, index)
+        self.self_attn = CausalSelfAttention(llm, index)
         self.llama_cross_attn = ImageAttention(config) if synchronizes else None
         self.mlp = FeedForward(llm.hidden_size, llm.intermediate_size)
         self.input_layernorm = nn.RMSNorm(llm.hidden_size, eps=llm.rms_norm_eps)
@@ -145,7 +145,7 @@ class DecoderLayer(nn.Module):
 
 
 class ImageAttention(nn.Module):
-    """The gated synchronizer of a layer. All queries look from the middle of the image."""
+    """The gated synchronizer of a layer. The reference point of all queries is the middle."""
 
     def __init__(self, config: MMInterleavedConfig) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class ImageAttention(nn.Module):
         return read_BLD * self.gate.tanh()
 
 
-class SelfAttention(nn.Module):
+class CausalSelfAttention(nn.Module):
     """Causal self-attention with rotary positions and grouped keys and values."""
 
     def __init__(self, config: LanguageModelConfig, index: int) -> None:
@@ -282,5 +282,5 @@ def _causal_mask(
     if attention_mask_BK is None:
         return causal_1LK
     allowed_BLK = causal_1LK & attention_mask_BK.bool()[:, None]
-    # A row of nothing has no softmax: padding in front attends to everything instead.
+    # The softmax of an empty row is undefined: padding in front attends to everything instead.
     return allowed_BLK | ~allowed_BLK.any(-1, keepdim=True)

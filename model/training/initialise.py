@@ -10,7 +10,7 @@ from torch import nn
 from model.config.schema import LanguageModelConfig
 from model.mm_interleaved import MMInterleaved
 from model.positions import frequencies
-from model.text_decoder.text_decoder import SelfAttention
+from model.text_decoder.text_decoder import CausalSelfAttention
 from model.visual_tokenizer.perceiver import PerceiverResampler, QFormerLayer
 
 _OUTPUTS = ("o_proj", "down_proj")
@@ -44,13 +44,13 @@ def initialise(model: MMInterleaved) -> None:
     projection = model.visual_tokenizer.proj
     nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
     for module in language.modules():
-        if isinstance(module, SelfAttention) and module.index > 0:
+        if isinstance(module, CausalSelfAttention) and module.index > 0:
             match_tokens(module, model.config.llm)
     initialise_around(model, 1.0)
 
 
 @torch.no_grad()
-def match_tokens(attention: SelfAttention, config: LanguageModelConfig) -> None:
+def match_tokens(attention: CausalSelfAttention, config: LanguageModelConfig) -> None:
     """Let the first head look for tokens that resemble its own, and repeat what is there.
 
     Queries and keys have the same weights, outputs those of values transposed, in the manner of

@@ -1,7 +1,7 @@
 """MM-Interleaved inside vLLM, as an out-of-tree plugin.
 
 The entry point `vllm.general_plugins` calls `register` in every vLLM process. Nothing else is
-imported here, so that a process that never loads the model pays nothing.
+imported here: most processes never load the model.
 """
 
 

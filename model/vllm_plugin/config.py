@@ -1,4 +1,4 @@
-"""The model's configuration as Hugging Face documents, which is what vLLM reads."""
+"""The checkpoint as vLLM reads it: a configuration and links in Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ from model.config.schema import MMInterleavedConfig
 MODEL_TYPE = "mm_interleaved"
 ARCHITECTURE = "InterleavedForConditionalGeneration"
 
-# A view has a configuration of its own, and the update of a package's tensors merged into these.
+# Files of a checkpoint that a view does not link: it has a configuration of its own, and a low-rank
+# update is merged into the tensors.
 _OWN_FILES = (store.CONFIG, store.MANIFEST, low_rank.FILE)
 
 
 class InterleavedHFConfig(LlamaConfig):  # type: ignore[misc]
-    """A Llama configuration that carries the whole model's one in `mm_interleaved`."""
+    """A Llama configuration that holds the whole model's in `mm_interleaved`."""
 
     model_type = MODEL_TYPE
 
     def __init__(self, mm_interleaved: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Keep the document; `LlamaConfig` takes the rest."""
         self.mm_interleaved = mm_interleaved
         super().__init__(**kwargs)
 
     @cached_property
     def interleaved(self) -> MMInterleavedConfig:
-        """The configuration of the whole model."""
+        """The configuration of the whole model.
+
+        Raises:
+            ValueError: the document holds none.
+        """
         if self.mm_interleaved is None:
             raise ValueError("this configuration has no mm_interleaved document")
         return MMInterleavedConfig.from_dict(self.mm_interleaved)
@@ -66,16 +70,16 @@ def hugging_face_document(config: MMInterleavedConfig, dtype: str) -> dict[str, 
 
 
 def write_view(checkpoint: Path, directory: Path, dtype: str) -> Path:
-    """A directory in Hugging Face layout that points at the tensors of `checkpoint`.
+    """Make a directory in Hugging Face layout that links the tensors of `checkpoint`.
 
     Nothing is copied: weights and tokenizer are symbolic links. Links of an earlier checkpoint in
-    the same place are taken away.
+    the same directory are removed.
     """
     config = MMInterleavedConfig.load(checkpoint / "config.json")
     directory.mkdir(parents=True, exist_ok=True)
     files = [path for path in checkpoint.iterdir() if path.is_file()]
     sources = {path.name: path for path in files if path.name not in _OWN_FILES}
-    for link in directory.glob("[!.]*"):  # What has a dot is another worker's, on its way.
+    for link in directory.glob("[!.]*"):  # With a dot: another worker is making it.
         if link.is_symlink() and link.name not in sources:
             link.unlink(missing_ok=True)
     for source in sources.values():

@@ -1,7 +1,7 @@
-"""MM-Interleaved's text side as vLLM runs it: vision, Llama with synchronizers, output head.
+"""The text side of MM-Interleaved in vLLM: visual tokenizer, Llama with synchronizers, head.
 
-Around the decoder, each step writes token-local facts to cache-only layers, plans which images
-its tokens see, and stores the final hidden states.
+Before the decoder runs, a step writes token-local facts to cache-only layers and derives which
+images its tokens see; after it, the step stores the final hidden states.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
 from model.synchronizer.geometry import Geometry
-from model.text_decoder.token_bytes import CLASS_WIDTH
 from model.visual_tokenizer.visual_tokenizer import VisualTokenizer
 from model.vllm_plugin.cache.features import ImageFeatureCache
-from model.vllm_plugin.cache.layer import TokenCacheLayer
-from model.vllm_plugin.cache.names import CacheNames
+from model.vllm_plugin.cache.layer import CacheNames, TokenCacheLayer
 from model.vllm_plugin.cache.plan import plan_step, token_classes
+from model.vllm_plugin.cache.token_bytes import CLASS_WIDTH
 from model.vllm_plugin.decoder.layer import InterleavedDecoderLayer
 from model.vllm_plugin.decoder.weights import OfficialWeights
 from model.vllm_plugin.multimodal import (
@@ -40,8 +39,6 @@ from model.vllm_plugin.multimodal import (
     ImageProcessor, info=ImageProcessingInfo, dummy_inputs=ImageDummyInputs
 )
 class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # type: ignore[misc]
-    """The registered model."""
-
     requires_raw_input_tokens = True
     packed_modules_mapping = {
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
@@ -81,7 +78,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
-        """Prompts are token ids; there is no placeholder in text."""
+        """None: prompts are token ids, without placeholders in text."""
         return None
 
     def embed_multimodal(self, pixel_values: torch.Tensor, **_: object) -> list[torch.Tensor]:
@@ -97,7 +94,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         *,
         is_multimodal: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Embed tokens; placeholders take their image's embedding, and its features wait."""
+        """Embed tokens and images, and keep the features until this step's `forward`."""
         embeds_TD = self.model.embed_input_ids(input_ids)
         self._pending = None
         if multimodal_embeddings is not None and len(multimodal_embeddings) > 0:
@@ -126,7 +123,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         return hidden_TD
 
     def _begin_step(self, input_ids_T: torch.Tensor, positions_T: torch.Tensor) -> None:
-        """Write what this step's tokens bring, then plan what they see. In this order."""
+        """Write the facts about this step's tokens, then derive what they see: in this order."""
         pending, self._pending = self._pending, None
         metadata = self.classes.metadata()
         self.features.sight = None
@@ -146,7 +143,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         return self.logits_processor(self.lm_head, hidden_states, self.lm_head.bias)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Load a checkpoint with the official names, folding what can be folded."""
+        """Load a checkpoint with the official names, and fold its synchronizers."""
         official = OfficialWeights(self.config)
         loader = AutoWeightsLoader(self)
         loaded: set[str] = loader.load_weights(

@@ -1,8 +1,8 @@
-"""How vLLM's multimodal machinery sees images: pixels in, a fixed number of placeholders out.
+"""Images for vLLM: pixels in, a fixed number of placeholders out.
 
-Our own engine hands vLLM finished prompts and pixels (see `model.engine.text`), so of this only
-the dummy inputs for memory profiling are on its path. The rest makes plain vLLM calls work:
-prompts as token ids with one image token per image, and images as [3, S, S] in [0, 1].
+The text engine passes finished prompts and pixels to vLLM, and uses only the dummy inputs for
+memory profiling of this. The rest serves plain vLLM calls: prompts as token ids with one image
+token per image, and images as [3, S, S] in [0, 1].
 """
 
 from __future__ import annotations
@@ -36,21 +36,16 @@ def image_fields() -> dict[str, MultiModalFieldConfig]:
 
 
 class ImageProcessingInfo(BaseProcessingInfo):  # type: ignore[misc]
-    """Sizes that vLLM asks for."""
-
     @property
     def config(self) -> MMInterleavedConfig:
-        """The whole model's configuration."""
         return self.ctx.get_hf_config().interleaved
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
-        """Images, up to the model's maximum."""
         return {"image": self.config.max_images}
 
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
-        """Every image takes the same number of tokens."""
         return {"image": self.config.num_img_token}
 
 
@@ -58,13 +53,12 @@ class ImageDummyInputs(BaseDummyInputsBuilder[ImageProcessingInfo]):  # type: ig
     """Grey images, for measuring memory."""
 
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
-        """Prompts are ids; see `ImageProcessor.get_dummy_inputs`."""
+        """Empty: prompts are ids; see `ImageProcessor.get_dummy_inputs`."""
         return ""
 
     def get_dummy_mm_data(
         self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """As many images as asked for."""
         side = self.info.config.vision.image_size
         return {"image": [torch.full((3, side, side), 0.5)] * mm_counts.get("image", 0)}
 
@@ -95,7 +89,6 @@ class ImageProcessor(BaseMultiModalProcessor[ImageProcessingInfo]):  # type: ign
     def _get_mm_fields_config(
         self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
     ) -> Mapping[str, MultiModalFieldConfig]:
-        """The fields of an image."""
         return image_fields()
 
     def _get_prompt_updates(
@@ -104,7 +97,6 @@ class ImageProcessor(BaseMultiModalProcessor[ImageProcessingInfo]):  # type: ign
         hf_processor_mm_kwargs: Mapping[str, object],
         out_mm_kwargs: MultiModalKwargsItems,
     ) -> Sequence[PromptUpdate]:
-        """One image token becomes all of them."""
         config = self.info.config
         image = config.special_tokens.image_token_id
         return [
@@ -117,8 +109,8 @@ class ImageProcessor(BaseMultiModalProcessor[ImageProcessingInfo]):  # type: ign
 def image_rows(visual: VisualFeatures, config: MMInterleavedConfig) -> torch.Tensor:
     """Pack images into the rows of their placeholders, [N, T, D + vectors_per_token * C].
 
-    Vectors are divided by their root mean square here: all synchronizer layers do that first, and
-    differ only in the weight that follows, which is folded into their projection.
+    Vectors are divided by their root mean square here, which all synchronizer layers do first. The
+    weight of each layer's norm is folded into its projection.
     """
     by_side = {map_NCss.shape[-1]: map_NCss for map_NCss in visual.maps}
     vectors_NVC = torch.cat(

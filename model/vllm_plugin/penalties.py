@@ -1,8 +1,8 @@
-"""Penalties for tokens that a turn generated before it was taken up again.
+"""Penalties for tokens that a turn generated before it was resumed.
 
-vLLM sees them as a part of the prompt, which presence and frequency penalties do not look at. A
-request that resumes names them in `extra_args`, and they are charged here: frequency for each of
-them, presence for those that vLLM is not charging already.
+They are a part of the prompt to vLLM, whose presence and frequency penalties ignore prompts. A
+request that resumes lists them in `extra_args`; this processor charges frequency for each of them,
+and presence for those that vLLM does not charge already.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ RESUMED_KEY = "resumed_ids"
 
 
 class ResumedPenalties(AdapterLogitsProcessor):  # type: ignore[misc]
-    """Charges resumed tokens."""
-
     def is_argmax_invariant(self) -> bool:
-        """Penalties change what is likeliest."""
         return False
 
     def new_req_logits_processor(
         self, params: SamplingParams
     ) -> Callable[[list[int], torch.Tensor], torch.Tensor] | None:
-        """A processor for requests that resume with penalties."""
+        """The processor of a request that resumes with penalties; None for others."""
         arguments: dict[str, Any] = params.extra_args or {}
         resumed: Sequence[int] = arguments.get(RESUMED_KEY, ())
         if not resumed or not (params.presence_penalty or params.frequency_penalty):

@@ -1,4 +1,4 @@
-"""What vLLM must know before it reads a checkpoint of ours."""
+"""Registers the model, its configuration and its scheduler with vLLM."""
 
 from transformers import AutoConfig
 from vllm import ModelRegistry
@@ -9,8 +9,8 @@ from vllm.platforms import current_platform
 from model.vllm_plugin.config import ARCHITECTURE, MODEL_TYPE, InterleavedHFConfig
 
 SCHEDULER = "model.vllm_plugin.scheduler.WholeImageScheduler"
-# Our operator reads the step's plan, so no CUDA graph may swallow it: graphs are cut there, as at
-# attention, whose own updates of the cache vLLM cuts out as well.
+# Our operator reads what this step's tokens see, so CUDA graphs are split there, as at attention
+# and its updates of the cache.
 _CUT = ("vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update", "mmi::sample_images")
 
 
@@ -19,7 +19,11 @@ class InterleavedEngineConfig(VerifyAndUpdateConfig):  # type: ignore[misc]
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
-        """Select our scheduler, cut graphs, and refuse budgets that could never place an image."""
+        """Select our scheduler and split graphs.
+
+        Raises:
+            ValueError: a step could never hold an image, or there are pipeline stages.
+        """
         scheduler = vllm_config.scheduler_config
         scheduler.scheduler_cls = scheduler.scheduler_cls or SCHEDULER
         image = vllm_config.model_config.hf_config.interleaved.num_img_token

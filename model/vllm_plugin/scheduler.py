@@ -1,8 +1,8 @@
-"""vLLM's scheduler with two rules that MM-Interleaved needs. Written for vLLM 0.32.
+"""vLLM's scheduler with two rules that MM-Interleaved needs; for vLLM 0.32.
 
-An image's placeholders are computed in one step: the very first placeholder already samples the
-whole image, so all of its features must be in the cache by then. And a resumed request gets its
-image data back, which vLLM strips when a prefix hit covers the image.
+An image's placeholders are computed in one step: the first one samples the whole image, so all
+features must be in the cache by then. And a resumed request gets back its image data, which vLLM
+strips when a prefix hit covers the image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
     """Schedules images whole, and keeps their data with the request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Enlarge the cache of encoded images to as many as configured."""
+        """Let the cache of encoded images hold `encoder_cache_images`."""
         super().__init__(*args, **kwargs)
         images = self.vllm_config.additional_config.get("encoder_cache_images", 0)
         config = self.vllm_config.model_config.hf_config.interleaved
@@ -30,8 +30,8 @@ class WholeImageScheduler(AsyncScheduler):  # type: ignore[misc]
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """Plan a step; new requests carry the data of all of their images.
 
-        The worker keeps what it is given here. Should the request be preempted and come back
-        with a shorter prefix hit, it needs the stripped images again.
+        The worker keeps what it receives here. A request that is preempted and resumed with a
+        shorter prefix hit needs the stripped images again.
         """
         output = super().schedule(*args, **kwargs)
         for new in output.scheduled_new_reqs:

@@ -25,7 +25,7 @@ from model.bench.report import Report
 if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
     from model.bench.text.result import ServedBatch, TextResult
     from model.bench.text.workload import Workload
-    from model.engine.text.options import TextEngineOptions
+    from model.engine.options import TextEngineOptions
 
 VARIANTS = ("official", "ours", "stock")
 
@@ -143,7 +143,7 @@ def _best(
 
 def _options(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> TextEngineOptions:
     """The same settings for both served variants."""
-    from model.engine.text.options import TextEngineOptions
+    from model.engine.options import TextEngineOptions
 
     return TextEngineOptions(
         checkpoint,

@@ -1,8 +1,7 @@
-"""Ids in, text out, with stop strings: a pure function of the ids fed so far.
+"""Ids in, text out, with stop strings: a pure function of the ids so far.
 
-Because what has been emitted depends on nothing but the ids, a turn can be taken up by another
-process: it feeds the ids that were already streamed and goes on as if nothing had happened, held
-back text and half-received characters included.
+Another process can resume a turn: it feeds the ids that were already streamed, and has the same
+state, text held back for stop strings and incomplete characters included.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Detokenizer:
         stop: Sequence[str] = (),
         min_tokens: int = 0,
     ) -> None:
-        """Start behind `prompt_ids`. Stop strings count only after `min_tokens` ids."""
+        """Continue `prompt_ids`. Stop strings count only after `min_tokens` ids."""
         self._tokenizer = tokenizer
         self._stream = DecodeStream(ids=list(prompt_ids[-_PROMPT_TAIL:]), skip_special_tokens=True)
         self._stop = tuple(stop)
@@ -35,9 +34,9 @@ class Detokenizer:
         self.stopped = False
 
     def feed(self, token_ids: Iterable[int]) -> tuple[str, int]:
-        """The text that these ids make certain, and how many of them it took to get there.
+        """The text that these ids make certain, and how many of them were used.
 
-        All ids are consumed unless a stop string appears, which ends the text right before it.
+        All ids are used unless a stop string appears; the text ends right before it.
         """
         text = ""
         used = 0
@@ -50,12 +49,12 @@ class Detokenizer:
         return text, used
 
     def flush(self) -> str:
-        """The end of a text that no stop string ended: what was held back in case of one."""
+        """The text that was held back, at the end of a turn without a stop string."""
         text, self._held = self._held, ""
         return "" if self.stopped else text
 
     def _release(self, piece: str) -> str:
-        """Pass on what no stop string can begin in any more."""
+        """Release the text in which no stop string can begin any more."""
         self._held += piece
         if self._num_tokens > self._min_tokens:
             ends = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]

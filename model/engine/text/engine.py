@@ -1,14 +1,13 @@
 """The text engine: AsyncLLM with the MM-Interleaved plugin, embedded in this process.
 
-A turn samples text until its end or the begin-of-image token. In the latter case a second request
-of one token, whose prompt is the turn up to and including that token and hence nearly all in the
-prefix cache, brings out the hidden states of the whole context, and they become image tokens.
+A turn samples text until its end or a begin-of-image token. After the latter, a second request of
+one token writes the hidden states of the whole context to a file, from which the image tokens are
+made. Its prompt is the turn up to and including that token, nearly all of it in the prefix cache.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -23,18 +22,23 @@ from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from model.checkpoint import load, store
+from model.engine.options import TextEngineOptions
 from model.engine.protocol import TextDelta, TextEnd, TextLimits
-from model.engine.text.memory import describe_cache
-from model.engine.text.options import TextEngineOptions
-from model.engine.text.prompt import PromptBuilder, TurnPrompt, engine_input, extraction_params
+from model.engine.text.prompt import (
+    PromptBuilder,
+    TurnPrompt,
+    engine_input,
+    extraction_params,
+    vllm_params,
+)
 from model.engine.text.scores import TokenScores
-from model.engine.text.statistics import TextStatistics
 from model.engine.text.turn import Turn
-from model.engine.text.vllm import longest_sequence, start_vllm, stop_vllm
+from model.engine.text.vllm import TextStatistics, longest_sequence, start_vllm, stop_vllm
 from model.processor import Processor
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
 from model.vllm_plugin.cache.hidden_states import PATH_KEY
+from model.vllm_plugin.cache.token_bytes import describe_cache
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +75,6 @@ class VllmTextEngine:
         await self._warm_up()
 
     async def stop(self) -> None:
-        """Stop vLLM's processes and free their memory."""
         llm, self._llm = self._llm, None
         if llm is not None:
             await stop_vllm(llm)
@@ -91,13 +94,23 @@ class VllmTextEngine:
     ) -> AsyncIterator[TextDelta | TextEnd]:
         """Yield deltas, then exactly one `TextEnd`; see `TextEngine.generate`."""
         prompt = await self.prompts.build(context, images == "force", resume)
-        turn = Turn(self, prompt, sampling, request_id, max_tokens, images, resume, priority)
-        async with aclosing(turn.run()) as events:
-            async for event in events:
-                yield event
+        special, tokenizer = self.config.special_tokens, self.tokenizer.backend_tokenizer
+        turn = Turn(prompt, resume, sampling, max_tokens, images, special, tokenizer)
+        if not turn.ended:
+            room = self.max_len - len(prompt.token_ids) - 1
+            params = vllm_params(sampling, max_tokens, images, self.config, resume, room)
+            async with aclosing(self.submit(prompt, params, request_id, priority)) as outputs:
+                async for output in outputs:
+                    if delta := turn.take(output, self.scores):
+                        yield delta
+                    if turn.stopped:
+                        break
+        if turn.begins_image:
+            yield turn.end_with_image(*await self._image_tokens(turn.context, request_id, priority))
+        else:
+            yield turn.end()
 
     def limits(self) -> TextLimits:
-        """What it takes; see `TextEngine.limits`."""
         return TextLimits(
             max_prompt_tokens=self.max_len - 2,
             max_images=self.config.max_images,
@@ -113,7 +126,11 @@ class VllmTextEngine:
     def submit(
         self, prompt: TurnPrompt, params: Any, request_id: str, priority: int
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Hand a request to vLLM."""
+        """Start a vLLM request.
+
+        Raises:
+            RuntimeError: the engine is not running.
+        """
         if self._llm is None:
             raise RuntimeError("the text engine is not running")
         inputs = engine_input(prompt, self.config)
@@ -122,29 +139,27 @@ class VllmTextEngine:
         )
         return outputs
 
-    async def image_tokens(
-        self, prompt: TurnPrompt, request_id: str, priority: int
-    ) -> tuple[torch.Tensor, RequestOutput]:
-        """The image tokens [77, C] of a prompt that ends with begin-of-image."""
-        assert self._exchange is not None
-        name = hashlib.sha256(request_id.encode()).hexdigest()[:32]
-        path = Path(tempfile.mkdtemp(prefix=name, dir=self._exchange)) / "hidden.safetensors"
-        last: RequestOutput | None = None
+    async def _image_tokens(
+        self, context: TurnPrompt, request_id: str, priority: int
+    ) -> tuple[torch.Tensor, int]:
+        """Image tokens [77, C] of a context that ends with begin-of-image, and how much was cached.
+
+        A request may be running twice, so its name alone does not make the file's name unique.
+        """
+        directory = Path(tempfile.mkdtemp(dir=self._exchange))
+        path, num_cached = directory / "hidden.safetensors", 0
         try:
-            requests = self.submit(
-                prompt, extraction_params(str(path)), f"{request_id}/image", priority
-            )
+            params = extraction_params(str(path))
+            requests = self.submit(context, params, f"{request_id}/image", priority)
             async with aclosing(requests) as outputs:
                 async for output in outputs:
-                    last = output
-            assert last is not None
-            tokens = await asyncio.to_thread(self._to_image_tokens, path)
+                    num_cached = output.num_cached_tokens or 0
+            return await asyncio.to_thread(self._read_image_tokens, path), num_cached
         finally:
-            shutil.rmtree(path.parent, ignore_errors=True)
-        return tokens, last
+            shutil.rmtree(directory, ignore_errors=True)
 
     @torch.inference_mode()
-    def _to_image_tokens(self, path: Path) -> torch.Tensor:
+    def _read_image_tokens(self, path: Path) -> torch.Tensor:
         """Read hidden states, nearest first, as the image decoder's perceiver does."""
         model: Any = self._condition
         hidden_LD = load_file(path)[PATH_KEY].float()
@@ -153,7 +168,7 @@ class VllmTextEngine:
         return tokens_TC.float().clone()
 
     async def _warm_up(self) -> None:
-        """Run a turn of two tokens, so that the first request finds everything loaded."""
+        """Run a turn of two tokens, so that the first request does not wait for what loads late."""
         sampling = SamplingParams(min_tokens=2, temperature=0.0)
         async for _ in self.generate((), sampling, "warm-up", max_tokens=2, images="forbid"):
             pass

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import vllm
+from cachetools import LRUCache
 from transformers import BatchFeature
 from vllm.inputs import MultiModalInput, TokensInput, mm_input, tokens_input
 from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
@@ -29,14 +29,13 @@ _PIXEL_CACHE_IMAGES = 64
 
 @dataclass(frozen=True)
 class TurnPrompt:
-    """The ids of a turn so far, with the pixels and digests of the images among them."""
+    """The ids of a turn, with the pixels and digests of the images among them."""
 
     token_ids: tuple[int, ...]
     pixels: tuple[torch.Tensor, ...]
     digests: tuple[str, ...]
 
     def extended(self, token_ids: tuple[int, ...]) -> TurnPrompt:
-        """The same, with more ids behind."""
         return TurnPrompt(self.token_ids + token_ids, self.pixels, self.digests)
 
 
@@ -47,12 +46,12 @@ class PromptBuilder:
         self.config = config
         self.processor = processor
         self.max_len = max_len
-        self._pixels: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.pixels: LRUCache[str, torch.Tensor] = LRUCache(_PIXEL_CACHE_IMAGES)
 
     async def build(
         self, context: tuple[Segment, ...], begin_image: bool, resume: tuple[int, ...]
     ) -> TurnPrompt:
-        """Encode a context, and the ids already generated behind it.
+        """Encode a context, and append the ids already generated.
 
         Raises:
             ValueError: too many images, or no room left for an answer.
@@ -65,12 +64,7 @@ class PromptBuilder:
         ]
         return TurnPrompt(prompt.input_ids + resume, tuple(pixels), prompt.digests)
 
-    def forget(self) -> None:
-        """Drop all pixels that are kept."""
-        self._pixels.clear()
-
     def _check(self, prompt: Prompt, num_resumed: int) -> None:
-        """Refuse what the model cannot hold."""
         if len(prompt.images) > self.config.max_images:
             raise ValueError(
                 f"{len(prompt.images)} images are more than the model's {self.config.max_images}"
@@ -83,13 +77,12 @@ class PromptBuilder:
             )
 
     async def _prepare(self, image: Any, digest: str) -> torch.Tensor:
-        """Pixels of an image, resized in a thread unless it was seen lately."""
-        if digest not in self._pixels:
-            self._pixels[digest] = await asyncio.to_thread(self.processor.pixels, image)
-        self._pixels.move_to_end(digest)
-        while len(self._pixels) > _PIXEL_CACHE_IMAGES:
-            self._pixels.popitem(last=False)
-        return self._pixels[digest]
+        """Pixels of an image: cached, or resized in a thread."""
+        pixels = self.pixels.get(digest)
+        if pixels is None:
+            pixels = await asyncio.to_thread(self.processor.pixels, image)
+            self.pixels[digest] = pixels
+        return pixels
 
 
 def engine_input(prompt: TurnPrompt, config: MMInterleavedConfig) -> MultiModalInput | TokensInput:
@@ -112,7 +105,7 @@ def engine_input(prompt: TurnPrompt, config: MMInterleavedConfig) -> MultiModalI
     )
 
 
-def sampling_params(
+def vllm_params(
     sampling: SamplingParams,
     max_tokens: int,
     images: ImageMode,
@@ -120,10 +113,10 @@ def sampling_params(
     resume: tuple[int, ...],
     room: int,
 ) -> vllm.SamplingParams:
-    """VLLM's parameters for the rest of a turn of which `resume` has been generated.
+    """Parameters of vLLM for the rest of a turn of which `resume` has been generated.
 
-    A seeded turn that is resumed draws from a seed of its own: its continuation is reproducible,
-    but is not the one that the undisturbed turn would have had.
+    A seeded turn that is resumed uses a derived seed: its continuation is reproducible, but differs
+    from that of the undisturbed turn.
     """
     special, bias = config.special_tokens, dict(sampling.logit_bias)
     bias[special.image_token_id] = _NEVER
@@ -151,7 +144,7 @@ def sampling_params(
 
 
 def extraction_params(path: str) -> vllm.SamplingParams:
-    """One forgettable token, after the prompt's hidden states have been written to `path`."""
+    """Sample one token, which nobody reads; the prompt's hidden states are in `path` by then."""
     return vllm.SamplingParams(
         max_tokens=1,
         temperature=0.0,

@@ -1,4 +1,4 @@
-"""Log-probabilities as vLLM reports them, in the form in which engines yield them."""
+"""Converts log-probabilities from vLLM's form to the engine's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 
 from model.sampling_params import TokenScore
 
-# Of a token that cannot come; JSON has no infinities.
+# The score of an impossible token: JSON has no infinities.
 _LOWEST = -9999.0
-# Normalizers that keep each character, or add one.
+# Normalizers that keep each character or add one.
 _HARMLESS = frozenset({"Prepend", "Replace"})
 
 
@@ -22,7 +22,7 @@ class _Logprob(Protocol):
 
 
 class TokenScores:
-    """Reads vLLM's log-probabilities; knows how single tokens are spelled."""
+    """Reads vLLM's log-probabilities; spells single tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -44,7 +44,7 @@ class TokenScores:
         return self._decode([*self._lead, token_id])[self._lead_length :]
 
     def vocabulary(self) -> tuple[str, ...]:
-        """All ordinary tokens as they are spelled; none if a normalizer changes texts before."""
+        """All ordinary tokens as they are spelled; none if a normalizer changes texts first."""
         normalizer = json.loads(self._tokenizer.to_str())["normalizer"]
         steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
         if any(step["type"] not in _HARMLESS for step in steps):

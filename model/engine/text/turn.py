@@ -1,118 +1,96 @@
-"""One turn of text: what is sampled, what is shown, and how it ends."""
+"""One turn of text as a state: output of vLLM goes in, deltas and the turn's end come out."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Literal
-
 import torch
+from tokenizers import Tokenizer
 from vllm.outputs import RequestOutput
 
+from model.config.schema import SpecialTokens
 from model.engine.protocol import TextDelta, TextEnd
 from model.engine.text.detokenizer import Detokenizer
-from model.engine.text.prompt import TurnPrompt, sampling_params
-from model.sampling_params import ImageMode, SamplingParams, TokenScore
-
-if TYPE_CHECKING:
-    from model.engine.text.engine import VllmTextEngine
+from model.engine.text.prompt import TurnPrompt
+from model.engine.text.scores import TokenScores
+from model.sampling_params import ImageMode, SamplingParams
 
 
 class Turn:
-    """One turn of text, from its prompt to its end."""
+    """A turn from its prompt, which ends with the `resume` ids already generated, to its end."""
 
     def __init__(
         self,
-        engine: VllmTextEngine,
         prompt: TurnPrompt,
+        resume: tuple[int, ...],
         sampling: SamplingParams,
-        request_id: str,
         max_tokens: int,
         images: ImageMode,
-        resume: tuple[int, ...],
-        priority: int,
+        special: SpecialTokens,
+        tokenizer: Tokenizer,
     ) -> None:
-        self.engine, self.prompt, self.sampling = engine, prompt, sampling
-        self.request_id, self.priority = request_id, priority
-        self.max_tokens, self.images, self.resume = max_tokens, images, resume
-        self.num_prompt = len(prompt.token_ids) - len(resume)
-        self.num_cached = 0
-        self.ids = list(resume)
-        self.text = Detokenizer(
-            engine.tokenizer.backend_tokenizer,
-            prompt.token_ids[: self.num_prompt],
-            sampling.stop,
-            sampling.min_tokens,
-        )
-        self.text.feed(resume)
+        self.prompt, self.resume, self.ids = prompt, resume, list(resume)
+        self.max_tokens, self.images = max_tokens, images
+        self._sampling, self._special = sampling, special
+        self._num_prompt = len(prompt.token_ids) - len(resume)
+        self._num_cached = 0
+        prompt_ids = prompt.token_ids[: self._num_prompt]
+        self._text = Detokenizer(tokenizer, prompt_ids, sampling.stop, sampling.min_tokens)
+        self._text.feed(resume)
 
-    async def run(self) -> AsyncGenerator[TextDelta | TextEnd, None]:
-        """Sample, then end the turn."""
-        if self.images == "force":
-            yield await self._end_with_image()
-            return
-        special = self.engine.config.special_tokens
-        if not self._ended():
-            async with aclosing(self._deltas()) as deltas:
-                async for delta in deltas:
-                    yield delta
-        last = self.ids[-1] if self.ids else None
-        if last == special.soi_token_id and not self.text.stopped:
-            yield await self._end_with_image()
-        else:
-            done = self.text.stopped or last == special.eos_token_id
-            yield self._end("stop" if done else "length")
+    @property
+    def context(self) -> TurnPrompt:
+        """The prompt with all that was generated behind it."""
+        return self.prompt.extended(tuple(self.ids[len(self.resume) :]))
 
-    def _ended(self) -> bool:
-        """Whether what was resumed already is the whole turn."""
-        special = self.engine.config.special_tokens
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string ended the turn, which vLLM does not notice."""
+        return self._text.stopped
+
+    @property
+    def ended(self) -> bool:
+        """Whether no token is to be sampled any more."""
+        ends = (self._special.soi_token_id, self._special.eos_token_id)
         return (
-            self.text.stopped
+            self.images == "force"
+            or self.stopped
             or len(self.ids) >= self.max_tokens
-            or (bool(self.ids) and self.ids[-1] in (special.soi_token_id, special.eos_token_id))
+            or (bool(self.ids) and self.ids[-1] in ends)
         )
 
-    async def _deltas(self) -> AsyncGenerator[TextDelta, None]:
-        """Sample until something ends the turn."""
-        room = self.engine.max_len - len(self.prompt.token_ids) - 1
-        params = sampling_params(
-            self.sampling, self.max_tokens, self.images, self.engine.config, self.resume, room
-        )
-        requests = self.engine.submit(self.prompt, params, self.request_id, self.priority)
-        async with aclosing(requests) as outputs:
-            async for output in outputs:
-                self.num_cached = output.num_cached_tokens or self.num_cached
-                new = list(output.outputs[0].token_ids)
-                text, used = self.text.feed(new)
-                self.ids += new[:used]
-                if output.finished and not self.text.stopped:
-                    text += self.text.flush()
-                if used:
-                    yield TextDelta(text, tuple(new[:used]), self._scores(output, new[:used]))
-                if self.text.stopped:
-                    return
+    @property
+    def begins_image(self) -> bool:
+        """Whether the turn, having ended, is followed by an image."""
+        last = self.ids[-1] if self.ids else None
+        return self.images == "force" or (last == self._special.soi_token_id and not self.stopped)
 
-    def _scores(self, output: RequestOutput, token_ids: list[int]) -> tuple[TokenScore, ...]:
-        """The log-probabilities of new tokens, if they were asked for."""
-        num_top, reported = self.sampling.logprobs, output.outputs[0].logprobs
+    def take(self, output: RequestOutput, scores: TokenScores) -> TextDelta | None:
+        """Newly sampled tokens; None if they yield nothing."""
+        self._num_cached = output.num_cached_tokens or self._num_cached
+        completion = output.outputs[0]
+        text, used = self._text.feed(completion.token_ids)
+        new = tuple(completion.token_ids[:used])
+        self.ids += new
+        if output.finished and not self.stopped:
+            text += self._text.flush()
+        if not used:
+            return None
+        num_top, reported = self._sampling.logprobs, completion.logprobs
         if num_top is None or reported is None:
-            return ()
-        return self.engine.scores.read(token_ids, reported[: len(token_ids)], num_top)
+            return TextDelta(text, new)
+        return TextDelta(text, new, scores.read(new, reported[:used], num_top))
 
-    async def _end_with_image(self) -> TextEnd:
-        """Turn the context, which ends with begin-of-image, into image tokens."""
-        prompt = TurnPrompt(
-            self.prompt.token_ids[: self.num_prompt] + tuple(self.ids),
-            self.prompt.pixels,
-            self.prompt.digests,
-        )
-        tokens, output = await self.engine.image_tokens(prompt, self.request_id, self.priority)
-        if not self.ids:
-            self.num_cached = output.num_cached_tokens or 0
-        return self._end("image", tokens)
+    def end(self) -> TextEnd:
+        """The last event of a turn that no image follows."""
+        last = self.ids[-1] if self.ids else None
+        done = self.stopped or last == self._special.eos_token_id
+        counts = (self._num_prompt, self._num_cached, len(self.ids))
+        return TextEnd("stop" if done else "length", *counts)
 
-    def _end(
-        self, reason: Literal["stop", "length", "image"], tokens: torch.Tensor | None = None
-    ) -> TextEnd:
-        """The turn's last event."""
-        return TextEnd(reason, self.num_prompt, self.num_cached, len(self.ids), tokens)
+    def end_with_image(self, image_tokens: torch.Tensor, num_cached: int) -> TextEnd:
+        """The last event of a turn that begins an image.
+
+        `num_cached` is how much of the context was found in the cache to make the image tokens; it
+        is reported if no text was generated.
+        """
+        cached = self._num_cached if self.ids else num_cached
+        return TextEnd("image", self._num_prompt, cached, len(self.ids), image_tokens)

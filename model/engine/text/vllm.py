@@ -1,19 +1,21 @@
-"""Starts vLLM for a checkpoint."""
+"""Starts vLLM for a checkpoint, and counts what it does."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
+from typing import Any
 
 from vllm import AsyncEngineArgs
-from vllm.config import KVTransferConfig
+from vllm.config import KVTransferConfig, VllmConfig
 from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import StatLoggerBase
 
 from model.compiler import prepare_torch_compile
 from model.config.schema import MMInterleavedConfig
-from model.engine.text.options import TextEngineOptions
-from model.engine.text.statistics import TextStatistics, logger_factory
+from model.engine.options import TextEngineOptions
 from model.vllm_plugin.config import write_view
 
 
@@ -23,7 +25,7 @@ def longest_sequence(options: TextEngineOptions, config: MMInterleavedConfig) ->
 
 
 def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) -> AsyncEngineArgs:
-    """VLLM's arguments. Those in `options.vllm` have the last word."""
+    """Arguments for vLLM; those in `options.vllm` override the others."""
     digest = hashlib.sha256(str(options.checkpoint.resolve()).encode()).hexdigest()[:16]
     directory = options.cache_dir / "vllm" / f"{digest}-{options.dtype}"
     arguments = {
@@ -56,20 +58,65 @@ def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) ->
     return AsyncEngineArgs(**(arguments | dict(options.vllm)))
 
 
+@dataclass
+class TextStatistics:
+    """Gauges of the last step, and counters since the start."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_cache_usage: float = 0.0
+    num_preempted: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+
+
+class StatisticsLogger(StatLoggerBase):  # type: ignore[misc]
+    """Keeps `TextStatistics` up to date from what vLLM reports after each step."""
+
+    def __init__(self, statistics: TextStatistics) -> None:
+        self.statistics = statistics
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        mine = self.statistics
+        if scheduler_stats is not None:
+            mine.num_running = scheduler_stats.num_running_reqs
+            mine.num_waiting = scheduler_stats.num_waiting_reqs
+            mine.kv_cache_usage = scheduler_stats.kv_cache_usage
+        if iteration_stats is not None:
+            mine.num_preempted += iteration_stats.num_preempted_reqs
+            mine.num_generated_tokens += iteration_stats.num_generation_tokens
+            for request in iteration_stats.finished_requests:
+                mine.num_prompt_tokens += request.num_prompt_tokens
+                mine.num_cached_tokens += request.num_cached_tokens
+
+    def log_engine_initialized(self) -> None:
+        """Required by vLLM."""
+
+
 def start_vllm(
     options: TextEngineOptions, config: MMInterleavedConfig, statistics: TextStatistics
 ) -> AsyncLLM:
     """Start vLLM's processes and load the model; takes from seconds to minutes."""
     if current_platform.is_cpu():  # vLLM compiles parts of its sampler when they first run.
         prepare_torch_compile()
-    return AsyncLLM.from_engine_args(
-        engine_arguments(options, config), stat_loggers=[logger_factory(statistics)]
-    )
+
+    def make_logger(vllm_config: VllmConfig, engine_index: int = 0) -> StatisticsLogger:
+        return StatisticsLogger(statistics)
+
+    arguments = engine_arguments(options, config)
+    return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
 
 
 async def stop_vllm(llm: AsyncLLM) -> None:
     """Stop vLLM's processes and free their memory."""
-    # The reader of outputs would take the end of the processes for their death.
+    # The task that reads outputs would report the end of the processes as a crash.
     if llm.output_handler is not None:
         llm.output_handler.cancel()
     await asyncio.to_thread(llm.shutdown)

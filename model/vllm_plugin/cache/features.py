@@ -1,4 +1,4 @@
-"""The cache of image features, and sampling from it."""
+"""The paged cache of image features, and grid sampling from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.vllm_plugin.cache.metadata import StepMetadata
 
 
 class ImageFeatureCache(TokenCacheLayer):
-    """Feature vectors of images, `vectors_per_token` in the row of each placeholder."""
+    """Feature vectors of images: a placeholder's row holds `vectors_per_token` of them."""
 
     def __init__(self, vllm_config: VllmConfig, name: str, geometry: Geometry) -> None:
         super().__init__(vllm_config, name, geometry.token_width)

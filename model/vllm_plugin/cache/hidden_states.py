@@ -1,9 +1,9 @@
-"""Brings the final hidden states of a whole context out of the engine.
+"""Writes the final hidden states of a whole context to a file.
 
-A KV connector in name: it moves no keys and values. A request that asks for it (by
-`extra_args={"kv_transfer_params": {"hidden_states": PATH}}`) has the hidden states of all of its
-prompt's tokens, those of the prefix cache included, written to PATH as soon as its prompt is
-computed, before its first token is announced.
+A KV connector that moves no keys and values. For a request with
+`extra_args={"kv_transfer_params": {"hidden_states": PATH}}` it writes the hidden states of all
+prompt tokens, those in the prefix cache included, to PATH, before the request's first token is
+returned.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import Request
 
-from model.vllm_plugin.cache.names import CacheNames
+from model.vllm_plugin.cache.layer import CacheNames
 
 if TYPE_CHECKING:
     from vllm.v1.core.kv_cache_manager import KVCacheBlocks
@@ -36,7 +36,7 @@ PATH_KEY = "hidden_states"
 
 @dataclass
 class Extraction:
-    """Where a request's tokens lie, and where their hidden states shall go."""
+    """The blocks of a request's tokens, and the file for their hidden states."""
 
     path: str
     block_ids: list[int]
@@ -51,23 +51,20 @@ class HiddenStatesMetadata(KVConnectorMetadata):  # type: ignore[misc]
 
 
 class HiddenStatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
-    """Scheduler side: notices finished prompts. Worker side: writes their hidden states."""
+    """Scheduler side: finds completed prompts. Worker side: writes their hidden states."""
 
     def __init__(
         self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig
     ) -> None:
-        """Start with no request under watch."""
         super().__init__(vllm_config, role, kv_cache_config)
         self._watched: dict[str, Request] = {}
         self._cache = torch.empty(0)
 
     @property
     def requires_kv_delivery(self) -> bool:
-        """Nothing is delivered after a request's end."""
         return False
 
     def on_new_request(self, request: Request) -> None:
-        """Watch requests that ask for hidden states."""
         if (request.kv_transfer_params or {}).get(PATH_KEY):
             self._watched[request.request_id] = request
 
@@ -88,17 +85,16 @@ class HiddenStatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[mi
     def request_finished_all_groups(
         self, request: Request, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Forget the request; its blocks may go at once."""
+        """Forget the request; its blocks can be freed at once."""
         self._watched.pop(request.request_id, None)
         return False, None
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
-        """Remember where hidden states are cached."""
         llm = self._vllm_config.model_config.hf_config
         self._cache = kv_caches[CacheNames.after(llm.num_hidden_layers).hidden_states]
 
     def wait_for_save(self) -> None:
-        """Write this step's hidden states; called after the forward pass, within the step."""
+        """Write this step's hidden states; vLLM calls it after the forward pass of a step."""
         metadata = self._get_connector_metadata()
         assert isinstance(metadata, HiddenStatesMetadata)
         if get_tensor_model_parallel_rank() == 0:
@@ -128,7 +124,6 @@ class HiddenStatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[mi
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int
     ) -> tuple[int, bool]:
-        """There is no external cache."""
         return 0, False
 
     def update_state_after_alloc(

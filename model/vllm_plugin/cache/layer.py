@@ -1,12 +1,13 @@
-"""Layers that only hold cache: facts about tokens, paged along with keys and values.
+"""Layers that only hold cache: facts about tokens, paged like keys and values.
 
-They live in the same KV cache group as self-attention, so that prefix caching, preemption and
-eviction treat an image's features exactly as they treat its keys and values, and no table by
-request is needed. A row belongs to one token and depends on that token alone (or, for hidden
-states, on its prefix): rows can therefore be shared by requests that share the prefix.
+They share the KV cache group of self-attention: prefix caching, preemption and eviction treat
+features like keys and values, and no table by request is needed. A row depends on its token alone
+(hidden states: on its prefix), so requests with the same prefix can share it.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,15 +20,35 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 from model.vllm_plugin.cache.metadata import StepMetadata, TokenCacheBackend
 
 
+@dataclass(frozen=True)
+class CacheNames:
+    """Names of a model's three cache-only layers.
+
+    vLLM wants exactly one integer in a layer's name, unlike that of any other layer: they are
+    numbered after the language model's layers.
+    """
+
+    features: str
+    classes: str
+    hidden_states: str
+
+    @classmethod
+    def after(cls, num_hidden_layers: int) -> CacheNames:
+        first = num_hidden_layers
+        return cls(
+            f"image_features.{first}", f"token_class.{first + 1}", f"hidden_states.{first + 2}"
+        )
+
+
 class TokenCacheSpec(FullAttentionSpec):  # type: ignore[misc]
-    """One vector per token, no values beside it. Managed as full attention is."""
+    """One vector per token, without a second half; vLLM manages it like full attention."""
 
 
 class TokenCacheLayer(nn.Module, AttentionLayerBase):  # type: ignore[misc]
-    """A cache of `width` numbers per token, without any computation."""
+    """A cache of `width` numbers per token, without computation."""
 
     def __init__(self, vllm_config: VllmConfig, name: str, width: int) -> None:
-        """Announce the layer to the engine under `name`, which must contain one integer."""
+        """Register the layer with the engine under `name`; see `CacheNames`."""
         super().__init__()
         self.name = name
         self.width = width
@@ -36,11 +57,10 @@ class TokenCacheLayer(nn.Module, AttentionLayerBase):  # type: ignore[misc]
         vllm_config.compilation_config.static_forward_context[name] = self
 
     def get_attn_backend(self) -> type[AttentionBackend]:
-        """The backend that hands the step's metadata through."""
         return TokenCacheBackend
 
     def get_kv_cache_spec(self, vllm_config: VllmConfig) -> KVCacheSpec:
-        """Shape of the cache: a single head of `width`, and no second half."""
+        """A single head of `width` numbers, and no second half."""
         return TokenCacheSpec(
             block_size=vllm_config.cache_config.block_size,
             num_kv_heads=1,
@@ -51,7 +71,11 @@ class TokenCacheLayer(nn.Module, AttentionLayerBase):  # type: ignore[misc]
         )
 
     def bind_kv_cache(self, kv_cache: torch.Tensor) -> None:
-        """Take the paged memory, as rows of one token each."""
+        """Use this paged memory.
+
+        Raises:
+            ValueError: a layer's blocks are not contiguous.
+        """
         if not kv_cache.is_contiguous():
             raise ValueError("token caches need a layout that keeps a layer's blocks together")
         self.kv_cache = kv_cache

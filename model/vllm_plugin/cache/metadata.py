@@ -1,4 +1,4 @@
-"""What a forward step tells the token caches: where each token of each request lies."""
+"""Where the tokens of a step lie in the paged cache."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ class StepMetadata(AttentionMetadata):  # type: ignore[misc]
 
 
 class StepMetadataBuilder(AttentionMetadataBuilder[StepMetadata]):  # type: ignore[misc]
-    """Passes through what the runner already has."""
+    """Passes on what the runner already has."""
 
     _cudagraph_support = AttentionCGSupport.NEVER
 
     def __init__(self, *arguments: Any) -> None:
-        """Keep what every builder keeps."""
         super().__init__(*arguments)
 
     def build(
@@ -43,7 +42,6 @@ class StepMetadataBuilder(AttentionMetadataBuilder[StepMetadata]):  # type: igno
         common_attn_metadata: CommonAttentionMetadata,
         fast_build: bool = False,
     ) -> StepMetadata:
-        """The step's paging."""
         common = common_attn_metadata
         return StepMetadata(
             num_tokens=common.num_actual_tokens,
@@ -62,20 +60,17 @@ class TokenCacheBackend(AttentionBackend):  # type: ignore[misc]
 
     @staticmethod
     def get_name() -> str:
-        """Name in logs."""
         return "TOKEN_CACHE"
 
     @staticmethod
     def get_impl_cls() -> type[Any]:
-        """There is no attention to run."""
         raise TypeError("a token cache computes nothing")
 
     @staticmethod
     def get_builder_cls() -> type[StepMetadataBuilder]:
-        """Builder of the step's metadata."""
         return StepMetadataBuilder
 
     @classmethod
     def supported_kv_cache_layouts(cls) -> tuple[KVCacheLayout, ...]:
-        """Layouts in which a layer's blocks are contiguous."""
+        """Those in which a layer's blocks are contiguous."""
         return (KVCacheLayout.LBHNC, KVCacheLayout.LBNHC)

@@ -2,10 +2,10 @@
 
 Legend: T tokens of the step, R requests, L positions of the longest request, I images, W blocks.
 
-Only token-local facts are stored (is this token text, an image's placeholder, or a begin of
-sequence?), they are all written before any is read, and everything else is derived from them in
-every step. So nothing has to be kept or moved when vLLM preempts, resumes, shares or evicts, and a
-prefix hit on blocks that another request computes in this very step reads what it should.
+The cache stores token-local facts only (text, placeholder or begin of sequence). A step writes
+all of its facts before it reads any, and derives everything else from them. So vLLM may preempt,
+resume, share and evict blocks without anything to keep or move, and a prefix hit on blocks that
+another request computes in the same step reads the right facts.
 """
 
 from __future__ import annotations

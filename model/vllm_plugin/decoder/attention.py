@@ -20,7 +20,7 @@ _MULTIPLE = 8
 
 
 def kernel_head_width(width: int) -> int:
-    """The narrowest supported head that holds `width` numbers."""
+    """The narrowest supported head of at least `width` numbers."""
     if not current_platform.is_cpu():
         return -(-width // _MULTIPLE) * _MULTIPLE
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
@@ -33,17 +33,17 @@ def kernel_head_width(width: int) -> int:
 
 
 def attention_class(head_width: int) -> type[nn.Module]:
-    """VLLM's own attention wherever its kernels support the width."""
+    """`LlamaAttention` where vLLM's kernels support the width, else `PaddedAttention`."""
     if kernel_head_width(head_width) == head_width:
         return LlamaAttention
     return PaddedAttention
 
 
 class PaddedAttention(nn.Module):
-    """Llama's attention with heads filled up by zeros to a width that is supported.
+    """Llama's attention with heads padded with zeros to a supported width.
 
-    Zeros add nothing to scores, whose scale is that of the true width, and the surplus of the
-    output is cut off.
+    Zeros add nothing to scores, which are scaled by the true width; the padding of the output is
+    cut off.
     """
 
     def __init__(
@@ -107,6 +107,5 @@ class PaddedAttention(nn.Module):
         return output_TD
 
     def _pad(self, x_TX: torch.Tensor) -> torch.Tensor:
-        """Fill each head up with zeros."""
         x_THd = x_TX.reshape(len(x_TX), -1, self.head_dim)
         return F.pad(x_THd, (0, self.padded_dim - self.head_dim)).flatten(1)

@@ -1,4 +1,4 @@
-"""Llama layers of the language model, with a synchronizer in some of them."""
+"""Llama layers, some of them with a synchronizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vllm.model_executor.models.llama import LlamaDecoderLayer
 from vllm.model_executor.models.utils import extract_layer_index
 
 from model.synchronizer.geometry import Geometry
-from model.vllm_plugin.cache.names import CacheNames
+from model.vllm_plugin.cache.layer import CacheNames
 from model.vllm_plugin.decoder.attention import attention_class
 from model.vllm_plugin.decoder.synchronizer import PagedSynchronizer
 
@@ -36,7 +36,7 @@ class InterleavedDecoderLayer(LlamaDecoderLayer):  # type: ignore[misc]
     def forward(
         self, positions: torch.Tensor, hidden_states: torch.Tensor, residual: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As in Llama, with the synchronizer's output added between attention and MLP."""
+        """Llama's, with the synchronizer's output added between attention and MLP."""
         if residual is None:
             residual = hidden_states
             hidden_states = self.input_layernorm(hidden_states)

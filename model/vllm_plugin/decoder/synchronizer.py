@@ -17,7 +17,7 @@ from model.vllm_plugin.cache.features import ImageFeatureCache
 
 
 class PagedSynchronizer(nn.Module):
-    """Reads the images in sight of each token; its output is added to the residual stream."""
+    """Reads the images that each token sees; the output is added to the residual stream."""
 
     def __init__(
         self, geometry: Geometry, width: int, values: int, eps: float, cache_name: str
@@ -41,7 +41,7 @@ class PagedSynchronizer(nn.Module):
     def forward(
         self, update_TD: torch.Tensor, residual_TD: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add `update_TD` to the residual stream, and look at the images from there."""
+        """Add `update_TD` to the residual stream, then read the images for it."""
         query_TD, residual_TD = self.norm1(update_TD, residual_TD)
         query_TX = F.linear(query_TD, self.query_XD, self.query_bias_X)
         sampled_THY = torch.ops.mmi.sample_images(query_TX, self.relative_RX, self.cache_name)
@@ -50,7 +50,7 @@ class PagedSynchronizer(nn.Module):
         return F.linear(values_TV, self.output_DV, self.output_bias_D), residual_TD
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Fold and take the official parameters of this layer."""
+        """Fold the official parameters of this layer into ours."""
         folded = fold_layer(weights, self.geometry)
         for name, tensor in vars(folded).items():
             getattr(self, name).data.copy_(tensor)

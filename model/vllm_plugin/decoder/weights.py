@@ -1,4 +1,4 @@
-"""From the official names of a checkpoint to the modules that vLLM runs."""
+"""From the official names of a checkpoint to the modules inside vLLM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADS = ("text_decoder.", "soi_token")
 
 
 class OfficialWeights:
-    """Sorts a checkpoint's tensors by where they go; those of the image decoder go nowhere."""
+    """Sorts a checkpoint's tensors by module, and drops the image decoder's."""
 
     def __init__(self, config: MMInterleavedConfig) -> None:
         self.config = config
@@ -44,14 +44,14 @@ class OfficialWeights:
         yield "lm_head.bias", self._head("bias")
 
     def _embedding(self) -> torch.Tensor:
-        """The input embeddings. `soi_token` is added wherever its token stands."""
+        """The input embeddings, `soi_token` added to its token's row."""
         embedding_VD = self._ends[_EMBEDDING].float().clone()
         soi = self.config.special_tokens.soi_token_id
         embedding_VD[soi] += self._ends["soi_token"].float().view(-1)
         return embedding_VD
 
     def _head(self, kind: str) -> torch.Tensor:
-        """The output head. The new tokens' own head is added to their rows."""
+        """The output head, the new tokens' own head added to their rows."""
         head = self._ends[f"text_decoder.head.{kind}"].float().clone()
         new = self._ends[f"text_decoder.head_new.{kind}"].float()
         head[len(head) - len(new) :] += new

@@ -216,8 +216,8 @@ def image_mode_of(attempt: Attempt) -> ImageMode:
 
 def main(settings: TextWorkerSettings) -> int:
     """The process of `mmi text-worker`."""
+    from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
-    from model.engine.text.options import TextEngineOptions
 
     end_on_signal()
     configure("text-worker", settings.log_level)

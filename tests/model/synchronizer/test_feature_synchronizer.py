@@ -30,9 +30,9 @@ def build(case):
     return synchronizer.requires_grad_(True)
 
 
-def call(synchronizer, given, query, features, visible):
+def call(synchronizer, given, query, features, visible, official_decoding=False):
     reference = given["reference_points"][:, : query.shape[1], 0]
-    return synchronizer(query, features, reference, visible)
+    return synchronizer(query, features, reference, visible, official_decoding)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -44,7 +44,8 @@ def test_matches_the_official_numbers(case):
     query, features, mask = given["query"], given["input_flatten"], given["attention_mask"]
     ours = {"output": call(synchronizer, given, query, features, mask)}
     if "output_decode_last" in theirs:
-        ours["output_decode_last"] = call(synchronizer, given, query[:, -1:], features, mask)
+        last = query[:, -1:]
+        ours["output_decode_last"] = call(synchronizer, given, last, features, mask, True)
         ours["output_all_masked"] = call(synchronizer, given, query, features, mask * 0)
     assert set(ours) == set(theirs)
     for name, tensor in ours.items():
@@ -227,7 +228,10 @@ def test_masks_of_two_ranks_and_the_decoding_rule(case):
     by_token = module(query, features, reference, alike[:, None].expand_as(visible))
     golden.assert_close("[B, I]", by_image, by_token, 1e-6)
     longer = torch.cat((visible, visible.flip(1), alike[:, None]), 1)
-    golden.assert_close("last row", module(query, features, reference, longer), by_image, 1e-6)
+    by_last = module(query, features, reference, longer, official_decoding=True)
+    golden.assert_close("last row", by_last, by_image, 1e-6)
+    with pytest.raises(ValueError, match="rows of visibility"):
+        module(query, features, reference, longer)
 
 
 def test_values_are_projected_once_and_reused():

@@ -7,14 +7,14 @@ import torch
 from model.config.presets import preset
 from model.config.schema import LanguageModelConfig
 from model.positions import rotary_table, rotate
-from model.text_decoder.text_decoder import SelfAttention
+from model.text_decoder.text_decoder import CausalSelfAttention
 from model.training.initialise import match_tokens
 
 
-def _matching() -> tuple[LanguageModelConfig, SelfAttention]:
+def _matching() -> tuple[LanguageModelConfig, CausalSelfAttention]:
     torch.manual_seed(0)
     config = preset("tiny").llm
-    attention = SelfAttention(config, 0)
+    attention = CausalSelfAttention(config, 0)
     match_tokens(attention, config)
     return config, attention
 

@@ -256,10 +256,10 @@ async def test_images_are_encoded_once(engine: VllmTextEngine) -> None:
     first = await turn(engine, (text(1), image), PLAIN, "once")
     # The digest is the key: other pixels under the same digest are not looked at.
     impostor = ImageSegment(picture(701).image, image.digest)
-    engine.prompts.forget()
+    engine.prompts.pixels.clear()
     second = await turn(engine, (text(1), impostor), PLAIN, "twice")
     assert first[1] == second[1]
     moved = await turn(engine, (text(2), impostor), PLAIN, "moved")
-    engine.prompts.forget()
+    engine.prompts.pixels.clear()
     again = await turn(engine, (text(2), image), PLAIN, "again")
     assert moved[1] == again[1]

@@ -10,8 +10,8 @@ import pytest
 from model.checkpoint import base_model, seeded, store
 from model.config.presets import preset
 from model.config.schema import LanguageModelConfig, SynchronizerConfig
+from model.engine.options import TextEngineOptions
 from model.engine.text.engine import VllmTextEngine
-from model.engine.text.options import TextEngineOptions
 from tests.model import golden
 from tests.model.checkpoint import small_llama
 from tests.model.engine.served import Reference, greedy, interleaved, together

@@ -6,6 +6,7 @@ The language model reads the paged features of many images, the U-Net the dense 
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def maps_difference(kind: str, name: str) -> float:
     folded = FoldedBlock(block, sampling)
     assert folded.early == (width > channels)
     features_B1VD, visible_B1 = torch.randn(2, 1, 20, 20), torch.tensor([[1.0], [0.0]])
-    sample_NCHW = torch.randn(4, channels, 3, 5)
+    sample_NCHW = torch.randn(4, channels, 2, 3)
     ours = folded.attend(sample_NCHW, folded.project(features_B1VD), visible_B1)
     expected = block(sample_NCHW, features_B1VD, visible_B1)
     assert expected.abs().max() > 1
@@ -79,19 +80,30 @@ def maps_difference(kind: str, name: str) -> float:
 
 
 def difference(user: str, kind: str, name: str) -> float:
-    function = {"text": text_difference, "maps": maps_difference}[user]
-    if kind != "triton":
-        return function(kind, name)
-    # Whether Triton interprets its kernels on the CPU is decided when it is imported.
-    code = f"from tests.model.synchronizer.kernels.test_parity import {function.__name__} as f;"
+    if kind == "triton":
+        return _interpreted()[user][name]
+    return {"text": text_difference, "maps": maps_difference}[user](kind, name)
+
+
+@cache
+def _interpreted() -> dict[str, dict[str, float]]:
+    """All differences of the Triton kernel, which decides at import whether it is interpreted."""
+    code = "from tests.model.synchronizer.kernels import test_parity as t; t.print_triton()"
     result = subprocess.run(
-        [sys.executable, "-c", f"{code} print(f('triton', {name!r}))"],
+        [sys.executable, "-c", code],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return float(result.stdout.split()[-1])
+    differences: dict[str, dict[str, float]] = json.loads(result.stdout.splitlines()[-1])
+    return differences
+
+
+def print_triton() -> None:
+    text = {name: text_difference("triton", name) for name in paged.GEOMETRIES}
+    maps = {name: maps_difference("triton", name) for name in BLOCKS}
+    print(json.dumps({"text": text, "maps": maps}))  # noqa: T201
 
 
 @pytest.mark.parametrize("kind", KERNELS)

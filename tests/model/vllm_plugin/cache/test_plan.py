@@ -6,9 +6,9 @@ import torch
 
 from model.config.schema import SpecialTokens
 from model.text_decoder import context
-from model.text_decoder.token_bytes import CLASS_WIDTH
 from model.vllm_plugin.cache.metadata import StepMetadata
 from model.vllm_plugin.cache.plan import plan_step, token_classes
+from model.vllm_plugin.cache.token_bytes import CLASS_WIDTH
 
 SPECIAL = SpecialTokens(1, 2, 0, 8, 9)
 BLOCK, MAX_IMAGES = 4, 5

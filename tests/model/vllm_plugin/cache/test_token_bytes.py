@@ -7,10 +7,9 @@ import dataclasses
 import torch
 
 from model.config.presets import preset
-from model.engine.text.memory import describe_cache
 from model.memory.plan import Assumptions, plan_memory
 from model.synchronizer.geometry import Geometry
-from model.text_decoder.token_bytes import TokenBytes
+from model.vllm_plugin.cache.token_bytes import TokenBytes, describe_cache
 
 
 def test_published_model_in_bfloat16() -> None:

@@ -34,5 +34,17 @@ class TokenBytes:
 
     @property
     def total(self) -> int:
-        """All of it."""
         return self.keys_values + self.features + self.token_class + self.hidden_state
+
+
+def describe_cache(config: MMInterleavedConfig, dtype: str) -> str:
+    """What a token and an image cost, in one line for the log."""
+    token = TokenBytes.of(config, getattr(torch, dtype))
+    states = token.hidden_state + token.token_class
+    tokens = config.num_img_token
+    return (
+        f"cache of a token: {token.keys_values} bytes of keys and values; the synchronizer adds "
+        f"{token.features} ({token.features / token.keys_values:.1%}) for feature rows, hidden "
+        f"states and class {states} ({states / token.keys_values:.1%}); an image of {tokens} "
+        f"tokens takes {tokens * token.total} bytes"
+    )
