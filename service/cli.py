@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gateway": ("service.commands.gateway", "run the gateway alone"),
     "text-worker": ("service.commands.text_worker", "run a text worker alone"),
     "image-worker": ("service.commands.image_worker", "run an image worker alone"),
+    "autoscaling": ("service.commands.autoscaling", "write the KEDA triggers of the workers"),
     "keys": ("service.commands.keys", "make an API key"),
     "convert": ("model.checkpoint.convert.command", "convert a checkpoint to safetensors"),
     "plan": ("model.memory.command", "estimate the memory that a checkpoint needs"),

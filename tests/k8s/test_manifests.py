@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from service.broker.keys import GROUP, Keyspace
+from service.cli import main
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,29 +91,50 @@ def test_keda_kinds_are_valid(overlay: str) -> None:
         jsonschema.validate(document, schema)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_triggers_name_the_streams_of_the_code(overlay: str) -> None:
+def check_triggers(document: Document, num_partitions: int) -> None:
+    """Queued and running tasks of every partition and priority are in the formula."""
     scalers = json.loads((KEDA / "scalers-schema.json").read_text())["scalers"]
     known = next(s for s in scalers if s["type"] == "redis-streams")["parameters"]
     names = {parameter["name"] for parameter in known}
-    keys = Keyspace()
-    for document in documents(overlay):
-        if document["kind"] != "ScaledObject":
-            continue
-        stage = document["spec"]["scaleTargetRef"]["name"].removesuffix("-worker")
-        watched: dict[str, set[str]] = {}
-        for trigger in document["spec"]["triggers"]:
-            metadata = trigger["metadata"]
-            assert set(metadata) <= names
-            assert metadata["consumerGroup"] == GROUP
-            mode = {"lagCount", "pendingEntriesCount"} & set(metadata)
-            watched.setdefault(metadata["stream"], set()).update(mode)
-        both = {"lagCount", "pendingEntriesCount"}
-        expected = {keys.tasks(stage, p, 0): both for p in ("interactive", "batch")}
-        assert watched == expected
-        modifiers = document["spec"]["advanced"]["scalingModifiers"]
-        formula = set(modifiers["formula"].split(" + "))
-        assert formula == {trigger["name"] for trigger in document["spec"]["triggers"]}
+    stage = document["spec"]["scaleTargetRef"]["name"].removesuffix("-worker")
+    watched: dict[str, set[str]] = {}
+    for trigger in document["spec"]["triggers"]:
+        metadata = trigger["metadata"]
+        assert set(metadata) <= names
+        assert metadata["consumerGroup"] == GROUP
+        mode = {"lagCount", "pendingEntriesCount"} & set(metadata)
+        watched.setdefault(metadata["stream"], set()).update(mode)
+    both = {"lagCount", "pendingEntriesCount"}
+    assert watched == dict.fromkeys(Keyspace(num_partitions=num_partitions).all_tasks(stage), both)
+    modifiers = document["spec"]["advanced"]["scalingModifiers"]
+    formula = modifiers["formula"].split(" + ")
+    assert formula == [trigger["name"] for trigger in document["spec"]["triggers"]]
+    # As expr-lang, in which KEDA evaluates the formula, names its variables.
+    assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in formula)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_triggers_see_the_streams_of_every_configured_partition(overlay: str) -> None:
+    config = next(d for d in documents(overlay) if d["metadata"]["name"] == "mmi-config")
+    num_partitions = int(config["data"]["MMI_NUM_PARTITIONS"])
+    scaled = [d for d in documents(overlay) if d["kind"] == "ScaledObject"]
+    assert len(scaled) == 2
+    for document in scaled:
+        check_triggers(document, num_partitions)
+
+
+@pytest.mark.parametrize("num_partitions", [1, 3])
+def test_triggers_are_generated(num_partitions: int, tmp_path: Path) -> None:
+    assert main(["autoscaling", "--partitions", str(num_partitions), "--out", str(tmp_path)]) == 0
+    for stage in ("text", "image"):
+        text = (tmp_path / f"{stage}-worker.yaml").read_text()
+        check_triggers(yaml.safe_load(text), num_partitions)
+        schema = keda_schema("ScaledObject")
+        schema["properties"]["metadata"] = {"type": "object"}
+        jsonschema.validate(yaml.safe_load(text), schema)
+        if num_partitions == 1:
+            committed = ROOT / "k8s" / "components" / "autoscaling" / f"{stage}-worker.yaml"
+            assert committed.read_text() == text
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
