@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from service.client.page import save_answer
@@ -16,6 +18,8 @@ from service.client.stream import GatewayClient, Given, StreamedAnswer, content_
 from service.commands.demo import PICTURE
 from service.local.stack import Stack
 from service.workers.checkpoint import seeded_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -161,11 +165,36 @@ def test_what_cannot_fit_is_refused_before_the_stream_opens(
         assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
 
 
+def families(text: str) -> set[str]:
+    """Our metrics that have at least one sample."""
+    found = text_string_to_metric_families(text)
+    return {family.name for family in found if family.samples and family.name.startswith("mmi_")}
+
+
+def named(*paths: Path) -> set[str]:
+    """Our metrics that files name, without the suffixes of their series."""
+    words = {word for path in paths for word in re.findall(r"\bmmi_[a-z0-9_]+", path.read_text())}
+    return {re.sub("_(total|bucket|sum|count)$", "", word) for word in words}
+
+
 def test_metrics_of_all_roles(stack: Stack, client: GatewayClient) -> None:
-    ask(client, request(output_modalities=["text"], max_tokens=4))
+    ask(client, request())
+    exported: dict[str, set[str]] = {}
     for role in stack.roles.values():
         reply = httpx.get(f"http://127.0.0.1:{role.port}/metrics", trust_env=False)
+        exported[role.name] = families(reply.text)
         if role.name == "gateway":
             assert "mmi_requests_total" in reply.text
         else:
             assert "mmi_turns_total{" in reply.text
+    deploy, k8s = ROOT / "deploy", ROOT / "k8s"
+    users = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *deploy.glob("*.json")]
+    users += [*deploy.glob("*.yml"), *k8s.rglob("*.yaml")]
+    everything = set().union(*exported.values())
+
+    # What the documents, the dashboard, rules and triggers name is there after one answer ...
+    assert named(*users) - everything == set()
+    # ... and what is there is documented.
+    assert everything - named(ROOT / "docs" / "operations.md") == set()
+    assert "mmi_image_batches" in exported["image-worker"] - exported["text-worker"]
+    assert "mmi_text_kv_cache_usage" in exported["text-worker"] - exported["image-worker"]

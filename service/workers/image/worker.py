@@ -189,6 +189,7 @@ def main(settings: ImageWorkerSettings) -> int:
     configure("image-worker", settings.log_level)
     from model.engine.image.engine import BatchedImageEngine
     from model.engine.image.options import ImageEngineOptions
+    from service.workers.image import metrics
 
     options = ImageEngineOptions(
         checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
@@ -198,7 +199,9 @@ def main(settings: ImageWorkerSettings) -> int:
         compiled=settings.compile,
         engines=settings.engines,
     )
-    return loop.run(create(settings, BatchedImageEngine(options)).run())
+    engine = BatchedImageEngine(options)
+    metrics.export(engine)
+    return loop.run(create(settings, engine).run())
 
 
 def create(settings: ImageWorkerSettings, engine: ImageEngine) -> Worker:

@@ -218,6 +218,7 @@ def main(settings: TextWorkerSettings) -> int:
     """The process of `mmi text-worker`."""
     from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
+    from service.workers.text import metrics
 
     end_on_signal()
     configure("text-worker", settings.log_level)
@@ -231,7 +232,9 @@ def main(settings: TextWorkerSettings) -> int:
         compile=settings.compile,
         kernel=settings.kernel,
     )
-    return loop.run(create(settings, VllmTextEngine(options)).run())
+    engine = VllmTextEngine(options)
+    metrics.export(engine)
+    return loop.run(create(settings, engine).run())
 
 
 def create(settings: TextWorkerSettings, engine: TextEngine) -> Worker:
