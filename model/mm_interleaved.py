@@ -76,7 +76,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Output:
+class ModelOutput:
     """The final hidden states, and the images that they were computed with."""
 
     hidden_BLD: Tensor
@@ -144,7 +144,7 @@ class MMInterleaved(nn.Module):
         visual: VisualFeatures | None = None,
         positions_BL: Tensor | None = None,
         cache: Cache | None = None,
-    ) -> Output:
+    ) -> ModelOutput:
         """Read interleaved text and images.
 
         `text_decoder` turns the hidden states into logits of the next tokens, `image_conditions`
@@ -163,7 +163,7 @@ class MMInterleaved(nn.Module):
         hidden_BLD = self.mm_decoder(
             embeds_BLD, images, batch.attention_mask_BL, positions_BL, cache
         )
-        return Output(hidden_BLD, visual, images)
+        return ModelOutput(hidden_BLD, visual, images)
 
     def embed(self, text_ids_BL: Tensor, visual: VisualFeatures) -> Tensor:
         """Token embeddings, with the images' tokens in place of the placeholders: [B, L, D]."""
@@ -214,7 +214,7 @@ class MMInterleaved(nn.Module):
         """The condition of the image decoder: [N, T, D]."""
         return self.image_decoder.image_tokens(context_NKD, context_mask_NK)
 
-    def image_conditions(self, output: Output, batch: Batch) -> ImageConditions:
+    def image_conditions(self, output: ModelOutput, batch: Batch) -> ImageConditions:
         """The image decoder's input for every image of the batch."""
         context_NKD, mask_NK = self.image_contexts(output.hidden_BLD, batch)
         previous_N = context.previous_images(

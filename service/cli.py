@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("model.checkpoint.convert.command", "convert a checkpoint to safetensors"),
     "plan": ("model.memory.command", "estimate the memory that a checkpoint needs"),
     "compile": ("model.export.compile", "compile the image decoder"),
-    "train": ("model.training.cli", "train a model"),
+    "train": ("model.training.command", "train a model"),
     "world": ("model.training.storybook.command", "fetch and show the storybook world"),
     "eval": ("service.commands.evaluate", "evaluate a checkpoint"),
 }

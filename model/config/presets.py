@@ -131,7 +131,7 @@ def _small_unet() -> Mapping[str, Any]:
 
 
 def _small_vae() -> Mapping[str, Any]:
-    """An autoencoder with room for principal components (`model.training.encoder`)."""
+    """An autoencoder with room for principal components (`training.objectives.autoencoder`)."""
     return {
         "in_channels": 3,
         "out_channels": 3,

@@ -4,7 +4,7 @@ Legend: B images, I conditioning images, L context length, T image tokens, V pos
 maps, D width, C latent channels, H, W latent grid, S side of an image in pixels.
 
 This module holds the parameters; `model.image_decoder.sampler` generates images from them, and
-`model.training.losses` has the training loss.
+`model.training.objectives.losses` has the training loss.
 """
 
 from __future__ import annotations

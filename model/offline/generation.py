@@ -173,7 +173,7 @@ def generate_scores(
 
 
 @torch.no_grad()
-def picture_conditions(
+def image_conditions(
     model: MMInterleaved, batch: Batch, target_indices: Tensor | None = None
 ) -> ImageConditions:
     """What the image decoder reads to draw images of a batch (all by default)."""

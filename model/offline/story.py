@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from model.mm_interleaved import Batch, MMInterleaved
-from model.offline.generation import TextGeneration, generate_texts, picture_conditions
+from model.offline.generation import TextGeneration, generate_texts, image_conditions
 from model.processor import IMAGE_TOKEN, SOI_TOKEN, Processor, to_image
 from model.segments import Segment
 
@@ -55,7 +55,7 @@ class OfflineOptions:
     guidance_scale: float = 7.5
     guidance_rescale: float = 0.0
     scheduler: str = "ddpm"
-    num_pictures: int = 1
+    num_images: int = 1
     mode: Mode = "generate_texts"
     force_image: bool = False
     replace_text: bool = False
@@ -206,9 +206,9 @@ class OfflineEngine:
         end = start + self.model.config.num_img_token
         batch = self._batch(ids[:end], story.pixels_N3SS)
         last = torch.tensor([len(story.pixels_N3SS) - 1], device=batch.text_ids_BL.device)
-        conditions = picture_conditions(self.model, batch, last)
+        conditions = image_conditions(self.model, batch, last)
         base = self.model.config.image_decoder.base_seed if options.seed is None else options.seed
-        pictures = [
+        generated = [
             self.model.image_decoder.generate_images(
                 conditions.context_NKD,
                 conditions.context_mask_NK,
@@ -220,9 +220,9 @@ class OfflineEngine:
                 options.scheduler,
                 seed=base + number,
             )[0]
-            for number in range(options.num_pictures)
+            for number in range(options.num_images)
         ]
-        images = tuple(to_image(picture) for picture in pictures)
+        images = tuple(to_image(pixels_3SS) for pixels_3SS in generated)
         drawn = self.processor.pixels(images[0]).to(story.pixels_N3SS)
         pixels = torch.cat((story.pixels_N3SS[:-1], drawn[None]))
         return Round(replace(story, pixels_N3SS=pixels), images=images)

@@ -12,25 +12,43 @@ from model.checkpoint.base_model import BASES, is_base_tensor
 from model.checkpoint.low_rank import Update
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.data import pixels_of
-from model.training.encoder import scale_latents, write_principal_components
-from model.training.features import FeatureBank
-from model.training.lora import LowRankAdapter
-from model.training.mixture import Mixture
-from model.training.objectives.align import AlignObjective
-from model.training.objectives.autoencoder import AutoencoderObjective
-from model.training.objectives.condense import CondenseObjective, spread_visual_tokens
-from model.training.objectives.joint import JOINT_WEIGHTS, JointObjective
-from model.training.objectives.language import PRETRAIN_WEIGHTS, LanguageObjective
-from model.training.objectives.pictures import DECODER_WEIGHTS, PictureObjective
-from model.training.objectives.vision import VisionObjective
-from model.training.recipe import IMAGE_TOKENS, Phase, Recipe
-from model.training.stock import Stock
+from model.training.data.batches import pixels_of
+from model.training.data.features import FeatureBank
+from model.training.data.mixture import Mixture
+from model.training.objectives.autoencoder import (
+    AutoencoderObjective,
+    scale_latents,
+    write_principal_components,
+)
+from model.training.objectives.images import ImageObjective, JointObjective
+from model.training.objectives.language import LanguageObjective
+from model.training.objectives.vision import (
+    AlignObjective,
+    CondenseObjective,
+    VisionObjective,
+    spread_visual_tokens,
+)
+from model.training.parameters import LowRankAdapter
+from model.training.recipe import Phase, Recipe
 from model.training.trainer import Objective, Trainer, TrainerConfig
-from model.training.world.examples import any_scene
+from model.training.world.world import ExampleMaker
 
-_ENCODER_PICTURES = 500
-_CALIBRATION_PICTURES = 64
+_ENCODER_IMAGES = 500
+_CALIBRATION_IMAGES = 64
+
+# The mixtures of phases that name no `weights`.
+DEFAULT_WEIGHTS: dict[str, dict[str, float]] = {
+    "language": {
+        "story": 0.3,
+        "detail_question": 0.3,
+        "caption": 0.2,
+        "grounding": 0.1,
+        "text_to_image": 0.05,
+        "segmentation_to_image": 0.05,
+    },
+    "pictures": {"story": 0.6, "text_to_image": 0.4},
+    "joint": {"story": 0.5, "caption": 0.25, "text_to_image": 0.25},
+}
 
 
 def run_phase(
@@ -68,13 +86,13 @@ def run_phase(
 
 def _world_pixels(recipe: Recipe, size: int, number: int) -> torch.Tensor:
     rng = random.Random(f"pixels/{recipe.seed}")
-    scenes = [any_scene(rng, recipe.objects) for _ in range(number)]
+    scenes = [recipe.world.scene(rng) for _ in range(number)]
     return torch.stack([pixels_of(scene.render(size)) for scene in scenes])
 
 
 def _write_encoder(model: MMInterleaved, recipe: Recipe) -> None:
     size = model.config.image_decoder.image_size
-    pixels_N3SS = _world_pixels(recipe, size, _ENCODER_PICTURES)
+    pixels_N3SS = _world_pixels(recipe, size, _ENCODER_IMAGES)
     write_principal_components(model.image_decoder.decoder.vae, pixels_N3SS)
     calibrate_latents(model, recipe)
 
@@ -83,7 +101,7 @@ def _write_encoder(model: MMInterleaved, recipe: Recipe) -> None:
 def calibrate_latents(model: MMInterleaved, recipe: Recipe) -> None:
     """Set the scaling factor that gives latents a standard deviation of one."""
     size, vae = model.config.image_decoder.image_size, model.image_decoder.decoder.vae
-    pixels_N3SS = _world_pixels(recipe, size, _CALIBRATION_PICTURES)
+    pixels_N3SS = _world_pixels(recipe, size, _CALIBRATION_IMAGES)
     spread = float(vae.encode(pixels_N3SS * 2 - 1).latent_dist.mean.std())
     scale_latents(model, round(1 / spread, 5))
 
@@ -91,70 +109,47 @@ def calibrate_latents(model: MMInterleaved, recipe: Recipe) -> None:
 def _autoencoder(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
-    objective = AutoencoderObjective(
-        model.config, phase.batch_size, recipe.objects, phase.decoder_only, recipe.seed
-    )
-    objective.adopt(model.image_decoder.decoder.vae.requires_grad_(True))
-    return objective
+    vae, size = model.image_decoder.decoder.vae, model.config.image_decoder.image_size
+    vae.requires_grad_(True)
+    return AutoencoderObjective(vae, size, phase, recipe.world, recipe.seed)
 
 
 def _vision(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    return VisionObjective(
-        model.config, phase.batch_size, recipe.objects, recipe.seed, model.visual_tokenizer
-    )
+    return VisionObjective(model.visual_tokenizer, phase, recipe.world, recipe.seed)
 
 
 def _condense(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
     spread_visual_tokens(model.visual_tokenizer)
-    return CondenseObjective(
-        model.config,
-        model.visual_tokenizer,
-        phase.batch_size,
-        recipe.objects,
-        phase.num_pictures,
-        recipe.seed,
-    )
+    return CondenseObjective(model.visual_tokenizer, phase, recipe.world, recipe.seed)
 
 
 def _align(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    return AlignObjective(
-        model,
-        processor,
-        phase.batch_size,
-        recipe.objects,
-        phase.num_pictures,
-        recipe.seed,
-        phase.spell_out,
-    )
+    return AlignObjective(model, processor, phase, recipe.world, recipe.seed)
 
 
 def _language(
     model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
 ) -> Objective:
-    weights = phase.weights or PRETRAIN_WEIGHTS
     stock = bank = None
     if "vision" in phase.frozen:
-        stock = Stock.of_pictures(f"{recipe.seed}", recipe.objects, phase.num_pictures)
+        stock = recipe.world.stock(f"{recipe.seed}", phase.num_pictures)
         bank = FeatureBank(model.visual_tokenizer, model.config.spatial_shapes)
-    return LanguageObjective(
-        model,
-        processor,
-        phase.batch_size,
-        weights,
-        recipe.objects,
-        phase.learn_prompt,
-        phase.vision_rate,
-        recipe.seed,
-        Mixture(weights, recipe.objects, recipe.seed, stock),
-        bank,
-        phase.only_after_image,
-        phase.image_token_weight,
-        phase.by_answer,
-        phase.ordinal_weight,
-        phase.turn_weight,
-    )
+    return LanguageObjective(model, processor, phase, _mixture(recipe, phase, stock), bank)
+
+
+def _images(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    return ImageObjective(model, processor, phase, _mixture(recipe, phase), recipe.seed)
+
+
+def _joint(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    return JointObjective(model, processor, phase, _mixture(recipe, phase))
+
+
+def _mixture(recipe: Recipe, phase: Phase, stock: ExampleMaker | None = None) -> Mixture:
+    weights = phase.weights or DEFAULT_WEIGHTS[phase.phase]
+    return Mixture(weights, recipe.world, recipe.seed, stock)
 
 
 def _freeze_language(model: MMInterleaved) -> None:
@@ -164,38 +159,6 @@ def _freeze_language(model: MMInterleaved) -> None:
             parameter.requires_grad_(False)
 
 
-def _pictures(
-    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
-) -> Objective:
-    return PictureObjective(
-        model,
-        processor,
-        phase.batch_size,
-        phase.weights or DECODER_WEIGHTS,
-        recipe.objects,
-        phase.num_pictures,
-        recipe.seed,
-        foreground_weight=phase.foreground_weight,
-        learn_tokens=IMAGE_TOKENS not in phase.frozen,
-        image_token_weight=phase.image_token_weight,
-        redrawn=phase.redrawn,
-    )
-
-
-def _joint(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    return JointObjective(
-        model,
-        processor,
-        phase.batch_size,
-        phase.weights or JOINT_WEIGHTS,
-        recipe.objects,
-        phase.frozen,
-        phase.learn_prompt,
-        recipe.seed,
-        only_after_image=phase.only_after_image,
-    )
-
-
 _Builder = Callable[[MMInterleaved, Processor, Recipe, Phase], Objective]
 _BUILDERS: dict[str, _Builder] = {
     "autoencoder": _autoencoder,
@@ -203,6 +166,6 @@ _BUILDERS: dict[str, _Builder] = {
     "condense": _condense,
     "align": _align,
     "language": _language,
-    "pictures": _pictures,
+    "pictures": _images,
     "joint": _joint,
 }

@@ -22,8 +22,8 @@ from typing import Any, Self
 from model.checkpoint.base_model import BASES
 from model.config.schema import ConfigError
 from model.training.parameters import PRETRAINED
-from model.training.world.emoji import FONT_PATH
-from model.training.world.objects import object_sets
+from model.training.world.drawn.painting.objects import FONT_PATH, object_sets
+from model.training.world.drawn.world import DrawnWorld
 
 PHASES = (
     "encoder",
@@ -130,6 +130,11 @@ class Recipe:
             self.preset not in BASES
         ):
             raise ConfigError(f"low_rank: {self.preset!r} has no pre-trained language model")
+
+    @property
+    def world(self) -> DrawnWorld:
+        """The world that the recipe's examples come from."""
+        return DrawnWorld(self.objects)
 
     def check_objects(self) -> None:
         """Make sure that the pictures of the objects can be had here.

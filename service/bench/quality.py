@@ -31,11 +31,11 @@ from model.offline.story import Story
 from model.processor import Processor
 from model.sampling_params import QUALITIES, Quality
 from model.segments import TextSegment
-from model.training.drawing import Artist, DrawingOptions, Unfinished
-from model.training.world import examples
-from model.training.world.examples import Example
-from model.training.world.match import match_scene
-from model.training.world.reader import read_scene
+from model.training.evaluation.images import ImageGenerator, ImageOptions, Unfinished
+from model.training.world.drawn import tasks
+from model.training.world.drawn.reader import match_scene, read_scene
+from model.training.world.drawn.tasks import scenes_of
+from model.training.world.world import Example
 
 Array = NDArray[np.float32]
 _MANY = Quality(100, "dpmsolver++")
@@ -107,7 +107,7 @@ class Comparison:
         """Generate `number` images at every quality with one checkpoint."""
         model = load.load_model(checkpoint)
         processor = Processor(store.load_config(checkpoint), store.load_tokenizer(checkpoint))
-        asked = [examples.text_to_image(random.Random(f"quality/{i}")) for i in range(number)]
+        asked = [tasks.text_to_image(random.Random(f"quality/{i}")) for i in range(number)]
         stories = [_story(example, processor, seed) for seed, example in enumerate(asked)]
         named = {str(name): quality for name, quality in QUALITIES.items()}
         qualities = {"100 steps": _MANY, "100 steps of ddpm": Quality(100, "ddpm"), **named}
@@ -138,13 +138,13 @@ class Comparison:
         ]
 
     def _truth(self) -> list[Image.Image]:
-        return [example.scenes[-1].render() for example in self.examples]
+        return [scenes_of(example)[-1].render() for example in self.examples]
 
     def _attributes(self, images: Sequence[Image.Image]) -> float:
         """The share of described attributes that the images show."""
         found: list[bool] = []
         for example, image in zip(self.examples, images, strict=True):
-            found += match_scene(example.scenes[-1], read_scene(image)).values()
+            found += match_scene(scenes_of(example)[-1], read_scene(image)).values()
         return float(np.mean(found))
 
     def sheet(self) -> Image.Image:
@@ -165,8 +165,8 @@ class Comparison:
         return sheet
 
 
-def _artist(model: MMInterleaved, quality: Quality, guidance: float) -> Artist:
-    return Artist(model, DrawingOptions(quality.steps, guidance, quality.scheduler))
+def _artist(model: MMInterleaved, quality: Quality, guidance: float) -> ImageGenerator:
+    return ImageGenerator(model, ImageOptions(quality.steps, guidance, quality.scheduler))
 
 
 def _story(example: Example, processor: Processor, seed: int) -> Unfinished:

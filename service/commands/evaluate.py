@@ -16,8 +16,8 @@ from rich.console import Console
 from service.client.stream import GatewayClient, StreamedAnswer
 from service.config import LocalSettings
 
-_EVALUATE = "model.training.evaluate"
-_ANSWERS = "model.training.answers"
+_EVALUATE = "model.training.evaluation.command"
+_ANSWERS = "model.training.evaluation.answers"
 _CONCURRENT = 8
 _SEEDS_PER_ANSWER = 100
 
@@ -58,7 +58,7 @@ class ServedAnswerer:
 
     def _answer(self, example: Any, number: int) -> Any:
         answers = importlib.import_module(_ANSWERS)
-        num_images = answers.max_pictures(example)
+        num_images = answers.max_images(example)
         seed = self.seed + _SEEDS_PER_ANSWER * number
         document = {
             "content": [_part(part) for part in example.prompt],
@@ -82,7 +82,7 @@ class ServedAnswerer:
         finally:
             client.close()
         ended = (answer.end or {}).get("type") == "response.completed"
-        return answers.Answer(parts, ended)
+        return answers.GeneratedAnswer(parts, ended)
 
 
 def _part(part: Any) -> dict[str, str]:

@@ -7,7 +7,7 @@ import torch
 from model.checkpoint.load import serving_dtype
 from model.config.presets import preset
 from model.config.schema import ConfigError
-from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, Output
+from model.mm_interleaved import ALL, IMAGE, TEXT, Batch, MMInterleaved, ModelOutput
 from model.text_decoder import context
 from tests.model import golden
 
@@ -57,7 +57,7 @@ def test_language_model_matches_the_official_numbers(model, recorded, read):
 @pytest.mark.parametrize("variant", ["train", "gen"])
 def test_image_conditions_match_the_official_numbers(model, recorded, read, variant):
     batch, (visual, hidden, _) = golden.batch(documents_apart=variant == "train"), read
-    conditions = model.image_conditions(Output(hidden, visual, None), batch)
+    conditions = model.image_conditions(ModelOutput(hidden, visual, None), batch)
     tokens = model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
     ours = {
         "context_features": conditions.context_NKD,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -14,19 +13,25 @@ from model.checkpoint import store
 from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.ablation.build import build
-from model.training.ablation.evaluate import answered_details, drawn_stories
-from model.training.ablation.recipe import VARIANTS, AblationRecipe, Variant
-from model.training.ablation.report import Scores, as_markdown, collect, summarise
-from model.training.drawing import DrawingOptions
-from model.training.features import FeatureBank
-from model.training.mixture import Mixture
+from model.training.ablation.results import (
+    Scores,
+    answered_details,
+    as_markdown,
+    collect,
+    drawn_stories,
+    summarise,
+)
+from model.training.ablation.variants import VARIANTS, AblationRecipe, Variant, build
+from model.training.data.features import FeatureBank
+from model.training.data.mixture import InOrder, Mixture
+from model.training.evaluation.images import ImageOptions
+from model.training.objectives.images import ImageObjective
 from model.training.objectives.language import LanguageObjective
-from model.training.objectives.pictures import PictureObjective
-from model.training.stock import Stock, StorySource
+from model.training.recipe import Phase
 from model.training.trainer import Trainer, TrainerConfig
+from model.training.world.drawn.world import DrawnWorld, Stock
 
-_OBJECTS = "drawn"
+_WORLD = DrawnWorld()
 _WORDS = {"words:detail_question": 0.8, "words:caption": 0.2}
 _WEIGHTS = {"detail_question": 0.7, "caption": 0.24, "story": 0.06}
 
@@ -41,22 +46,20 @@ class Ablation:
         if len(self.processor.image_ids) != 1 + first.config.num_img_token:
             raise ConfigError("the tokenizer does not fit the preset")
         self.bank = FeatureBank(first.visual_tokenizer.eval())
-        self.seen = Stock.draw_lots("seen", _OBJECTS, recipe.num_scenes, recipe.num_stories)
+        self.seen = Stock.sample("seen", _WORLD.objects, recipe.num_scenes, recipe.num_stories)
         number = recipe.num_questions // 4
-        self.unseen = Stock.draw_lots("unseen", _OBJECTS, number, recipe.num_held_out_stories)
+        self.unseen = Stock.sample("unseen", _WORLD.objects, number, recipe.num_held_out_stories)
 
     def run(self) -> dict[str, list[Scores]]:
         """The scores of every variant, one entry for every seed."""
         results: dict[str, list[Scores]] = {variant.name: [] for variant in VARIANTS}
         for seed in self.recipe.text_seeds:
             # Text does not depend on what the decoder has: one language model for two variants.
-            texts = {
-                on: self._text_scores(Variant(on, pictures=False), seed) for on in (False, True)
-            }
+            texts = {on: self._text_scores(Variant(on, images=False), seed) for on in (False, True)}
             for variant in VARIANTS:
                 scores = dict(texts[variant.text])
                 if seed in self.recipe.picture_seeds:
-                    scores |= self._picture_scores(variant, seed)
+                    scores |= self._image_scores(variant, seed)
                 results[variant.name].append(scores)
         return results
 
@@ -70,16 +73,16 @@ class Ablation:
         scores: Scores = json.loads(file.read_text())
         return scores
 
-    def _picture_scores(self, variant: Variant, seed: int) -> Scores:
+    def _image_scores(self, variant: Variant, seed: int) -> Scores:
         place = self._text_place(variant, seed).with_name(
-            f"text-{_word(variant.text)}-pictures-{_word(variant.pictures)}"
+            f"text-{_word(variant.text)}-pictures-{_word(variant.images)}"
         )
         file = place / "scores.json"
         if not file.is_file():
             self.console.print(f"seed {seed}, pictures, synchronizer in: {variant.name}")
             model = self._learned_text(variant, seed)
-            self._learn_pictures(model, place, seed)
-            options = DrawingOptions(self.recipe.num_inference_steps, self.recipe.guidance_scale)
+            self._learn_images(model, place, seed)
+            options = ImageOptions(self.recipe.num_inference_steps, self.recipe.guidance_scale)
             _write(file, drawn_stories(model, self.processor, self.unseen.stories, options))
         scores: Scores = json.loads(file.read_text())
         return scores
@@ -90,32 +93,28 @@ class Ablation:
     def _learned_text(self, variant: Variant, seed: int) -> MMInterleaved:
         """The variant with its language model trained, or loaded if it was trained before.
 
-        First on words alone, for the published one is pre-trained on text; then on pictures.
+        First on words alone, for the published one is pre-trained on text; then on images.
         """
         recipe, place = self.recipe, self._text_place(variant, seed)
         model = build(recipe, variant, seed)
-        text = partial(
-            LanguageObjective, model, self.processor, recipe.text_batch_size, learn_prompt=False
+        phase = Phase(
+            "language", batch_size=recipe.text_batch_size, learn_prompt=False, vision_rate=0.0
         )
-        words = text(vision_rate=0.0, source=Mixture(_WORDS, _OBJECTS, seed))
+        words = LanguageObjective(model, self.processor, phase, Mixture(_WORDS, _WORLD, seed))
         config = TrainerConfig(recipe.word_steps, recipe.text_rate, seed=seed)
         Trainer(words, config, place / "words").run()
         model.requires_grad_(True)
-        source = Mixture(_WEIGHTS, _OBJECTS, seed, self.seen)
-        pictures = text(vision_rate=0.5, source=source, bank=self.bank, ordinal_weight=1.0)
-        Trainer(pictures, replace(config, steps=recipe.text_steps), place).run()
+        source = Mixture(_WEIGHTS, _WORLD, seed, self.seen)
+        phase = replace(phase, vision_rate=0.5, ordinal_weight=1.0)
+        images = LanguageObjective(model, self.processor, phase, source, self.bank)
+        Trainer(images, replace(config, steps=recipe.text_steps), place).run()
         return model
 
-    def _learn_pictures(self, model: MMInterleaved, place: Path, seed: int) -> None:
+    def _learn_images(self, model: MMInterleaved, place: Path, seed: int) -> None:
         recipe = self.recipe
-        objective = PictureObjective(
-            model,
-            self.processor,
-            recipe.picture_batch_size,
-            seed=seed,
-            source=StorySource(self.seen),
-            bank=self.bank,
-        )
+        phase = Phase("pictures", batch_size=recipe.picture_batch_size)
+        stories = InOrder(self.seen.stories)
+        objective = ImageObjective(model, self.processor, phase, stories, seed, self.bank)
         config = TrainerConfig(recipe.picture_steps, recipe.picture_rate, ema_decay=0.99, seed=seed)
         trainer = Trainer(objective, config, place)
         trainer.run()

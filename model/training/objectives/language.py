@@ -18,23 +18,16 @@ from torch import Tensor, nn
 from model.mm_interleaved import Batch, MMInterleaved
 from model.processor import Processor
 from model.text_decoder import context
-from model.training.data import Tokenised, collate, tokenise
-from model.training.features import FeatureBank, features_of
-from model.training.losses import text_loss
-from model.training.mixture import Mixture, Source
-from model.training.objectives.codes import code_loss
-from model.training.objectives.ordinals import Ordinals
-from model.training.objectives.targets import answer_pictures, scene_of
+from model.training.data.batches import Tokenised, collate, tokenise
+from model.training.data.features import FeatureBank, features_of
+from model.training.data.mixture import Source
+from model.training.objectives.losses import text_loss
 from model.training.parameters import ParameterGroup
+from model.training.recipe import Phase
+from model.training.targets.facts import code_loss
+from model.training.targets.image_pool import answer_images, scene_of
+from model.training.targets.words import Ordinals
 
-PRETRAIN_WEIGHTS = {
-    "story": 0.3,
-    "detail_question": 0.3,
-    "caption": 0.2,
-    "grounding": 0.1,
-    "text_to_image": 0.05,
-    "segmentation_to_image": 0.05,
-}
 _LONGEST_TO_SHORTEST = 2.0
 
 
@@ -45,32 +38,17 @@ class LanguageObjective:
         self,
         model: MMInterleaved,
         processor: Processor,
-        batch_size: int = 8,
-        weights: Mapping[str, float] = PRETRAIN_WEIGHTS,
-        object_set: str = "drawn",
-        learn_prompt: bool = True,
-        vision_rate: float = 0.2,
-        seed: int = 0,
-        source: Source | None = None,
+        phase: Phase,
+        source: Source,
         bank: FeatureBank | None = None,
-        only_after_image: bool = False,
-        image_token_weight: float = 0.0,
-        by_answer: bool = False,
-        ordinal_weight: float = 0.0,
-        turn_weight: float = 1.0,
     ) -> None:
         self.module: nn.Module = model
-        self.model, self.processor, self.bank = model, processor, bank
-        self.batch_size = batch_size
-        self.mixture: Source = source or Mixture(weights, object_set, seed)
-        self.learn_prompt, self.vision_rate = learn_prompt, vision_rate
-        self.only_after_image, self.image_token_weight = only_after_image, image_token_weight
-        self.by_answer, self.ordinal_weight = by_answer, ordinal_weight
-        self.turn_weight = turn_weight
+        self.model, self.processor, self.phase = model, processor, phase
+        self.source, self.bank = source, bank
         self._ordinals = Ordinals(model, processor)
         if bank is not None:
             model.visual_tokenizer.encoder.requires_grad_(False)
-        if not vision_rate:
+        if not phase.vision_rate:
             model.visual_tokenizer.requires_grad_(False)
 
     def groups(self) -> list[ParameterGroup]:
@@ -78,18 +56,18 @@ class LanguageObjective:
         model = self.model
         language = [*model.mm_decoder.parameters(), *model.text_decoder.parameters()]
         language.append(model.soi_token)
-        if self.image_token_weight:
+        if self.phase.image_token_weight:
             language += model.context_feat_proj.parameters()
             language += model.image_decoder.perceiver_resampler.parameters()
         groups = [ParameterGroup(tuple(p for p in language if p.requires_grad))]
-        if self.vision_rate:
+        if self.phase.vision_rate:
             vision = tuple(p for p in model.visual_tokenizer.parameters() if p.requires_grad)
-            groups.append(ParameterGroup(vision, self.vision_rate))
+            groups.append(ParameterGroup(vision, self.phase.vision_rate))
         return groups
 
     def draw(self, step: int) -> list[Tokenised]:
-        """The sequences of a step; one of eight tells what follows a last picture, the end."""
-        examples = self.mixture.draw(step, self.batch_size)
+        """The sequences of a step; one of eight tells what follows a last image, the end."""
+        examples = self.source.draw(step, self.phase.batch_size)
         return [tokenise(e, self.processor, index % 8 > 0) for index, e in enumerate(examples)]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
@@ -97,20 +75,20 @@ class LanguageObjective:
 
         With `by_answer` the mean over answers of each one's mean: else a short answer, which may
         turn on a single word, counts little beside a story. Of a story the first word after each
-        picture counts `turn_weight` times: there its course is decided.
+        image counts `turn_weight` times: there its course is decided.
         """
         parts = [self._part(sequences) for sequences in _of_similar_length(self.draw(step))]
         number = max(1.0, sum(part.text_weight for part in parts))
         text = torch.stack([part.text for part in parts]).sum() / number
         terms = {"text": text}
         loss = text
-        if self.image_token_weight:
-            number = max(1, sum(part.num_pictures for part in parts))
+        if self.phase.image_token_weight:
+            number = max(1, sum(part.num_images for part in parts))
             terms["codes"] = torch.stack([part.codes for part in parts]).sum() / number
-            loss = loss + self.image_token_weight * terms["codes"]
-        if self.ordinal_weight:
+            loss = loss + self.phase.image_token_weight * terms["codes"]
+        if self.phase.ordinal_weight:
             terms["ordinals"] = torch.stack([part.ordinals for part in parts]).mean()
-            loss = loss + self.ordinal_weight * terms["ordinals"]
+            loss = loss + self.phase.ordinal_weight * terms["ordinals"]
         return {"loss": loss, **terms}
 
     def _part(self, sequences: Sequence[Tokenised]) -> _Part:
@@ -119,9 +97,9 @@ class LanguageObjective:
         batch, labels_BL = collate(
             sequences,
             self.processor,
-            self.learn_prompt,
+            self.phase.learn_prompt,
             self.bank is None,
-            self.only_after_image,
+            self.phase.only_after_image,
         )
         batch, labels_BL = batch.to(device), labels_BL.to(device)
         visual = features_of(sequences, self.model, self.bank)
@@ -132,41 +110,43 @@ class LanguageObjective:
         is_placeholder_BL = (
             batch.text_ids_BL[:, :-1] == self.model.config.special_tokens.image_token_id
         )
-        weights_BL = weights_BL.where(~is_placeholder_BL, weights_BL * self.turn_weight)
-        if self.by_answer:
+        weights_BL = weights_BL.where(~is_placeholder_BL, weights_BL * self.phase.turn_weight)
+        if self.phase.by_answer:
             num_answers = [[1 + len(sequence.questions)] for sequence in sequences]
             num_tokens_B1 = weights_BL.sum(1, keepdim=True).clamp(min=1)
             weights_BL *= torch.tensor(num_answers, device=device) / num_tokens_B1
         text_weight = float(weights_BL.sum())
         text = text_loss(self.model, hidden_BLD, batch, labels_BL, weights_BL) * text_weight
-        indices = answer_pictures(sequences) if self.image_token_weight else []
+        indices = answer_images(sequences) if self.phase.image_token_weight else []
         return _Part(
             text if text_weight else nothing,
             text_weight,
             self._codes_loss(hidden_BLD, batch, sequences, indices) if indices else nothing,
             len(indices),
-            self._ordinals.loss(early[0], batch.text_ids_BL) if self.ordinal_weight else nothing,
+            self._ordinals.loss(early[0], batch.text_ids_BL)
+            if self.phase.ordinal_weight
+            else nothing,
         )
 
     def _codes_loss(
         self, hidden_BLD: Tensor, batch: Batch, sequences: Sequence[Tokenised], indices: list[int]
     ) -> Tensor:
-        """The sum over pictures of their image tokens' distance from what they shall say."""
+        """The sum over images of their image tokens' distance from what they shall say."""
         context_NKD, mask_NK = self.model.image_contexts(hidden_BLD, batch)
         tokens_MTD = self.model.image_tokens(context_NKD[indices], mask_NK[indices])
-        pictures = [picture for sequence in sequences for picture in sequence.example.pictures]
-        scenes = [scene_of(pictures[index]) for index in indices]
+        images = [image for sequence in sequences for image in sequence.example.images]
+        scenes = [scene_of(images[index]) for index in indices]
         return code_loss(tokens_MTD, scenes, self.model.config) * len(indices)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Sums over the tokens and the pictures of some sequences, what these count, and a mean."""
+    """Sums over the tokens and the images of some sequences, what these count, and a mean."""
 
     text: Tensor
     text_weight: float
     codes: Tensor
-    num_pictures: int
+    num_images: int
     ordinals: Tensor
 
 

@@ -10,17 +10,30 @@ from its own features. The perceiver follows in a phase of its own (`condense`).
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config.schema import MMInterleavedConfig
-from model.training.data import pixels_of
-from model.training.objectives.facts import FactReadout, fact_targets
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.data.batches import pixels_of
+from model.training.data.features import EncodedScenes, perceiver_parameters
 from model.training.parameters import ParameterGroup
-from model.training.world.examples import any_scene
+from model.training.recipe import Phase
+from model.training.start import spread_queries
+from model.training.targets.facts import (
+    FactReadout,
+    fact_logits,
+    fact_loss,
+    fact_targets,
+    tokens_by_place,
+)
+from model.training.targets.words import readers, word_vectors
+from model.training.world.drawn.scene import FACTS, SLOTS, Scene, values_by_place
+from model.training.world.drawn.world import DrawnWorld
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 _COARSEST_READ = 2  # How many of the four maps the facts are read from, the coarsest.
@@ -31,19 +44,17 @@ class VisionObjective:
 
     def __init__(
         self,
-        config: MMInterleavedConfig,
-        batch_size: int = 16,
-        object_set: str = "drawn",
+        tokenizer: VisualTokenizer,
+        phase: Phase,
+        world: DrawnWorld,
         seed: int = 0,
-        tokenizer: VisualTokenizer | None = None,
     ) -> None:
-        vision = config.vision
-        self.tokenizer = tokenizer or VisualTokenizer(config)
+        vision = tokenizer.config.vision
+        self.tokenizer, self.phase, self.world, self.seed = tokenizer, phase, world, seed
         sides = (vision.grid_size, *vision.map_sizes[-_COARSEST_READ:])
         self.facts = nn.ModuleList(FactReadout(side**2 * vision.hidden_size) for side in sides)
         self.colours = nn.ModuleList(nn.Linear(vision.hidden_size, 3) for _ in vision.map_sizes)
         self.module = nn.ModuleList([self.tokenizer, self.facts, self.colours])
-        self.batch_size, self.object_set, self.seed = batch_size, object_set, seed
 
     def groups(self) -> list[ParameterGroup]:
         """The ViT, its adapter and the readouts."""
@@ -53,7 +64,7 @@ class VisionObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Cross-entropy of the facts, distance of the colours."""
         rng = random.Random(f"vision/{self.seed}/{step}")
-        scenes = [any_scene(rng, self.object_set) for _ in range(self.batch_size)]
+        scenes = [self.world.scene(rng) for _ in range(self.phase.batch_size)]
         device = self.tokenizer.pos_embed.device
         pixels_N3SS = torch.stack([pixels_of(scene.render()) for scene in scenes]).to(device)
         visual = self.tokenizer(pixels_N3SS)
@@ -80,3 +91,152 @@ class VisionObjective:
             read_Nss3 = readout(F.layer_norm(map_NDss.permute(0, 2, 3, 1), map_NDss.shape[1:2]))
             total = total + (read_Nss3.permute(0, 3, 1, 2) - wanted_N3ss).abs().mean()
         return total
+
+
+_SHARPNESS = 1.6
+_TOKEN_WIDTH = 0.05
+
+
+class CondenseObjective:
+    """Reads every fact from the visual tokens, whose encoder stays as it is."""
+
+    def __init__(
+        self,
+        tokenizer: VisualTokenizer,
+        phase: Phase,
+        world: DrawnWorld,
+        seed: int = 0,
+    ) -> None:
+        self.tokenizer, self.phase = tokenizer, phase
+        config = tokenizer.config
+        self.facts = FactReadout(config.num_img_token * config.llm.hidden_size)
+        self.module = nn.ModuleList([tokenizer, self.facts])
+        self.scenes = EncodedScenes(tokenizer, phase.num_pictures, world, seed)
+
+    def groups(self) -> list[ParameterGroup]:
+        """The perceiver, the projections around it, and the readout."""
+        return [ParameterGroup((*perceiver_parameters(self.tokenizer), *self.facts.parameters()))]
+
+    @cached_property
+    def _targets_NF(self) -> Tensor:
+        return fact_targets(self.scenes.scenes)
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """Cross-entropy of the facts."""
+        tokens_BTD, chosen_B = self.scenes.draw(step, self.phase.batch_size)
+        loss, accuracy = self.facts(tokens_BTD, self._targets_NF[chosen_B].to(tokens_BTD.device))
+        return {"loss": loss, "accuracy": accuracy}
+
+
+@torch.no_grad()
+def spread_visual_tokens(tokenizer: VisualTokenizer) -> None:
+    """Start with a perceiver that tells places apart, and with tokens as small as words."""
+    spread_queries(tokenizer.perceiver_resampler, _SHARPNESS)
+    nn.init.normal_(tokenizer.proj.weight, std=_TOKEN_WIDTH)
+
+
+_SCALE = 8.0  # The logit of a word that is part of the sum; of all others about 0.
+
+
+class AlignObjective:
+    """Distance of the visual tokens from the sums of their words; only the perceiver learns.
+
+    With `spell_out` the tokens of a place say its words one after the other ("left", "small",
+    "red", "boat"), as a pre-trained language model is used to read.
+
+    And the cross-entropy of each fact as the words of its values tell it from the mean of a place's
+    tokens: without it most tokens come near the sum of the commonest words, and go no further.
+
+    Raises:
+        ValueError: images have fewer visual tokens than places.
+    """
+
+    def __init__(
+        self,
+        model: MMInterleaved,
+        processor: Processor,
+        phase: Phase,
+        world: DrawnWorld,
+        seed: int = 0,
+    ) -> None:
+        if model.config.num_img_token <= len(SLOTS):
+            raise ValueError(f"a token for each place needs more than {len(SLOTS)} visual tokens")
+        self.model, self.processor, self.phase = model, processor, phase
+        self.module: nn.Module = model.visual_tokenizer
+        self.scenes = EncodedScenes(model.visual_tokenizer, phase.num_pictures, world, seed)
+
+    def groups(self) -> list[ParameterGroup]:
+        """The perceiver and the projections around it."""
+        return [ParameterGroup(perceiver_parameters(self.model.visual_tokenizer))]
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """The distance, in variances of a word's embedding, and the cross-entropy."""
+        tokens_BTD, chosen_B = self.scenes.draw(step, self.phase.batch_size)
+        tokens_BTD = tokens_BTD - self._mean_D.to(tokens_BTD.device)
+        targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
+        distance = F.mse_loss(tokens_BTD, targets_BTD) / self._variance
+        scenes = [self.scenes.scenes[index] for index in chosen_B.tolist()]
+        logits = fact_logits(tokens_BTD, self._words, self._scale)
+        facts = fact_loss(logits, fact_targets(scenes).to(tokens_BTD.device))
+        return {"loss": distance + facts, "distance": distance, "facts": facts}
+
+    @property
+    def _scale(self) -> float:
+        """Facts are read from the mean of a place's tokens, of which one says a word, or all do."""
+        tokens, *_ = tokens_by_place(self.model.config.num_img_token)
+        return _SCALE * len(tokens) if self.phase.spell_out else _SCALE
+
+    @cached_property
+    def _variance(self) -> Tensor:
+        """Of the embedding of a word that names a fact."""
+        words = {word for values in FACTS.values() for word in values}
+        return self._vectors(sorted(words)).var()
+
+    @cached_property
+    def _words(self) -> dict[str, Tensor]:
+        """For each fact its values' embeddings by their squared lengths."""
+        return {name: readers(self._vectors(values)) for name, values in FACTS.items()}
+
+    @cached_property
+    def _embeddings_VD(self) -> Tensor:
+        return self.model.mm_decoder.embed_tokens.weight.detach().cpu()
+
+    @cached_property
+    def _mean_D(self) -> Tensor:
+        return self._embeddings_VD.mean(0)
+
+    @cached_property
+    def _targets_NTD(self) -> Tensor:
+        return torch.stack([self._target(scene) for scene in self.scenes.scenes])
+
+    def _target(self, scene: Scene) -> Tensor:
+        """What the tokens of a scene shall be beside the mean of all words, [T, D]."""
+        *slots, background = values_by_place(scene)
+        *tokens, rest = tokens_by_place(self.model.config.num_img_token)
+        if self.phase.spell_out:
+            places = zip((*map(_in_order, slots), background), (*tokens, rest), strict=True)
+            phrases = [_spelled_out(words, len(each)) for words, each in places]
+            return torch.stack([self._sum_of(words) for phrase in phrases for words in phrase])
+        sums = [self._sum_of(w) for w, each in zip(slots, tokens, strict=True) for _ in each]
+        # One after the other for each word of the background, and for all of them.
+        ways = [self._sum_of(words) for words in (*([word] for word in background), background)]
+        sums += [ways[i % len(ways)] for i in range(len(rest))]
+        return torch.stack(sums)
+
+    def _sum_of(self, words: Sequence[str]) -> Tensor:
+        return self._vectors(words).sum(0)
+
+    def _vectors(self, words: Sequence[str]) -> Tensor:
+        return word_vectors(words, self.processor, self._embeddings_VD) - self._mean_D
+
+
+def _in_order(words: Sequence[str]) -> list[str]:
+    """What is true of a slot as one would say it: "left", "small", "red", "boat"."""
+    slot, what, *adjectives = words
+    return [slot, *reversed(adjectives), what]
+
+
+def _spelled_out(words: Sequence[str], number: int) -> list[list[str]]:
+    """The words on `number` tokens, one each; the last again if few, the last together if many."""
+    one_each = [[word] for word in words[: number - 1]]
+    return one_each + [list(words[number - 1 :]) or [words[-1]]] * (number - len(one_each))

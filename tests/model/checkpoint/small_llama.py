@@ -14,8 +14,8 @@ from model.checkpoint.base_model import BaseModel, is_base_tensor
 from model.config.presets import preset
 from model.config.schema import LanguageModelConfig, MMInterleavedConfig, SpecialTokens
 from model.mm_interleaved import MMInterleaved
-from model.training.initialise import initialise
-from model.training.lora import LowRankAdapter
+from model.training.parameters import LowRankAdapter
+from model.training.start import initialise
 
 SIZES = LanguageModelConfig(
     hidden_size=64,

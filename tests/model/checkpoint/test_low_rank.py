@@ -14,7 +14,7 @@ from model.checkpoint import base_model, load, low_rank, store
 from model.checkpoint.base_model import BaseModel, is_base_tensor
 from model.config.schema import ConfigError
 from model.mm_interleaved import IMAGE, MMInterleaved
-from model.training.lora import LowRankAdapter
+from model.training.parameters import LowRankAdapter
 from model.training.recipe import Recipe
 from model.vllm_plugin.config import write_view
 from tests.model.checkpoint import small_llama

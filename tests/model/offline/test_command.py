@@ -49,9 +49,7 @@ def test_content_becomes_a_story(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_run_writes_pictures_and_results(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_writes_images_and_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = seeded.create("tiny", tmp_path / "checkpoint")
     out = tmp_path / "out"
     words = ("a cat", "--steps", "1", "--max-tokens", "3", "--force-image", "--seed", "1")
@@ -59,8 +57,8 @@ def test_run_writes_pictures_and_results(
     (result,) = json.loads((out / RESULTS).read_text())
     text, name = result["generate_results"]
     assert name == "0_1_0.png"
-    with Image.open(out / name) as picture:
-        assert picture.size == (96, 96)
+    with Image.open(out / name) as image:
+        assert image.size == (96, 96)
     assert name in capsys.readouterr().out
     (checkpoint / store.CONFIG).unlink()
     assert run(arguments("a cat", "--checkpoint", str(checkpoint), "--out", str(out))) == 1

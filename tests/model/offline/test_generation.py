@@ -6,7 +6,7 @@ from model.offline.generation import (
     TextGeneration,
     generate_scores,
     generate_texts,
-    picture_conditions,
+    image_conditions,
 )
 from tests.model import golden
 
@@ -76,9 +76,9 @@ def test_scores_match_the_official_ones(model, sample):
     golden.assert_close("scores", scores, recorded["out/scores"][sample, 0], 2e-4)
 
 
-def test_conditions_of_chosen_pictures(model):
+def test_conditions_of_chosen_images(model):
     recorded = golden.part(golden.tensors("full_model"), "out/")
-    conditions = picture_conditions(model, golden.batch(), torch.tensor([3, 1]))
+    conditions = image_conditions(model, golden.batch(), torch.tensor([3, 1]))
     tokens = model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
     golden.assert_close("chosen", tokens, recorded["conditioning_gen"][[3, 1]], 1e-4)
     assert conditions.visible_N1.flatten().tolist() == [True, True]

@@ -160,17 +160,17 @@ def test_placeholder_image_is_drawn_from_what_precedes_it(
     parts: tuple[MMInterleaved, Processor], tmp_path: Path
 ) -> None:
     """The mode generate_images replaces the last image, whatever it showed."""
-    pictures = []
+    images = []
     for shade in (0, 200):
         path = write_example(tmp_path, generate_mode="generate_images", num_iter=1)
         Image.new("RGB", (96, 96), (shade, shade, shade)).save(tmp_path / "1.png")
         (story,) = read_annotations(path, parts[1])
         (done,) = run(parts, story)
-        pictures.append(np.asarray(done.images[0]))
+        images.append(np.asarray(done.images[0]))
         assert len(done.story.pixels_N3SS) == 2
         assert not torch.equal(done.story.pixels_N3SS[1], story.pixels_N3SS[1])
-    assert np.array_equal(*pictures)
-    assert pictures[0].std() > 5
+    assert np.array_equal(*images)
+    assert images[0].std() > 5
 
 
 def test_first_image_is_drawn_without_any_before_it(
@@ -191,7 +191,7 @@ def test_replacements_drive_the_story(
         tmp_path, multiround_context=["then <|beginofimage|>", "", "the end"], num_iter=3
     )
     (story,) = read_annotations(path, parts[1])
-    rounds = run(parts, story, replace_text=True, num_pictures=2)
+    rounds = run(parts, story, replace_text=True, num_images=2)
     processor = parts[1]
     assert [len(done.images) for done in rounds] == [0, 2, 0]
     grown = list(rounds[0].story.input_ids)

@@ -1,88 +1,29 @@
-"""A recipe from its first phase to a checkpoint that answers, by the command line."""
+"""Recipes are read, and unknown names refused."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from model.checkpoint import store
 from model.config.schema import ConfigError
-from model.training.cli import start
-from model.training.objectives.language import LanguageObjective
-from model.training.recipe import PHASES, Recipe
-from service.cli import main
+from model.training.recipe import Recipe
 
-_PHASE = """
-[[{stage}]]
-phase = "{phase}"
-steps = 2
-batch_size = 2
-warmup_steps = 1
-num_pictures = 4
-"""
-
-# Two visual tokens a picture are too few for a token for each place.
-_POSSIBLE = [phase for phase in PHASES if phase != "align"]
+RECIPE = Path(__file__).parents[3] / "deploy" / "train" / "tiny.toml"
 
 
-def _recipe(directory: Path) -> Path:
-    path = directory / "short.toml"
-    pretrain = [_PHASE.format(stage="pretrain", phase=phase) for phase in _POSSIBLE[:-1]]
-    sft = _PHASE.format(stage="sft", phase=_POSSIBLE[-1])
-    path.write_text('preset = "micro"\n' + "".join(pretrain) + sft)
-    return path
+def test_shipped_recipe_is_valid() -> None:
+    recipe = Recipe.load(RECIPE)
+    assert [phase.phase for phase in recipe.pretrain][0] == "encoder"
+    assert recipe.sft
 
 
-def test_all_phases_make_a_checkpoint_that_can_be_scored(tmp_path: Path) -> None:
-    common = ["--config", str(_recipe(tmp_path)), "--runs", str(tmp_path)]
-    assert main(["train", "pretrain", *common]) == 0
-    assert main(["train", "sft", *common]) == 0
-    runs = tmp_path / "short"
-    finished = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/checkpoint/manifest.json")}
-    assert {path.parts[-3].partition("-")[2] for path in finished} == set(_POSSIBLE)
-    assert main(["train", "pretrain", *common]) == 0
-    assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
-    checkpoint = runs / "sft" / "checkpoint"
-    store.verify(str(checkpoint))
-    scores = tmp_path / "scores.json"
-    asked = ["--tasks", "caption", "perplexity", "--number", "1", "--json", str(scores)]
-    assert main(["eval", "--checkpoint", str(checkpoint), *asked]) == 0
-    assert json.loads(scores.read_text())["scores"].keys() == {
-        "caption recall",
-        "story text, nats a token",
-    }
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    """Each with its own batches; gradients are averaged, and one of them writes."""
-    path = tmp_path / "short.toml"
-    phase = _PHASE.format(stage="pretrain", phase="language").replace("steps = 2", "steps = 1")
-    path.write_text('preset = "micro"\n' + phase)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["-m", "service", "train", "pretrain", "--config", str(path)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "--runs", str(tmp_path)], env=environment, check=True, timeout=300)
-    place = tmp_path / "short" / "pretrain" / "0-language"
-    assert len((place / "log.csv").read_text().splitlines()) == 2  # A header and one row.
-    store.verify(str(place / "checkpoint"))
-
-    # Adam's first moment after one step is a multiple of the mean gradient of the two batches.
-    model, processor = start(Recipe.load(path), None)
-    objective = LanguageObjective(model, processor, batch_size=2)
-    words = objective.groups()[0].parameters[0]
-    for batch in (0, 1):
-        objective.losses(batch)["loss"].backward()
-    assert words.grad is not None
-    moment = load_file(place / "step0000001.safetensors")["optimizer.0.exp_avg"]
-    torch.testing.assert_close(moment / moment.norm(), words.grad / words.grad.norm())
+def test_recipe_with_unknown_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('preset = "tiny"\n[[pretrain]]\nphase = "vision"\nspeed = 3\n')
+    with pytest.raises(ConfigError, match="speed"):
+        Recipe.load(path)
 
 
 @pytest.mark.parametrize("recipe", ["tiny", "smol"])

@@ -1,0 +1,105 @@
+"""The checkpoint to ship: half precision where serving allows it."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast
+
+from model.checkpoint import base_model, load, low_rank, store
+from model.checkpoint.base_model import BASES
+from model.checkpoint.low_rank import Update
+from model.config.presets import preset
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.ablation.command import run_ablation
+from model.training.phases import run_phase
+from model.training.recipe import STAGES, Recipe
+from model.training.start import adopt, initialise, initialise_around, world_tokenizer
+
+
+def halved(model: MMInterleaved) -> MMInterleaved:
+    """A copy in float16, save for what is served in float32; loading converts it."""
+    copied = copy.deepcopy(model)
+    for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
+        tensor.data = tensor.data.to(load.serving_dtype(name, tensor.dtype, torch.float16))
+    return copied
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mmi train`."""
+    parser.add_argument("stage", choices=(*STAGES, "ablation"))
+    parser.add_argument("--config", type=Path, default=Path("deploy/train/tiny.toml"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs keep state")
+    parser.add_argument(
+        "--start", type=Path, help="checkpoint to start from instead of a fresh one"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; every finished phase leaves a checkpoint, and is not repeated."""
+    if args.stage == "ablation":
+        return run_ablation(args.config, args.runs)
+    processes = Accelerator()
+    console = Console(quiet=not processes.is_main_process)
+    recipe = Recipe.load(args.config)
+    recipe.check_objects()
+    directory = args.runs / args.config.stem / args.stage
+    before = args.start
+    if before is None and args.stage == "sft":
+        before = args.runs / args.config.stem / "pretrain" / "checkpoint"
+    phases = getattr(recipe, args.stage)
+    for number, phase in enumerate(phases):
+        place = directory / f"{number}-{phase.phase}"
+        done = place / "checkpoint"
+        if not (done / store.MANIFEST).is_file():
+            console.print(f"{args.stage} {number + 1}/{len(phases)}: {phase.phase}")
+            model, processor = start(recipe, before)
+            update = run_phase(model, processor, recipe, phase, place)
+            if processes.is_main_process:
+                earlier = low_rank.load_update(before) if before else {}
+                _save(model, processor.tokenizer, done, low_rank.joined(earlier, update))
+            processes.wait_for_everyone()
+        before = done
+    if before is not None and processes.is_main_process:
+        model = load.load_model(before)
+        names, update = store.load_tokenizer(before), low_rank.load_update(before)
+        _save(halved(model), names, directory / "checkpoint", update)
+        console.print(f"checkpoint: {directory / 'checkpoint'}")
+    return 0
+
+
+def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Processor]:
+    """The model to go on with: a checkpoint's, or a fresh one of the recipe's preset."""
+    if checkpoint is not None:
+        tokenizer = store.load_tokenizer(checkpoint)
+        model = load.load_model(checkpoint)
+        return model, Processor(model.config, tokenizer)
+    config = preset(recipe.preset)
+    torch.manual_seed(recipe.seed)
+    model = MMInterleaved(config)
+    if base := BASES.get(config.name):
+        initialise_around(model)
+        base_model.load_base(model, base)
+        tokenizer = base_model.tokenizer(base, config)
+    else:
+        initialise(model)
+        tokenizer = world_tokenizer(config)
+    if recipe.donor is not None:
+        adopt(model, recipe.donor)
+    return model, Processor(model.config, tokenizer)
+
+
+def _save(
+    model: MMInterleaved, tokenizer: PreTrainedTokenizerFast, directory: Path, update: Update
+) -> None:
+    """Write a checkpoint; a language model of a package is referred to, not copied."""
+    if base := BASES.get(model.config.name):
+        base_model.save_trained(model, tokenizer, directory, base, update)
+    else:
+        store.save_model(model, tokenizer, directory)

@@ -1,0 +1,123 @@
+"""Examples to batches: the ids that the server would build, the images, and what to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.mm_interleaved import Batch
+from model.processor import Processor
+from model.segments import ImageSegment, TextSegment
+from model.text_decoder import context
+from model.training.world.world import Drawable, Example
+
+# Ids do not depend on what an image shows, and rendering takes time.
+_ANY_IMAGE = Image.new("RGB", (1, 1))
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """One tokenised example.
+
+    Attributes:
+        ids: its tokens.
+        prompt_length: how many of them are the user's, up to the first answer.
+        example: what they were made of.
+        asks: whether they end where the last image begins.
+        questions: where the user's further questions are.
+    """
+
+    ids: tuple[int, ...]
+    prompt_length: int
+    example: Example
+    asks: bool = False
+    questions: tuple[range, ...] = ()
+
+    @property
+    def images(self) -> tuple[Drawable, ...]:
+        """The images whose placeholders are among the ids."""
+        return self.example.images[:-1] if self.asks else self.example.images
+
+
+def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> Tokenised:
+    """The prompt as the server builds it, then the answer and the end-of-text token.
+
+    Further questions and answers follow; each answer has its end.
+
+    With `may_ask` an answer whose last part is an image ends in the request for it, which spares
+    reading an image that nothing but the end follows; an unfinished one always does.
+    """
+    segments = [
+        TextSegment(part) if isinstance(part, str) else ImageSegment(_ANY_IMAGE, "")
+        for part in example.prompt
+    ]
+    prompt = processor.encode(tuple(segments)).input_ids
+    answer: list[int] = []
+    for part in example.answer:
+        answer += processor.encode_text(part) if isinstance(part, str) else processor.image_ids
+    special = processor.special
+    if (may_ask or example.unfinished) and not isinstance(example.answer[-1], str):
+        last = len(answer) - answer[::-1].index(special.soi_token_id)
+        return Tokenised((*prompt, *answer[:last]), len(prompt), example, asks=True)
+    ids = [*prompt, *answer, special.eos_token_id]
+    questions = []
+    for question, reply in example.further:
+        asked = processor.encode_text(question)
+        questions.append(range(len(ids), len(ids) + len(asked)))
+        ids += [*asked, *processor.encode_text(reply), special.eos_token_id]
+    return Tokenised(tuple(ids), len(prompt), example, questions=tuple(questions))
+
+
+def collate(
+    sequences: Sequence[Tokenised],
+    processor: Processor,
+    learn_prompt: bool,
+    with_pixels: bool = True,
+    only_after_image: bool = False,
+) -> tuple[Batch, Tensor]:
+    """A right-padded batch and what is to be learned of it.
+
+    Args:
+        sequences: its rows.
+        processor: whose tokens and sizes to use.
+        learn_prompt: whether the user's words are learned as well.
+        with_pixels: whether the batch holds the images' pixels.
+        only_after_image: leave out the text before the first image.
+
+    Returns:
+        The batch, and its labels [B, L - 1].
+    """
+    special, size = processor.special, processor.config.vision.image_size
+    length = max(len(sequence.ids) for sequence in sequences)
+    ids_BL = torch.full((len(sequences), length), special.pad_token_id)
+    mask_BL = torch.zeros_like(ids_BL)
+    for row, sequence in enumerate(sequences):
+        ids_BL[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        mask_BL[row, : len(sequence.ids)] = 1
+    images = images_of(sequences) if with_pixels else []
+    pixels = [pixels_of(image.render(size)) for image in images]
+    pixels_N3SS = torch.stack(pixels) if pixels else torch.zeros(0, 3, size, size)
+    counts = torch.tensor([len(sequence.images) for sequence in sequences])
+    lengths = 0 if learn_prompt else [sequence.prompt_length for sequence in sequences]
+    rules = context.LabelRules(lengths, only_after_image)
+    labels_BL = context.training_labels(ids_BL, mask_BL, special, rules)
+    for labels_L, sequence in zip(labels_BL, sequences, strict=True):
+        for question in [] if learn_prompt else sequence.questions:
+            labels_L[question.start - 1 : question.stop - 1] = context.IGNORED
+    return Batch(ids_BL, pixels_N3SS, counts, mask_BL), labels_BL
+
+
+def images_of(sequences: Sequence[Tokenised]) -> list[Drawable]:
+    """The images that some sequences hold, in reading order."""
+    return [image for sequence in sequences for image in sequence.images]
+
+
+def pixels_of(image: object) -> Tensor:
+    """An image as [3, S, S] in [0, 1]."""
+    values_SSC = np.asarray(image, dtype=np.float32) / np.float32(255)
+    return torch.from_numpy(values_SSC.transpose(2, 0, 1).copy())

@@ -1,0 +1,171 @@
+"""The image decoder on a frozen language model: the official denoising loss.
+
+Legend: N images, D width, s side of a map, H, W latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
+from model.training.data.batches import collate, images_of, pixels_of, tokenise
+from model.training.data.features import FeatureBank
+from model.training.data.mixture import Source
+from model.training.objectives.losses import TrainingNoise, denoising_error, image_loss, joint_loss
+from model.training.parameters import ParameterGroup, freeze_pretrained, published_groups
+from model.training.recipe import IMAGE_TOKENS, Phase
+from model.training.targets.facts import code_loss, codes_of
+from model.training.targets.image_pool import Target, TargetPool, contexts_of, scene_of
+from model.training.world.drawn.scene import Scene
+
+# Image tokens cost a small part of what it costs to draw from them.
+_CONTEXTS_PER_IMAGE = 4
+
+
+class ImageObjective:
+    """Contexts, maps and latents come from a pool that computes them once."""
+
+    def __init__(
+        self,
+        model: MMInterleaved,
+        processor: Processor,
+        phase: Phase,
+        source: Source,
+        seed: int = 0,
+        bank: FeatureBank | None = None,
+    ) -> None:
+        self.model, self.phase = model.eval(), phase
+        self.learn_tokens = IMAGE_TOKENS not in phase.frozen
+        self.module: nn.Module = model
+        self.pool = TargetPool(
+            model, processor, source, phase.num_pictures, seed, bank, phase.redrawn
+        )
+        model.requires_grad_(False)
+        for part in self._trained():
+            part.requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            if name.endswith(("pos_embed", "ignore_token")):
+                parameter.requires_grad_(False)
+
+    def _trained(self) -> list[nn.Module | nn.Parameter]:
+        decoder = self.model.image_decoder
+        parts: list[nn.Module | nn.Parameter | None] = [
+            decoder.decoder.unet,
+            decoder.decoder.mmfs_module,
+            decoder.neg_prompt_embeds,
+        ]
+        if self.learn_tokens:
+            parts += [decoder.perceiver_resampler, self.model.context_feat_proj]
+        return [part for part in parts if part is not None]
+
+    def groups(self) -> list[ParameterGroup]:
+        """Everything between the hidden states, or the image tokens, and the autoencoder."""
+        return [ParameterGroup(tuple(p for p in self.model.parameters() if p.requires_grad))]
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """The decoder's loss on a step's targets.
+
+        Image tokens that stay as they are, or learn from their codes (`image_token_weight`,
+        `objectives.codes`), are not drawn from alone: each image is drawn from something between
+        its codes and the middle of codes and tokens. So the decoder learns to use what better
+        tokens will say.
+        """
+        contexts = _CONTEXTS_PER_IMAGE if self.phase.image_token_weight else 1
+        drawn = self.pool.draw(step, contexts * self.phase.batch_size)
+        targets = drawn[: self.phase.batch_size]
+        device = self.model.soi_token.device
+        hidden_NKD, mask_NK = contexts_of(drawn, device)
+        context_NKD = self.model.project_context(hidden_NKD)
+        tokens_NTD = codes = None
+        if self.phase.image_token_weight or not self.learn_tokens:
+            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
+            scenes = [scene_of(target.image) for target in drawn]
+            if self.phase.image_token_weight:
+                codes = code_loss(tokens_NTD, scenes, self.model.config)
+            tokens_NTD = self._near_codes(
+                tokens_NTD[: len(targets)].detach(), scenes[: len(targets)]
+            )
+        latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
+        maps, visible_N1 = self._previous_maps(targets)
+        decoder = self.model.image_decoder
+        noise = TrainingNoise.draw(len(targets), decoder.config, device)
+        if tokens_NTD is None:
+            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK)
+        error_NHW = denoising_error(
+            decoder,
+            latents_NCHW,
+            tokens_NTD,
+            tuple(map_N1Dss.to(device) for map_N1Dss in maps),
+            visible_N1.to(device),
+            noise,
+        )
+        error_NHW = error_NHW * self.emphasis(targets).to(device)
+        image = image_loss(error_NHW, mask_NK[: len(targets)])
+        if codes is None:
+            return {"loss": image}
+        loss = image + self.phase.image_token_weight * codes
+        return {"loss": loss, "picture": image, "codes": codes}
+
+    def _near_codes(self, tokens_NTD: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Something between the codes of the scenes and the middle of codes and tokens."""
+        codes_NTD = codes_of(scenes, self.model.config).to(tokens_NTD.device)
+        share_N11 = 1 - torch.rand(len(scenes), 1, 1, device=tokens_NTD.device) / 2
+        return torch.lerp(tokens_NTD, codes_NTD, share_N11)
+
+    def emphasis(self, targets: Sequence[Target]) -> Tensor:
+        """Small things count more than the ground they stand on, [N, H, W] of mean 1."""
+        foreground_NHW = torch.stack([target.foreground_HW.float() for target in targets])
+        emphasis_NHW = 1 + (self.phase.foreground_weight - 1) * foreground_NHW
+        return emphasis_NHW / emphasis_NHW.mean()
+
+    def _previous_maps(self, targets: Sequence[Target]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Maps of the images before, zeros where there is none, and which are there."""
+        vision = self.model.config.vision
+        zeros = tuple(torch.zeros(vision.hidden_size, s, s) for s in vision.map_sizes)
+        chosen = [target.previous or zeros for target in targets]
+        maps = tuple(
+            torch.stack([level.float() for level in levels]).unsqueeze(1)
+            for levels in zip(*chosen, strict=True)
+        )
+        return maps, torch.tensor([[target.previous is not None] for target in targets])
+
+
+class JointObjective:
+    """Cross-entropy of the text, and ten times the denoising loss of every image."""
+
+    def __init__(
+        self,
+        model: MMInterleaved,
+        processor: Processor,
+        phase: Phase,
+        source: Source,
+    ) -> None:
+        self.module: nn.Module = model
+        self.model, self.processor, self.phase, self.source = model, processor, phase, source
+        freeze_pretrained(model, phase.frozen)
+
+    def groups(self) -> list[ParameterGroup]:
+        """Everything that is not frozen, at the published relation of rates."""
+        return published_groups(self.model.named_parameters())
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """The weighted sum, and both terms."""
+        examples = self.source.draw(step, self.phase.batch_size)
+        sequences = [tokenise(example, self.processor) for example in examples]
+        device = self.model.soi_token.device
+        batch, labels_BL = collate(
+            sequences,
+            self.processor,
+            self.phase.learn_prompt,
+            only_after_image=self.phase.only_after_image,
+        )
+        size = self.model.config.image_decoder.image_size
+        targets = [pixels_of(image.render(size)) for image in images_of(sequences)]
+        losses = joint_loss(
+            self.model, batch.to(device), torch.stack(targets).to(device), labels_BL.to(device)
+        )
+        return {"loss": losses.total, "text": losses.text, "image": losses.image}
