@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from model.checkpoint import base_model, store
+from model.checkpoint import store
+from model.checkpoint.packaged import base_model
 from model.mm_interleaved import MMInterleaved
 
 _HEAD = "text_decoder.head.weight"

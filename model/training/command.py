@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import base_model, load, low_rank, store
-from model.checkpoint.base_model import BASES
-from model.checkpoint.low_rank import Update
+from model.checkpoint import load, store
+from model.checkpoint.packaged import base_model, low_rank
+from model.checkpoint.packaged.base_model import BASES
+from model.checkpoint.packaged.low_rank import Update
 from model.config.presets import preset
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor

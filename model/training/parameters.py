@@ -10,7 +10,7 @@ from peft import LoraConfig, LoraModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from model.checkpoint.low_rank import Factors, Update
+from model.checkpoint.packaged.low_rank import Factors, Update
 from model.mm_interleaved import MMInterleaved
 
 PRETRAINED = ("language", "vision")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint.base_model import BASES, is_base_tensor
-from model.checkpoint.low_rank import Update
+from model.checkpoint.packaged.base_model import BASES, is_base_tensor
+from model.checkpoint.packaged.low_rank import Update
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data.batches import pixels_of

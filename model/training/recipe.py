@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from model.checkpoint.base_model import BASES
+from model.checkpoint.packaged.base_model import BASES
 from model.config.schema import ConfigError
 from model.training.parameters import PRETRAINED
 from model.training.world.drawn.painting.objects import FONT_PATH, object_sets

@@ -16,8 +16,8 @@ from model.visual_tokenizer.perceiver import PerceiverResampler
 from model.visual_tokenizer.vit_adapter import VisionAdapter
 
 # Mean and standard deviation of the images that CLIP was trained on.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class VisualTokenizer(nn.Module):
         self.perceiver_resampler = PerceiverResampler(config.visual_perceiver)
         self.post_ln = nn.LayerNorm(width, eps=1e-6)
         self.proj = nn.Linear(config.visual_perceiver.hidden_size, config.llm.hidden_size)
-        self.register_buffer("clip_mean", torch.tensor(_CLIP_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("clip_std", torch.tensor(_CLIP_STD).view(1, 3, 1, 1))
+        self.register_buffer("clip_mean", torch.tensor(CLIP_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("clip_std", torch.tensor(CLIP_STD).view(1, 3, 1, 1))
         nn.init.normal_(self.proj.weight, std=1e-3)
         nn.init.zeros_(self.proj.bias)
 

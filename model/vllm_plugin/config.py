@@ -10,8 +10,9 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from model.checkpoint import low_rank, store
-from model.checkpoint.base_model import write_weights
+from model.checkpoint import store
+from model.checkpoint.packaged import low_rank
+from model.checkpoint.packaged.base_model import write_weights
 from model.config.schema import MMInterleavedConfig
 
 MODEL_TYPE = "mm_interleaved"

@@ -1,6 +1,7 @@
-"""The key table between the official checkpoint and ours, in both directions.
+"""The key table from the official checkpoint to ours.
 
-Our parameters bear the official names, so the table holds only the exceptions: keys that a
+Our parameters bear the official names, so the table holds only the exceptions, and the way back
+needs none: keys that a
 published file may hold and that we leave out, older spellings of a key, keys that may be absent
 because the model computes them, and where tensors come from that a published file leaves to the
 components it was trained from.
@@ -16,6 +17,7 @@ import torch
 
 from model.checkpoint.store import CheckpointError
 from model.config.schema import MMInterleavedConfig
+from model.visual_tokenizer.visual_tokenizer import CLIP_MEAN, CLIP_STD
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -55,12 +57,8 @@ def _position_ids(config: MMInterleavedConfig) -> torch.Tensor:
 # Keys that may be absent, with what computes them.
 DERIVED: Mapping[str, Callable[[MMInterleavedConfig], torch.Tensor]] = {
     POSITION_IDS: _position_ids,
-    "visual_tokenizer.clip_mean": lambda _: torch.tensor(
-        [0.48145466, 0.4578275, 0.40821073]
-    ).reshape(1, 3, 1, 1),
-    "visual_tokenizer.clip_std": lambda _: torch.tensor(
-        [0.26862954, 0.26130258, 0.27577711]
-    ).reshape(1, 3, 1, 1),
+    "visual_tokenizer.clip_mean": lambda _: torch.tensor(CLIP_MEAN).view(1, 3, 1, 1),
+    "visual_tokenizer.clip_std": lambda _: torch.tensor(CLIP_STD).view(1, 3, 1, 1),
 }
 
 # Our prefix -> component directory and the prefix of the same keys in its weights.
@@ -78,11 +76,6 @@ def to_ours(official_key: str) -> str | None:
         if match := re.fullmatch(rule.official, official_key):
             return None if rule.ours is None else match.expand(rule.ours)
     return official_key
-
-
-def to_official(name: str) -> str:
-    """The official key of one of our names: the inverse of `to_ours` on current spellings."""
-    return name
 
 
 def component_key(name: str) -> tuple[str, str] | None:

@@ -19,8 +19,8 @@ import torch
 from model.checkpoint import load, store
 from model.checkpoint.convert import adapter
 from model.checkpoint.convert.journal import Journal
-from model.checkpoint.convert.official import OfficialLayout, find_layout
-from model.checkpoint.convert.official_config import derive_config
+from model.checkpoint.convert.official.layout import OfficialLayout, find_layout
+from model.checkpoint.convert.official.sizes import derive_config
 from model.checkpoint.convert.shards import TensorEntry, read_weights, write_safetensors
 from model.checkpoint.store import CheckpointError
 from model.checkpoint.tokenizer import load_official_tokenizer

@@ -18,9 +18,8 @@ import torch
 from safetensors import safe_open
 
 from model.checkpoint import store
-from model.checkpoint.convert import adapter
 from model.checkpoint.convert.journal import Journal
-from model.checkpoint.convert.official import SETTINGS
+from model.checkpoint.convert.official.layout import SETTINGS
 from model.config.schema import MMInterleavedConfig
 
 Progress = Callable[[str, int, int], None]
@@ -72,7 +71,7 @@ def to_official(source: Path, target: Path, on_progress: Progress) -> None:
         if journal.finished(shard, source / file_name) is None:
             sha256 = _write_bin(source / file_name, names, weights / shard)
             journal.record(shard, source / file_name, sha256)
-        where |= {adapter.to_official(name): shard for name in names}
+        where |= dict.fromkeys(names, shard)
         done += (source / file_name).stat().st_size
         on_progress(shard, done, total)
     index = {"metadata": {"total_size": total}, "weight_map": where}
@@ -91,7 +90,7 @@ def _write_bin(source: Path, names: list[str], path: Path) -> str:
     """Write one shard; it appears when it is complete. Returns its sha256."""
     partial = path.with_name(f".{path.name}.partial")
     with safe_open(source, framework="pt") as file:
-        tensors = {adapter.to_official(name): file.get_tensor(name) for name in names}
+        tensors = {name: file.get_tensor(name) for name in names}
     with partial.open("wb") as out:
         torch.save(tensors, out)
         out.flush()

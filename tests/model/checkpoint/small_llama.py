@@ -9,8 +9,9 @@ from typing import Any
 import gguf
 import torch
 
-from model.checkpoint import base_model, low_rank, store
-from model.checkpoint.base_model import BaseModel, is_base_tensor
+from model.checkpoint import store
+from model.checkpoint.packaged import base_model, low_rank
+from model.checkpoint.packaged.base_model import BaseModel, is_base_tensor
 from model.config.presets import preset
 from model.config.schema import LanguageModelConfig, MMInterleavedConfig, SpecialTokens
 from model.mm_interleaved import MMInterleaved

@@ -19,15 +19,15 @@ from model.checkpoint import load, store
 from model.checkpoint.convert import adapter
 from model.checkpoint.convert.command import add_arguments, run
 from model.checkpoint.convert.from_official import ConvertOptions, convert, expected_shapes
-from model.checkpoint.convert.official import OfficialLayout
-from model.checkpoint.convert.official_config import derive_config
+from model.checkpoint.convert.official.layout import OfficialLayout
+from model.checkpoint.convert.official.sizes import derive_config
 from model.checkpoint.convert.to_official import to_official
 from model.checkpoint.store import CheckpointError
 from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig
 from model.processor import Processor
 from tests.model import golden
-from tests.model.checkpoint.convert import official
+from tests.model.checkpoint.convert import official_files as official
 
 
 def silent(_name: str, _done: int, _total: int) -> None:
@@ -104,7 +104,7 @@ def test_round_trip_is_bit_exact(converted: Path, tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from model.checkpoint.from_official import ConvertOptions, convert
+    from model.checkpoint.convert.from_official import ConvertOptions, convert
 
     def die_in_second_file(name, done, total):
         if name.startswith("model-00002") and done > 0.5 * total:

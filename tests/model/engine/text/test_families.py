@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint import base_model, seeded, store
+from model.checkpoint import seeded, store
+from model.checkpoint.packaged import base_model
 from model.config.presets import preset
 from model.config.schema import LanguageModelConfig, SynchronizerConfig
 from model.engine.options import TextEngineOptions

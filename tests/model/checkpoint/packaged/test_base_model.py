@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint.base_model import SMOLLM2, base_of, is_base_tensor
 from model.checkpoint.load import iter_tensors
+from model.checkpoint.packaged.base_model import SMOLLM2, base_of, is_base_tensor
 from model.checkpoint.store import BASE, CONFIG, WEIGHTS, CheckpointError, save_tensors
 from model.config.presets import preset
 from model.mm_interleaved import MMInterleaved

@@ -21,7 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import low_rank, store
+from model.checkpoint import store
+from model.checkpoint.packaged import low_rank
 from model.checkpoint.tokenizer import with_image_tokens, wrap
 from model.config.schema import MMInterleavedConfig
 
@@ -83,7 +84,7 @@ def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str,
 
     The rows of new tokens are zero: what they mean is learned elsewhere (`soi_token`, `head_new`).
     """
-    from model.checkpoint.gguf import GgufLanguageModel
+    from model.checkpoint.packaged.gguf import GgufLanguageModel
 
     num_new = config.txt_vocab_size - config.llm.vocab_size
     for name, tensor in GgufLanguageModel(base.path()).tensors():
@@ -124,7 +125,7 @@ def is_base_tensor(name: str) -> bool:
 
 def tokenizer(base: BaseModel, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:
     """The language model's tokenizer with the image tokens."""
-    from model.checkpoint.gguf import GgufLanguageModel
+    from model.checkpoint.packaged.gguf import GgufLanguageModel
 
     return wrap(with_image_tokens(GgufLanguageModel(base.path()).tokenizer(), config), config)
 

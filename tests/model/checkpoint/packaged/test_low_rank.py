@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.checkpoint import base_model, load, low_rank, store
-from model.checkpoint.base_model import BaseModel, is_base_tensor
+from model.checkpoint import load, store
+from model.checkpoint.packaged import base_model, low_rank
+from model.checkpoint.packaged.base_model import BaseModel, is_base_tensor
 from model.config.schema import ConfigError
 from model.mm_interleaved import IMAGE, MMInterleaved
 from model.training.parameters import LowRankAdapter

@@ -2,6 +2,9 @@
 
 llama.cpp stores the rows of query and key projections with the two halves of a head's channels
 interleaved, because it rotates neighbouring channels; here they are put back.
+
+transformers reads the same tensors (a test compares them), but all at once, and its tokenizer of
+this family does not split numbers into digits, which changes ids.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.checkpoint.convert.adapter import UNET, VISION, Shapes
-from model.checkpoint.convert.official import OfficialLayout
+from model.checkpoint.convert.official.layout import OfficialLayout
 from model.checkpoint.store import CheckpointError
 from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from model.checkpoint.gguf import GgufLanguageModel
+from model.checkpoint.packaged.gguf import GgufLanguageModel
 from model.text_decoder.text_decoder import LanguageModel, VisibleImages
 from tests.model.checkpoint import small_llama
 from tests.model.checkpoint.small_llama import SIZES
@@ -21,6 +21,15 @@ def test_sizes_and_tokenizer_come_from_the_file(gguf_path: Path) -> None:
     assert tokenizer.encode("<|im_end|>").ids == [2]
     text = "Pip’s 12 boats"
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_tensors_are_those_of_transformers(gguf_path: Path) -> None:
+    theirs = AutoModelForCausalLM.from_pretrained(
+        gguf_path.parent, gguf_file=gguf_path.name, dtype=torch.float32
+    ).model.state_dict()
+    ours = dict(GgufLanguageModel(gguf_path).tensors())
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def test_logits_are_those_of_transformers(gguf_path: Path) -> None:
