@@ -27,7 +27,6 @@ class ImageSegment:
 
     image: Image.Image
     digest: str
-    generated: bool = False
 
 
 Segment = TextSegment | TokenSegment | ImageSegment

@@ -19,15 +19,23 @@ RESULTS = "results.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what only the offline loop knows; the defaults are the official ones."""
+    """Declare the arguments of the offline loop; the defaults are the official ones."""
     group = parser.add_argument_group("with --offline")
-    group.add_argument("--rounds", type=int, default=2, help="texts and pictures to add")
-    group.add_argument("--force-image", action="store_true", help="end every text by an image")
+    group.add_argument("--rounds", type=int, default=2, help="number of texts and images to add")
+    group.add_argument("--force-image", action="store_true", help="end every text with an image")
     group.add_argument("--auto-end", action="store_true", help="stop at the end of the text")
     group.add_argument("--replace-text", action="store_true", help="use the example's own texts")
-    group.add_argument("--pictures", type=int, default=1, help="drawn in a round; one is kept")
-    group.add_argument("--greedy", action="store_true", help="take the likeliest token")
-    group.add_argument("--beams", type=int, default=1, help="search with beams, not sampling")
+    group.add_argument(
+        "--pictures", type=int, default=1, help="images generated in a round; the first is kept"
+    )
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        help="score this continuation instead of generating; repeat it to compare several",
+    )
+    group.add_argument("--greedy", action="store_true", help="take the most likely token")
+    group.add_argument("--beams", type=int, default=1, help="beams of a beam search; 1 samples")
     group.add_argument("--top-p", type=float, default=0.9)
     group.add_argument("--min-length", type=int, default=8)
     group.add_argument("--repetition-penalty", type=float, default=1.3)
@@ -37,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stories of the content; texts are printed, images and results are saved."""
+    """Run the stories of the content: print texts, save images and results.
+
+    With `--option` print the log-likelihood of each option instead.
+    """
     from model.checkpoint.load import load_model
     from model.checkpoint.store import CheckpointError, load_tokenizer
     from model.offline.story import OfflineEngine
@@ -53,9 +64,15 @@ def run(args: argparse.Namespace) -> int:
         console.print(str(error), style="red", markup=False, highlight=False)
         return 1
     args.out.mkdir(parents=True, exist_ok=True)
-    results = []
+    results: list[dict[str, object]] = []
     for number, story in enumerate(stories):
         engine = OfflineEngine(model, processor, options)
+        if args.option:
+            scores = engine.score(story, args.option)
+            results.append({"scores": scores})
+            for option, score in zip(args.option, scores, strict=True):
+                console.print(f"{score:.3f} {option}", markup=False, highlight=False)
+            continue
         parts: list[str] = []
         for turn, done in enumerate(engine.run(story)):
             parts.extend(save(done, args.out, f"{number}_{turn}"))

@@ -2,9 +2,9 @@
 
 Legend: N images, S side of an image.
 
-A story grows round by round. A text round continues it; a text that ends by beginning an image
-makes the next round draw, and after an image comes text again. Text that ends with `<eos>` goes
-on in the next round all the same, unless `auto_end` is set.
+A story grows round by round. A text round continues it. A text that ends with `<soi>` makes the
+next round generate an image, and a text round follows each image. After `<eos>` the next round
+continues the text, unless `auto_end` is set.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from typing import Any, Literal, Self
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
 from model.mm_interleaved import Batch, MMInterleaved
-from model.offline.generation import TextGeneration, generate_texts, image_conditions
+from model.offline.generation import (
+    TextGeneration,
+    generate_scores,
+    generate_texts,
+    image_conditions,
+)
 from model.processor import IMAGE_TOKEN, SOI_TOKEN, Processor, to_image
 from model.segments import Segment
 
 Mode = Literal["generate_texts", "generate_images"]
 
-_UNDRAWN = 0.5
+_PLACEHOLDER_VALUE = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,16 +39,16 @@ class OfflineOptions:
     """How to generate. The defaults are those of the official inference configuration.
 
     Attributes:
-        text: how a text round samples.
+        text: sampling of a text round.
         num_inference_steps: denoising steps of an image.
         guidance_scale: guidance of an image.
         guidance_rescale: the official code documents 0.7 and runs with 0.
         scheduler: kind of diffusion sampler.
-        num_pictures: images drawn in a round; the first one enters the story.
-        force_image: every text round ends by beginning an image.
-        replace_text: a story's own `multiround_context` replaces what a text round wrote.
+        num_images: images generated in a round; the first one enters the story.
+        force_image: every text round ends with `<soi>`.
+        replace_text: `multiround_context` of the story replaces the text of a text round.
         auto_end: stop after `<eos>`.
-        num_iter: rounds; a story's own number counts instead, unless `auto_end` is set.
+        num_iter: rounds; the number of the story overrides it, unless `auto_end` is set.
         seed: of text sampling and of images; None: images take the checkpoint's seed.
     """
 
@@ -66,7 +72,7 @@ class OfflineOptions:
 
 @dataclass(frozen=True)
 class Story:
-    """A context as ids and pixel values, and what its document says about continuing it."""
+    """A context as ids and pixel values, and the options of its document."""
 
     input_ids: tuple[int, ...]
     pixels_N3SS: torch.Tensor
@@ -88,7 +94,7 @@ class Story:
             entry: `sentences`, `images` (paths below `root`), for each image the index of its
                 sentence (`sentence_ixs`) and whether it stands before it (`image_first`), and
                 optionally `generate_mode`, `num_iter`, `multiround_context`. In the mode
-                `generate_images` the last image is a placeholder for the one to draw.
+                `generate_images` the last image is a placeholder for the one to generate.
             root: directory of the image paths.
             processor: of the checkpoint.
 
@@ -106,7 +112,7 @@ class Story:
         # As officially, paths may also be relative to the working directory.
         paths = [p if (p := root / name).is_file() else Path(name) for name in entry["images"]]
         if not paths:
-            raise ValueError("a story needs at least one image, be it the one to draw")
+            raise ValueError("a story needs at least one image, if only a placeholder")
         if ids.count(config.special_tokens.image_token_id) != len(paths) * config.num_img_token:
             raise ValueError(f"images must fit into {config.seq_len} tokens, each with a sentence")
         return cls(
@@ -118,9 +124,9 @@ class Story:
         )
 
     def asking_for_image(self, processor: Processor) -> Self:
-        """The same story, ending with an image that is not drawn yet."""
+        """The same story with a placeholder for the next image at its end."""
         side = processor.config.vision.image_size
-        undrawn = self.pixels_N3SS.new_full((1, 3, side, side), _UNDRAWN)
+        undrawn = self.pixels_N3SS.new_full((1, 3, side, side), _PLACEHOLDER_VALUE)
         return replace(
             self,
             input_ids=(*self.input_ids, *processor.image_ids),
@@ -136,7 +142,7 @@ def read_annotations(path: Path, processor: Processor, root: Path | None = None)
 
 @dataclass(frozen=True)
 class Round:
-    """What a round added: a text with its ids, or images. `story` goes on from here."""
+    """The text with its ids, or the images, that a round added. `story` includes them."""
 
     story: Story
     text: str = ""
@@ -165,7 +171,7 @@ class OfflineEngine:
         own = None if options.auto_end else story.num_iter
         for number in range(options.num_iter if own is None else own):
             if mode == "generate_images":
-                done = self.draw(story)
+                done = self.generate_images(story)
                 mode = "generate_texts"
             else:
                 done = self.write(story, number)
@@ -175,8 +181,19 @@ class OfflineEngine:
             if options.auto_end and done.stopped:
                 return
 
+    def score(self, story: Story, options: Sequence[str]) -> list[float]:
+        """The log-likelihood of each text as the continuation of a story."""
+        batch = self._batch(story.input_ids, story.pixels_N3SS)
+        device = batch.text_ids_BL.device
+        rows = [torch.tensor(self.processor.encode_text(option)) for option in options]
+        ids_OL = pad_sequence(rows, batch_first=True, padding_value=self.special.pad_token_id)
+        mask_OL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        scores_O = generate_scores(self.model, batch, ids_OL.to(device), mask_OL.to(device))
+        scores: list[float] = scores_O.tolist()
+        return scores
+
     def write(self, story: Story, number: int = 0) -> Round:
-        """A text round; at its end the story may ask for an image."""
+        """A text round; at its end the story may request an image."""
         sampled = self._sample(story)
         stopped = sampled[-1:] == [self.special.eos_token_id]
         ids = sampled[:-1] if stopped else list(sampled)
@@ -197,12 +214,12 @@ class OfflineEngine:
         return ids
 
     @torch.no_grad()
-    def draw(self, story: Story) -> Round:
-        """A round that draws the story's last image."""
+    def generate_images(self, story: Story) -> Round:
+        """An image round: generate the last image of the story."""
         options, ids = self.options, story.input_ids
         start = len(ids) - ids[::-1].index(self.special.soi_token_id)
-        # What comes after the image's beginning cannot influence it: neither its own placeholders,
-        # which the batch needs, nor what the story says behind them.
+        # Nothing after the `<soi>` influences the image. The batch needs its placeholders, but not
+        # the text after them.
         end = start + self.model.config.num_img_token
         batch = self._batch(ids[:end], story.pixels_N3SS)
         last = torch.tensor([len(story.pixels_N3SS) - 1], device=batch.text_ids_BL.device)
@@ -228,7 +245,7 @@ class OfflineEngine:
         return Round(replace(story, pixels_N3SS=pixels), images=images)
 
     def _asks_for_image(self, story: Story) -> bool:
-        """Whether the story ends with the placeholders of an image that is not drawn yet."""
+        """Whether the story ends with an image that is not generated yet."""
         return story.input_ids[-1] == self.special.image_token_id
 
     def _batch(self, input_ids: Sequence[int], pixels_N3SS: torch.Tensor) -> Batch:

@@ -115,7 +115,7 @@ class Comparison:
         cpu_s: dict[str, float] = {}
         for name, quality in qualities.items():
             started = time.process_time()
-            images[name] = _artist(model, quality, guidance).draw(stories)
+            images[name] = _artist(model, quality, guidance).generate(stories)
             cpu_s[name] = (time.process_time() - started) / number
         return cls(asked, qualities, images, cpu_s)
 

@@ -42,7 +42,7 @@ class ImageCache:
         self._blobs = blobs
         self._images: LRUCache[str, Image.Image] = LRUCache(size)
 
-    async def segment(self, sha256: str, *, generated: bool) -> ImageSegment:
+    async def segment(self, sha256: str) -> ImageSegment:
         """The image as a segment of a context.
 
         Raises:
@@ -52,4 +52,4 @@ class ImageCache:
         if image is None:
             image = await asyncio.to_thread(decode, await self._blobs.get(sha256))
             self._images[sha256] = image
-        return ImageSegment(image, sha256, generated)
+        return ImageSegment(image, sha256)

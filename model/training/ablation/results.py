@@ -138,14 +138,14 @@ def drawn_stories(
     model: MMInterleaved, processor: Processor, stories: Sequence[Example], options: ImageOptions
 ) -> Rows:
     """Whether the hero keeps its looks, when each image sees the model's own before it."""
-    artist = ImageGenerator(model, options)
+    generator = ImageGenerator(model, options)
     pages: list[list[_Drawn]] = [[] for _ in stories]
     longest = max(len(story.images) - 1 for story in stories)
     rows: Rows = []
     for page in range(longest):
         indices = [i for i, story in enumerate(stories) if page < len(story.images) - 1]
         todo = [_unfinished(stories[i], pages[i], processor, seed=100 * i + page) for i in indices]
-        for index, image in zip(indices, artist.draw(todo), strict=True):
+        for index, image in zip(indices, generator.generate(todo), strict=True):
             pages[index].append(_Drawn(image))
             rows += _hero_scores(stories[index], image, page)
     return rows

@@ -105,7 +105,7 @@ class OfflineAnswerer:
     ) -> None:
         self.model, self.processor, self.answering = model, processor, answering
         self.special = processor.config.special_tokens
-        self.artist = ImageGenerator(model, answering.drawing)
+        self.generator = ImageGenerator(model, answering.drawing)
         sample = answering.temperature > 0
         self.text = TextGeneration(
             max_length=MAX_TOKENS,
@@ -174,7 +174,7 @@ class OfflineAnswerer:
             number = _IMAGES_OF_AN_ANSWER * draft.number + draft.num_images
             seed = self.answering.seed + number
             todo.append(Unfinished(draft.ids, draft.pixels_N3SS, seed))
-        for draft, image in zip(drafts, self.artist.draw(todo), strict=True):
+        for draft, image in zip(drafts, self.generator.generate(todo), strict=True):
             draft.pixels_N3SS[-1] = self.processor.pixels(image)
             draft.parts.append(image)
             draft.num_images += 1

@@ -49,15 +49,15 @@ class ImageGenerator:
         self.model, self.options = model, options
         self.sampler = model.image_decoder.sampler()
 
-    def draw(self, stories: Sequence[Unfinished]) -> list[Image.Image]:
+    def generate(self, stories: Sequence[Unfinished]) -> list[Image.Image]:
         """An image for every story."""
         images: list[Image.Image] = []
         for start in range(0, len(stories), self.options.batch_size):
-            images += self._draw(stories[start : start + self.options.batch_size])
+            images += self._generate(stories[start : start + self.options.batch_size])
         return images
 
     @torch.no_grad()
-    def _draw(self, stories: Sequence[Unfinished]) -> list[Image.Image]:
+    def _generate(self, stories: Sequence[Unfinished]) -> list[Image.Image]:
         batch = join(stories, self.model.config.special_tokens.pad_token_id)
         last_B = batch.num_images_B.cumsum(0) - 1
         conditions = image_conditions(self.model, batch, last_B)

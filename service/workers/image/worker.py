@@ -75,7 +75,7 @@ class ImageTurns:
         task = self._task(attempt)
         previous = None
         if task.previous_image is not None:
-            previous = await self._images.segment(task.previous_image, generated=True)
+            previous = await self._images.segment(task.previous_image)
         stream = self._engine.generate(
             await self._image_tokens(task),
             previous,

@@ -106,14 +106,14 @@ class TextTurns:
         segments: list[Segment] = []
         for part in attempt.request.content:
             if isinstance(part, ImagePart):
-                segments.append(await self._images.segment(part.sha256, generated=False))
+                segments.append(await self._images.segment(part.sha256))
             else:
                 segments.append(TextSegment(part.text))
         for result in attempt.status.results:
             if isinstance(result, TextResult):
                 segments.append(TokenSegment(result.token_ids))
             else:
-                segments.append(await self._images.segment(result.sha256, generated=True))
+                segments.append(await self._images.segment(result.sha256))
         return tuple(segments)
 
     async def _streamed(self, attempt: Attempt) -> Said:

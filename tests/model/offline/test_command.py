@@ -60,5 +60,9 @@ def test_run_writes_images_and_results(tmp_path: Path, capsys: pytest.CaptureFix
     with Image.open(out / name) as image:
         assert image.size == (96, 96)
     assert name in capsys.readouterr().out
+    options = ("--option", "one", "--option", "another one")
+    assert run(arguments(*words, *options, "--checkpoint", str(checkpoint), "--out", str(out))) == 0
+    (result,) = json.loads((out / RESULTS).read_text())
+    assert len(result["scores"]) == 2 and max(result["scores"]) < 0
     (checkpoint / store.CONFIG).unlink()
     assert run(arguments("a cat", "--checkpoint", str(checkpoint), "--out", str(out))) == 1

@@ -100,8 +100,7 @@ async def test_the_loop_closes_on_a_generated_image(engine: VllmTextEngine) -> N
     assert end.reason == "image"
     answers = []
     for seed in (600, 601):
-        drawn = replace(picture(seed), generated=True)
-        story = (*context, TokenSegment(ids), drawn)
+        story = (*context, TokenSegment(ids), picture(seed))
         answers.append(await turn(engine, story, PLAIN, f"loop{seed}"))
     assert answers[0][1] != answers[1][1]
     # The blocks of the first turn are found again.

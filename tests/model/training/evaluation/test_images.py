@@ -30,11 +30,11 @@ def test_images_of_a_batch_are_the_offline_engines(
 ) -> None:
     stories = [_story(TASKS["story"](random.Random(n), "drawn"), processor) for n in (1, 2, 3)]
     todo = [Unfinished(s.input_ids, s.pixels_N3SS, seed=5) for s in stories]
-    drawn = ImageGenerator(model.eval(), QUICK).draw(todo)
+    drawn = ImageGenerator(model.eval(), QUICK).generate(todo)
     options = OfflineOptions(
         num_inference_steps=2, guidance_scale=3.0, scheduler="dpmsolver++", seed=5
     )
     engine = OfflineEngine(model, processor, options)
     for story, image in zip(stories, drawn, strict=True):
-        alone = np.asarray(engine.draw(story).images[0], dtype=int)
+        alone = np.asarray(engine.generate_images(story).images[0], dtype=int)
         assert np.abs(np.asarray(image, dtype=int) - alone).max() <= 1
