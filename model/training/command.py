@@ -1,4 +1,4 @@
-"""The checkpoint to ship: half precision where serving allows it."""
+"""`mmi train`: run the phases of a recipe, each resuming where it stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from model.training.start import adopt, initialise, initialise_around, world_tok
 
 
 def halved(model: MMInterleaved) -> MMInterleaved:
-    """A copy in float16, save for what is served in float32; loading converts it."""
+    """A copy in float16, except for tensors that are served in float32."""
     copied = copy.deepcopy(model)
     for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
         tensor.data = tensor.data.to(load.serving_dtype(name, tensor.dtype, torch.float16))
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; every finished phase leaves a checkpoint, and is not repeated."""
+    """Train; every finished phase leaves a checkpoint and is not repeated."""
     if args.stage == "ablation":
         return run_ablation(args.config, args.runs)
     processes = Accelerator()
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Processor]:
-    """The model to go on with: a checkpoint's, or a fresh one of the recipe's preset."""
+    """The model of a checkpoint, or a fresh one of the recipe's preset."""
     if checkpoint is not None:
         tokenizer = store.load_tokenizer(checkpoint)
         model = load.load_model(checkpoint)
@@ -99,7 +99,7 @@ def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proce
 def _save(
     model: MMInterleaved, tokenizer: PreTrainedTokenizerFast, directory: Path, update: Update
 ) -> None:
-    """Write a checkpoint; a language model of a package is referred to, not copied."""
+    """Write a checkpoint; a packaged language model is referenced, not copied."""
     if base := BASES.get(model.config.name):
         base_model.save_trained(model, tokenizer, directory, base, update)
     else:

@@ -81,8 +81,8 @@ _SCALE = 2.0
 class LowRankAdapter:
     """Adds `up down` to every matrix of the language model's layers; `up` starts at zero.
 
-    Only the two factors learn there; whatever else of the model learns, goes on doing so. Source:
-    Hu et al., LoRA (2021), by the library peft.
+    Of these matrices only the two factors learn; other parameters are unaffected. Source: Hu et
+    al., LoRA (2021), implemented by peft.
     """
 
     def __init__(self, model: MMInterleaved, rank: int) -> None:
@@ -95,7 +95,7 @@ class LowRankAdapter:
 
     @torch.no_grad()
     def merge(self) -> Update:
-        """Add what was learned to the model's own matrices, and return it; the adapter is gone."""
+        """Merge the update into the matrices, remove the adapter, and return the update."""
         update = {
             f"mm_decoder.{name}.weight": Factors(
                 layer.lora_A[_NAME].weight.detach().clone(),

@@ -1,4 +1,4 @@
-"""The phases of a recipe: what each one builds, trains and leaves in the model."""
+"""The phases of a recipe: each builds an objective, trains it, and updates the model."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run_phase(
     """Run one phase on the model, resuming from `directory`.
 
     Returns:
-        What it added to a pre-trained language model: nothing unless the phase has a `low_rank`.
+        The low-rank update of the language model; empty unless the phase has a `low_rank`.
     """
     if phase.phase == "encoder":
         _write_encoder(model, recipe)
@@ -153,7 +153,7 @@ def _mixture(recipe: Recipe, phase: Phase, stock: ExampleMaker | None = None) ->
 
 
 def _freeze_language(model: MMInterleaved) -> None:
-    """Leave a pre-trained language model as it is; synchronizers and new tokens go on learning."""
+    """Freeze a pre-trained language model; synchronizers and new tokens go on learning."""
     for name, parameter in model.named_parameters():
         if is_base_tensor(name) or name.startswith("text_decoder.head."):
             parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Starting values for training a model of its own from nothing."""
+"""A fresh model: starting values, parts of a donor checkpoint, a tokenizer."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _LIKENESS = 12.0  # The logit of a token with itself in a head that matches.
 def initialise(model: MMInterleaved) -> None:
     """Give a fresh language model small weights, and open the gates of its synchronizers.
 
-    The published training starts from a pre-trained language model, which a closed gate protects;
-    here there is nothing to protect, and an open gate learns from the first step on.
+    The published training starts from a pre-trained language model, which a closed gate protects.
+    Here there is nothing to protect, and an open gate learns from the first step on.
 
-    Words and visual tokens are as large as what the layers add to them. Of small ones nothing is
-    left behind the first layers, and a word can hardly be copied or found again. One head of each
-    layer but the first starts out finding it.
+    Embeddings and visual tokens are as large as the outputs of the layers. Small ones vanish after
+    the first layers, and a word can hardly be copied or found again. One head of each layer but the
+    first starts as a matching head (`match_tokens`).
     """
     language = model.mm_decoder
     depth = len(language.layers)
@@ -60,12 +60,12 @@ def initialise(model: MMInterleaved) -> None:
 
 @torch.no_grad()
 def match_tokens(attention: CausalSelfAttention, config: LanguageModelConfig) -> None:
-    """Let the first head look for tokens that resemble its own, and repeat what is there.
+    """Make the first head attend to tokens that resemble its own, and copy them.
 
-    Queries and keys have the same weights, outputs those of values transposed, in the manner of
-    mimetic initialisation (Trockman and Kolter, 2023). A small model needs long to find that a
-    question and what it asks about share a word. Queries and keys use only channels that rotate
-    slowly, where a token far away is still like itself.
+    Queries and keys share weights, and the output is the transpose of the values, as in mimetic
+    initialisation (Trockman and Kolter, 2023). Without it a small model needs many steps to find
+    that a question and its subject share a word. Queries and keys use only channels that rotate
+    slowly, in which a distant token still matches itself.
     """
     width, inner = config.head_width, config.hidden_size
     slow = (frequencies(config) < _SLOW).nonzero().flatten()
@@ -83,12 +83,11 @@ def match_tokens(attention: CausalSelfAttention, config: LanguageModelConfig) ->
 
 @torch.no_grad()
 def initialise_around(model: MMInterleaved, width: float = _WIDTH) -> None:
-    """What is new around a language model whose embeddings have a deviation of `width`.
+    """Initialise the parts around a language model whose embeddings have a deviation of `width`.
 
-    The gates of a pre-trained one stay closed at first.
-
-    The image tokens start with attention that tells the words of a context apart. Where all of them
-    read the same mean of the context, they say the same, and hardly ever learn to say more.
+    The gates of a pre-trained language model stay closed at first. The image tokens start with
+    attention that tells the words of a context apart: where all of them read the same mean of the
+    context, they hardly ever learn to differ.
     """
     nn.init.normal_(model.soi_token, std=width)
     spread_queries(model.image_decoder.perceiver_resampler, _SHARPNESS)
@@ -96,7 +95,7 @@ def initialise_around(model: MMInterleaved, width: float = _WIDTH) -> None:
 
 @torch.no_grad()
 def spread_queries(perceiver: PerceiverResampler, sharpness: float) -> None:
-    """Queries that differ, and attention that tells apart what they read from the start.
+    """Initialise queries that differ, and attention that tells its inputs apart.
 
     Queries and keys grow by `sharpness`: their norms where there are some, else their weights.
     """
@@ -123,8 +122,9 @@ _TABLE = ".pos_embed"  # Fixed, and as large as the image.
 def adopt(model: MMInterleaved, donor: Path) -> None:
     """Copy the vision, the U-Net with its synchronizer and the autoencoder of a checkpoint.
 
-    The images drawn may be of another size than the donor's; its autoencoder brings the factor
-    of its latents along.
+    What connects them to the language model (the projections of visual tokens and of the context,
+    and the decoder's perceiver) is not copied. The image decoder may have another image size than
+    the donor's. The scaling factor of the donor's latents is taken over.
 
     Raises:
         ConfigError: a part of the donor has another size, or is missing.
@@ -153,7 +153,7 @@ _SEED = 11
 
 
 def world_tokenizer(config: MMInterleavedConfig) -> PreTrainedTokenizerFast:
-    """A tokenizer with the configured ids that knows the world's words and can spell all others."""
+    """A byte-level BPE with the configured ids, learned from the text of the world."""
     from pydoc_data.topics import topics
 
     special = config.special_tokens
@@ -164,7 +164,7 @@ def world_tokenizer(config: MMInterleavedConfig) -> PreTrainedTokenizerFast:
 
 
 def world_texts() -> list[str]:
-    """Every text of some examples of each task and set of objects."""
+    """The texts of some examples of each task, over all sets of objects."""
     rng = random.Random(_SEED)
     texts: list[str] = []
     for draw in TASKS.values():

@@ -1,4 +1,8 @@
-"""The curves of a run, as a table that any tool reads."""
+"""One training loop for every phase: exact resumption, schedule, clipping, averages, curves.
+
+The batches and random numbers of a step depend on the seed and the step alone, so a killed run
+resumes with the bits that it would have had.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +30,8 @@ from model.training.parameters import ParameterGroup
 class Curves:
     """A CSV file with a row for every logged step: `step`, the losses, rate, norm, seconds.
 
-    A run that goes on after a kill repeats the steps since its last state. Their old rows are
-    dropped, so that every step stands there once, and the seconds go on from the row before.
+    A resumed run repeats the steps since its last state. Their old rows are dropped, so that every
+    step has one row, and the seconds continue from the row before.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -56,7 +60,7 @@ class Curves:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """The header and all rows but one that a kill has cut off."""
+    """The header and all complete rows; a kill may have truncated the last one."""
     text = path.read_text()
     return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
 
@@ -66,7 +70,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long and how fast to learn; `half` multiplies in bfloat16, weights stay float32."""
+    """Steps and rates; `half` multiplies in bfloat16, weights stay float32."""
 
     steps: int
     learning_rate: float
@@ -83,11 +87,11 @@ class TrainerConfig:
 
 
 class Objective(Protocol):
-    """What a stage learns."""
+    """The trained module, its parameters and its losses."""
 
     @property
     def module(self) -> nn.Module:
-        """Holds whatever is trained."""
+        """The module that is moved to the device; it holds all trained parameters."""
         ...
 
     def groups(self) -> list[ParameterGroup]:
@@ -102,14 +106,14 @@ class Objective(Protocol):
 class Trainer:
     """Runs an objective, from the last state in `directory` if there is one.
 
-    On the device that accelerate chooses; with several processes (`accelerate launch`) each has
-    its own batches, and gradients are averaged.
+    It runs on the device that accelerate chooses. Each of several processes (`accelerate launch`)
+    has its own batches; gradients are averaged.
     """
 
     def __init__(self, objective: Objective, config: TrainerConfig, directory: Path) -> None:
         self.objective, self.config, self.directory = objective, config, directory
         self.accelerator = Accelerator()
-        # Adam's moments of rarely used weights become denormal, on which processors crawl.
+        # Adam's moments of rarely used weights become denormal, which slows processors down.
         torch.set_flush_denormal(True)
         objective.module.to(self.accelerator.device)
         groups = objective.groups()
@@ -138,7 +142,7 @@ class Trainer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         metrics: dict[str, float] = {}
         started = time.monotonic()
-        is_main = self.accelerator.is_main_process  # Which alone writes and shows.
+        is_main = self.accelerator.is_main_process  # Only this process writes and shows progress.
         curves = Curves(self.directory / "log.csv", self.step) if is_main else None
         with Progress(*columns, TimeRemainingColumn(), disable=not is_main) as bar:
             task = bar.add_task("training", total=self.config.steps, completed=self.step)
@@ -154,7 +158,7 @@ class Trainer:
         return metrics
 
     def use_average(self) -> None:
-        """Put the averaged weights into the module, for good."""
+        """Copy the averaged weights into the module."""
         with torch.no_grad():
             for parameter, mean in zip(self.parameters, self.average, strict=False):
                 parameter.copy_(mean)
@@ -189,7 +193,7 @@ class Trainer:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        """Products in bfloat16 if asked; on a CPU attention then is not fused.
+        """Autocast to bfloat16 if `half`; on a CPU without fused attention.
 
         The backward pass of torch's fused attention takes up to three times as long in bfloat16.
         """
@@ -200,7 +204,7 @@ class Trainer:
 
     @torch.no_grad()
     def _average_gradients(self) -> None:
-        """The mean of all processes' gradients; a part that one did not use counts as zero."""
+        """The mean of all processes' gradients; an unused parameter counts as zero."""
         for parameter in self.parameters:
             mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self.accelerator.reduce(mine, "mean")
@@ -214,7 +218,7 @@ class Trainer:
             mean.lerp_(parameter, 1 - decay)
 
     def _save(self) -> None:
-        """Write the state under a name of its own, then point to it: a kill leaves the old one."""
+        """Write the state to a new file, then point to it: a kill leaves the old state valid."""
         if not self.accelerator.is_main_process:
             return
         name = f"step{self.step:07d}.safetensors"

@@ -18,7 +18,7 @@ from model.training.ablation.results import (
     answered_details,
     as_markdown,
     collect,
-    drawn_stories,
+    generated_stories,
     summarise,
 )
 from model.training.ablation.variants import VARIANTS, AblationRecipe, Variant, build
@@ -37,7 +37,7 @@ _WEIGHTS = {"detail_question": 0.7, "caption": 0.24, "story": 0.06}
 
 
 class Ablation:
-    """The variants of a recipe; finished ones are not repeated, a killed one goes on."""
+    """The variants of a recipe; finished ones are not repeated, a killed one resumes."""
 
     def __init__(self, recipe: AblationRecipe, directory: Path, console: Console) -> None:
         self.recipe, self.directory, self.console = recipe, directory, console
@@ -54,7 +54,7 @@ class Ablation:
         """The scores of every variant, one entry for every seed."""
         results: dict[str, list[Scores]] = {variant.name: [] for variant in VARIANTS}
         for seed in self.recipe.text_seeds:
-            # Text does not depend on what the decoder has: one language model for two variants.
+            # Text does not depend on the decoder: one language model for two variants.
             texts = {on: self._text_scores(Variant(on, images=False), seed) for on in (False, True)}
             for variant in VARIANTS:
                 scores = dict(texts[variant.text])
@@ -83,7 +83,7 @@ class Ablation:
             model = self._learned_text(variant, seed)
             self._learn_images(model, place, seed)
             options = ImageOptions(self.recipe.num_inference_steps, self.recipe.guidance_scale)
-            _write(file, drawn_stories(model, self.processor, self.unseen.stories, options))
+            _write(file, generated_stories(model, self.processor, self.unseen.stories, options))
         scores: Scores = json.loads(file.read_text())
         return scores
 
@@ -93,7 +93,7 @@ class Ablation:
     def _learned_text(self, variant: Variant, seed: int) -> MMInterleaved:
         """The variant with its language model trained, or loaded if it was trained before.
 
-        First on words alone, for the published one is pre-trained on text; then on images.
+        First on words alone, as the published one is pre-trained on text, then on images.
         """
         recipe, place = self.recipe, self._text_place(variant, seed)
         model = build(recipe, variant, seed)

@@ -1,4 +1,4 @@
-"""Intervals and tables of the ablation."""
+"""Scores of a variant on held-out examples, with intervals and tables."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def answered_details(
 ) -> Rows:
     """Whether greedy decoding gives the exact answer, by the position of the image in question.
 
-    It does if, with the true answer before it, every token is the likeliest.
+    It does if every token is the most likely one after the true tokens before it.
     """
     rng = random.Random("ablation/held-out questions")
     sequences = [tokenise(stock.questions(rng, 1), processor) for _ in range(number)]
@@ -124,8 +124,8 @@ def _where(example: Example) -> str:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """An image that a model drew."""
+class _Generated:
+    """An image that the model generated."""
 
     image: Image.Image
 
@@ -134,19 +134,19 @@ class _Drawn:
         return self.image.resize((size, size))
 
 
-def drawn_stories(
+def generated_stories(
     model: MMInterleaved, processor: Processor, stories: Sequence[Example], options: ImageOptions
 ) -> Rows:
-    """Whether the hero keeps its looks, when each image sees the model's own before it."""
+    """Whether the hero keeps its looks when each image follows the model's own images."""
     generator = ImageGenerator(model, options)
-    pages: list[list[_Drawn]] = [[] for _ in stories]
+    pages: list[list[_Generated]] = [[] for _ in stories]
     longest = max(len(story.images) - 1 for story in stories)
     rows: Rows = []
     for page in range(longest):
         indices = [i for i, story in enumerate(stories) if page < len(story.images) - 1]
         todo = [_unfinished(stories[i], pages[i], processor, seed=100 * i + page) for i in indices]
         for index, image in zip(indices, generator.generate(todo), strict=True):
-            pages[index].append(_Drawn(image))
+            pages[index].append(_Generated(image))
             rows += _hero_scores(stories[index], image, page)
     return rows
 
@@ -160,9 +160,9 @@ def _hero_scores(story: Example, image: Image.Image, page: int) -> Iterator[tupl
 
 
 def _unfinished(
-    story: Example, drawn: Sequence[_Drawn], processor: Processor, seed: int
+    story: Example, drawn: Sequence[_Generated], processor: Processor, seed: int
 ) -> Unfinished:
-    """The story with its own words and the drawn images, up to the next image."""
+    """The story with its own words and the generated images, up to the next image."""
     pages = iter(drawn)
     answer: list[Part] = []
     for part in story.answer:

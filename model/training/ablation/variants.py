@@ -1,4 +1,4 @@
-"""What the ablation compares, and how long each variant learns."""
+"""The variants of the ablation, its recipe, and the models that they start with."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VARIANTS = tuple(Variant(text, images) for text in (False, True) for images in (
 
 @dataclass(frozen=True)
 class AblationRecipe:
-    """Everything that the ablation needs to know.
+    """All settings of the ablation.
 
     Attributes:
         preset: sizes of all variants; its number of tokens of an image is the bottleneck.
@@ -45,11 +45,11 @@ class AblationRecipe:
         vision: weights of a visual tokenizer to start from in place of that checkpoint's.
         text_seeds: a language model is trained for each.
         picture_seeds: for these the image decoder is trained, too.
-        word_steps: how long a language model first learns from words in place of pictures.
-        num_scenes: pictures to learn from in questions and captions.
+        word_steps: steps in which a language model first learns from words in place of images.
+        num_scenes: images to learn from in questions and captions.
         num_stories: stories to learn from.
         num_questions: held-out questions about details.
-        num_held_out_stories: held-out stories to draw.
+        num_held_out_stories: held-out stories to generate.
     """
 
     start: str
@@ -95,7 +95,7 @@ _SHARED = (_VISION, "image_decoder.decoder.unet.", "image_decoder.decoder.vae.")
 def build(recipe: AblationRecipe, variant: Variant, seed: int) -> MMInterleaved:
     """A fresh language model and synchronizers around pre-trained vision, U-Net and autoencoder.
 
-    Whatever two variants both have starts out with the same numbers.
+    Parts that two variants share start with the same numbers.
     """
     start = store.load_config(recipe.start)
     config = preset(recipe.preset)
@@ -122,7 +122,7 @@ def _pretrained(recipe: AblationRecipe) -> dict[str, Tensor]:
 
 
 def _load(model: MMInterleaved, tensors: dict[str, Tensor]) -> None:
-    """Copy what has the right shape; of the perceiver's queries, as many as there are."""
+    """Copy tensors of the right shape, and as many of the perceiver's queries as fit."""
     own = model.state_dict()
     for name, tensor in tensors.items():
         tensor = tensor[:, : own[name].shape[1]] if name == _QUERIES else tensor

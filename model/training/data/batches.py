@@ -1,4 +1,4 @@
-"""Examples to batches: the ids that the server would build, the images, and what to learn."""
+"""Examples to batches: token ids as the server builds them, pixels, and labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.segments import ImageSegment, TextSegment
 from model.text_decoder import context
 from model.training.world.world import Drawable, Example
 
-# Ids do not depend on what an image shows, and rendering takes time.
+# Ids do not depend on the pixels, and rendering takes time.
 _ANY_IMAGE = Image.new("RGB", (1, 1))
 
 
@@ -26,10 +26,10 @@ class Tokenised:
 
     Attributes:
         ids: its tokens.
-        prompt_length: how many of them are the user's, up to the first answer.
-        example: what they were made of.
-        asks: whether they end where the last image begins.
-        questions: where the user's further questions are.
+        prompt_length: number of tokens before the first answer.
+        example: the source of the tokens.
+        asks: whether the tokens end at the `<soi>` of the last image.
+        questions: positions of the further questions.
     """
 
     ids: tuple[int, ...]
@@ -47,10 +47,10 @@ class Tokenised:
 def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> Tokenised:
     """The prompt as the server builds it, then the answer and the end-of-text token.
 
-    Further questions and answers follow; each answer has its end.
+    Further questions and answers follow, each answer with an end-of-text token.
 
-    With `may_ask` an answer whose last part is an image ends in the request for it, which spares
-    reading an image that nothing but the end follows; an unfinished one always does.
+    With `may_ask` an answer whose last part is an image ends at the `<soi>` of that image, which
+    saves reading an image that only the end follows. Unfinished examples always end so.
     """
     segments = [
         TextSegment(part) if isinstance(part, str) else ImageSegment(_ANY_IMAGE, "")
@@ -80,12 +80,12 @@ def collate(
     with_pixels: bool = True,
     only_after_image: bool = False,
 ) -> tuple[Batch, Tensor]:
-    """A right-padded batch and what is to be learned of it.
+    """A right-padded batch and its labels.
 
     Args:
         sequences: its rows.
-        processor: whose tokens and sizes to use.
-        learn_prompt: whether the user's words are learned as well.
+        processor: tokens and image size.
+        learn_prompt: whether the prompt is learned as well.
         with_pixels: whether the batch holds the images' pixels.
         only_after_image: leave out the text before the first image.
 

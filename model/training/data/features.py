@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of images, computed once for each image.
+"""Features of a frozen encoder, computed once for each image.
 
 Legend: N images, V patches, C vision width, s side of a map.
 """
@@ -25,10 +25,8 @@ _Encoded = tuple[Tensor, tuple[Tensor, ...]]
 class FeatureBank:
     """Patches and maps of images, in float16, on the encoder's device.
 
-    The perceiver behind them may go on learning.
-
-    With `sides` it keeps the maps of those sides only; the language model reads three of four, the
-    perceiver none.
+    The perceiver that reads the patches may go on learning. With `sides` only the maps of those
+    sides are kept: the language model reads three of four, the perceiver none.
     """
 
     def __init__(self, tokenizer: VisualTokenizer, sides: Collection[int] | None = None) -> None:
@@ -70,7 +68,10 @@ def features_of(
 
 
 class EncodedScenes:
-    """Scenes of the world and, once they were drawn, their patches."""
+    """Random scenes, with patches that are computed once.
+
+    A step of the perceiver is then about ten times cheaper than one through the encoder.
+    """
 
     def __init__(
         self, tokenizer: VisualTokenizer, number: int, world: DrawnWorld, seed: int = 0
@@ -89,7 +90,7 @@ class EncodedScenes:
 
 
 def perceiver_parameters(tokenizer: VisualTokenizer) -> tuple[torch.nn.Parameter, ...]:
-    """What stands between the encoder and the visual tokens."""
+    """The parameters between the encoder and the visual tokens."""
     parts = torch.nn.ModuleList(
         [
             tokenizer.pos_proj,

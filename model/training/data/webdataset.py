@@ -119,7 +119,7 @@ class ShardReader:
         yield from held
 
     def __iter__(self) -> Iterator[Example]:
-        """Epoch after epoch, for ever."""
+        """All epochs, endlessly."""
         number = 0
         while True:
             yield from self.epoch(number)

@@ -1,4 +1,7 @@
-"""Taking a synchronizer's voice from a trained model, to see what the model hears through it."""
+"""Answers of a checkpoint to examples: batched, by the rules of offline generation.
+
+Synchronizers can be ablated, to measure what the model uses them for.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ SYNCHRONIZERS = ("text", "decoder")
 
 @torch.no_grad()
 def ablate(model: MMInterleaved, synchronizers: Collection[str]) -> None:
-    """Let some of `SYNCHRONIZERS` add nothing: gates of 0, last convolutions of 0."""
+    """Make some of `SYNCHRONIZERS` add nothing: gates of 0, last convolutions of 0."""
     for module in model.modules():
         if isinstance(module, ImageAttention) and "text" in synchronizers:
             module.gate.zero_()
@@ -38,13 +41,13 @@ def ablate(model: MMInterleaved, synchronizers: Collection[str]) -> None:
 
 MAX_TOKENS = 80  # Of a text between two images.
 _BATCH = 16
-_UNDRAWN = 0.5
+_PLACEHOLDER_VALUE = 0.5
 _IMAGES_OF_AN_ANSWER = 100
 
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """The texts and images of an answer, in order; `ended` if it stopped by itself."""
+    """The texts and images of an answer, in order; `ended` if it ended with `<eos>`."""
 
     parts: tuple[str | Image.Image, ...]
     ended: bool
@@ -61,15 +64,15 @@ class GeneratedAnswer:
 
 
 def max_images(example: Example) -> int:
-    """How many images an answer may have: one more than it should, to see that it does not."""
+    """The limit of images: one more than expected, so that an answer with too many shows."""
     return sum(not isinstance(part, str) for part in example.answer) + 1
 
 
 class Answerer(Protocol):
-    """Whatever can answer examples."""
+    """Answers examples: a checkpoint in this process, or a served system."""
 
     def answer(self, examples: Sequence[Example], first: int = 0) -> list[GeneratedAnswer]:
-        """An answer for each example; `first` is the number of the first one, for seeds."""
+        """An answer for each example; `first` is the number of the first example, for seeds."""
         ...
 
 
@@ -84,7 +87,7 @@ class AnswerOptions:
 
 @dataclass
 class _Draft:
-    """An answer in the making."""
+    """An unfinished answer."""
 
     ids: tuple[int, ...]
     pixels_N3SS: Tensor
@@ -98,7 +101,7 @@ class _Draft:
 
 
 class OfflineAnswerer:
-    """Answers with one checkpoint, in this process. Rounds of text and of images alternate."""
+    """Answers with one checkpoint, in this process, in alternating rounds of text and images."""
 
     def __init__(
         self, model: MMInterleaved, processor: Processor, answering: AnswerOptions
@@ -127,7 +130,7 @@ class OfflineAnswerer:
         return cls(model, processor, answering)
 
     def answer(self, examples: Sequence[Example], first: int = 0) -> list[GeneratedAnswer]:
-        """Go on from each example's prompt until the model ends."""
+        """Continue the prompt of each example until the model ends."""
         answers: list[GeneratedAnswer] = []
         for start in range(0, len(examples), _BATCH):
             batch = examples[start : start + _BATCH]
@@ -135,7 +138,7 @@ class OfflineAnswerer:
             generator = torch.Generator().manual_seed(self.answering.seed + first + start)
             while not all(draft.is_over for draft in drafts):
                 self._write([t for t in drafts if not t.is_over], generator)
-                self._draw([t for t in drafts if t.asks])
+                self._generate([t for t in drafts if t.asks])
             answers += [GeneratedAnswer(tuple(t.parts), t.ended) for t in drafts]
         return answers
 
@@ -148,7 +151,7 @@ class OfflineAnswerer:
         return _Draft(story.input_ids, story.pixels_N3SS, number, max_images(example))
 
     def _write(self, drafts: Sequence[_Draft], generator: torch.Generator) -> None:
-        """A text for each; it ends by asking for an image, by the end of text, or too long."""
+        """Add a text to each; it ends with `<soi>`, with `<eos>`, or at the limit."""
         batch = _padded_in_front(drafts, self.special.pad_token_id)
         output_BL = generate_texts(self.model, batch, self.text, generator)[:, 1:]
         stops = (self.special.eos_token_id, self.special.soi_token_id)
@@ -163,14 +166,14 @@ class OfflineAnswerer:
             draft.asks = wants_image and draft.num_images < draft.max_images
             draft.is_over = not draft.asks
 
-    def _draw(self, drafts: Sequence[_Draft]) -> None:
-        """The image that each asks for."""
+    def _generate(self, drafts: Sequence[_Draft]) -> None:
+        """Generate the image that each draft requests."""
         todo = []
         for draft in drafts:
             pixels_N3SS = draft.pixels_N3SS
-            undrawn_13SS = pixels_N3SS.new_full((1, *pixels_N3SS.shape[1:]), _UNDRAWN)
+            placeholder_13SS = pixels_N3SS.new_full((1, *pixels_N3SS.shape[1:]), _PLACEHOLDER_VALUE)
             draft.ids = (*draft.ids, *self.processor.image_ids)
-            draft.pixels_N3SS = torch.cat((pixels_N3SS, undrawn_13SS))
+            draft.pixels_N3SS = torch.cat((pixels_N3SS, placeholder_13SS))
             number = _IMAGES_OF_AN_ANSWER * draft.number + draft.num_images
             seed = self.answering.seed + number
             todo.append(Unfinished(draft.ids, draft.pixels_N3SS, seed))
@@ -182,7 +185,7 @@ class OfflineAnswerer:
 
 
 def _padded_in_front(drafts: Sequence[_Draft], pad_token_id: int) -> Batch:
-    """The sequences as one batch, their ends aligned."""
+    """The sequences as one batch, padded on the left."""
     length = max(len(draft.ids) for draft in drafts)
     rows = [
         torch.tensor([pad_token_id] * (length - len(draft.ids)) + list(draft.ids))

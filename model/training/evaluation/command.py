@@ -1,4 +1,4 @@
-"""Means of scores with their intervals, for people and for files."""
+"""`mmi eval`: scores of a checkpoint on held-out examples of the drawn world."""
 
 from __future__ import annotations
 
@@ -68,19 +68,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def answering_of(args: argparse.Namespace) -> AnswerOptions:
-    """How to answer, by the arguments."""
+    """The options that the arguments ask for."""
     drawing = ImageOptions(num_inference_steps=args.steps, guidance_scale=args.guidance)
     return AnswerOptions(drawing, seed=args.seed)
 
 
 def run(args: argparse.Namespace, answerer: Answerer | None = None) -> int:
-    """Evaluate, print a table, write it if asked to; `answerer` stands in for the checkpoint."""
+    """Evaluate and print a table; `answerer` replaces the checkpoint."""
     console = Console()
     offline = None
     if answerer is None:
         answerer = offline = OfflineAnswerer.load(args.checkpoint, answering_of(args), args.without)
     if args.sheet:
-        _draw_sheet(args, answerer, console)
+        _write_sheet(args, answerer, console)
         return 0
     report = Evaluation(args, answerer, offline, console).run()
     console.print(as_table(report))
@@ -89,8 +89,8 @@ def run(args: argparse.Namespace, answerer: Answerer | None = None) -> int:
     return 0
 
 
-def _draw_sheet(args: argparse.Namespace, answerer: Answerer, console: Console) -> None:
-    """Write a contact sheet of held-out stories, none left out."""
+def _write_sheet(args: argparse.Namespace, answerer: Answerer, console: Console) -> None:
+    """Write a contact sheet of consecutive held-out stories."""
     world = DrawnWorld(args.objects)
     asked = [
         world.example("story", random.Random(f"{_HELD_OUT}/{args.seed}/sheet/{number}"))
@@ -160,7 +160,7 @@ class Evaluation:
 def _document(
     args: argparse.Namespace, report: Report, offline: OfflineAnswerer | None
 ) -> dict[str, object]:
-    """The report with what it depends on."""
+    """The report with the settings that it depends on."""
     return {
         "checkpoint": str(args.checkpoint) if offline else "served",
         "objects": args.objects,
@@ -192,7 +192,7 @@ def summarise(values: Mapping[str, Sequence[float]]) -> Report:
 
 
 def as_table(report: Report) -> Table:
-    """The report for people."""
+    """The report as a table for the terminal."""
     table = Table("score", "mean", "95 % interval", "number")
     for name, row in report.items():
         interval = f"{row['low']:.3f} to {row['high']:.3f}"

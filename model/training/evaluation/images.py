@@ -1,4 +1,4 @@
-"""Images of many stories at once: what offline generation draws one by one.
+"""Images of many stories in one batch; the same as offline generation makes one by one.
 
 Legend: B stories, L tokens, S side of an image.
 """
@@ -22,7 +22,7 @@ from model.synchronizer.unet_synchronizer import flatten_maps
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How to draw. The same seed draws the same image, whoever shares the batch."""
+    """Settings of generation. An image depends on its seed, not on its batch."""
 
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
@@ -32,9 +32,9 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A sequence that ends with the placeholders of an image to be drawn.
+    """A sequence that ends with the placeholders of an image to generate.
 
-    `pixels_N3SS` has an entry for that image too; what it shows does not matter.
+    `pixels_N3SS` has an entry for that image too, of any value.
     """
 
     input_ids: tuple[int, ...]
@@ -43,7 +43,7 @@ class Unfinished:
 
 
 class ImageGenerator:
-    """Draws the last images of sequences with one model, whose weights stay as they are."""
+    """Generates the last images of sequences with the present weights of a model."""
 
     def __init__(self, model: MMInterleaved, options: ImageOptions) -> None:
         self.model, self.options = model, options

@@ -30,7 +30,7 @@ Rows = Iterator[tuple[str, float]]
 
 
 def _detail_question(example: Example, answer: GeneratedAnswer, world: DrawnWorld) -> Rows:
-    """Exact answers, by the position of the image that is asked about."""
+    """Exact matches, by the position of the image in question."""
     question = str(example.prompt[-1])
     asked = next((o for o in language.ORDINALS if f"the {o} picture" in question), "only")
     is_right = answer.text.strip() == example.answer[0]
@@ -39,7 +39,7 @@ def _detail_question(example: Example, answer: GeneratedAnswer, world: DrawnWorl
 
 
 def _caption(example: Example, answer: GeneratedAnswer, world: DrawnWorld) -> Rows:
-    """How many of the things, with all adjectives and the place, a description names."""
+    """The share of phrases (things with adjectives, place, weather) that a description names."""
     scene = scenes_of(example)[0]
     text = answer.text.lower()
     phrases = [f"{language.noun_phrase(t)} {language.side(t.slot)}" for t in scene.things]
@@ -84,7 +84,7 @@ def _segmentation_to_image(example: Example, answer: GeneratedAnswer, world: Dra
 
 
 def _story(example: Example, answer: GeneratedAnswer, world: DrawnWorld) -> Rows:
-    """Whether a story has its form, keeps its hero, and shows what its text says."""
+    """Whether a story has the requested form, keeps its hero, and shows what its text says."""
     asked = sum(not isinstance(part, str) for part in example.answer)
     portrait = scenes_of(example)[0]
     is_as_asked = len(answer.images) == asked and answer.ended
@@ -97,7 +97,7 @@ def _story(example: Example, answer: GeneratedAnswer, world: DrawnWorld) -> Rows
             yield f"story {'hero there' if name == 'hero' else name}", float(is_same)
     for text, drawn in pairwise(answer.parts):
         if isinstance(text, str) and not isinstance(drawn, str):
-            # Later pages name things of their own, of whatever set the model has learned.
+            # Later pages name other things, from any set that the model has learned.
             shows = _shows(text, read_scene(drawn, available_sets()))
             yield "story picture shows the thing of its text", shows
 

@@ -1,4 +1,4 @@
-"""A contact sheet: generated stories with their words, to look at."""
+"""A contact sheet of generated stories with their texts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _given(example: Example) -> Cell:
 
 
 def _pages(answer: GeneratedAnswer) -> list[Cell]:
-    """The images with the text before each; what comes behind the last goes with it."""
+    """The images, each with the text before it; the last one also with the text after it."""
     texts: list[str] = [""]
     images: list[Image.Image] = []
     for part in answer.parts:

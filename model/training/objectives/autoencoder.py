@@ -1,10 +1,10 @@
-"""An autoencoder's encoder without training: principal components of patches, written as weights.
+"""The autoencoder: an encoder of principal components, and the training of the decoder.
 
-The trunk of the encoder is linear once its residual branches are zero: 1x1 shortcuts and strided
-convolutions. Each halving gathers a patch of 2x2 positions and keeps the components that explain
-most. Only the final normalisation and activation are not linear; both are made so: every latent
-stands in a group with its negative and two large constants, which fixes the group's statistics,
-and a large offset keeps the activation on its straight side. What remains to train is the decoder.
+The encoder needs no training. Its trunk is linear once its residual branches are zero: 1x1
+shortcuts and strided convolutions. Each halving gathers a patch of 2x2 positions and keeps the main
+components. Only the final normalisation and activation are not linear, and both are made so: every
+latent shares a group with its negative and two large constants, which fixes the statistics of the
+group, and a large offset keeps the activation in its linear range.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GROUP = 4
 
 
 def scale_latents(model: MMInterleaved, factor: float) -> None:
-    """Multiply the autoencoder's latents by `factor`, wherever a model knows of it."""
+    """Set the factor of the autoencoder's latents in all configurations of a model."""
     decoder = model.image_decoder
     config = replace(decoder.config, vae={**decoder.config.vae, "scaling_factor": factor})
     decoder.decoder.vae.register_to_config(scaling_factor=factor)
@@ -47,8 +47,7 @@ def write_principal_components(vae: AutoencoderKL, pixels_N3SS: Tensor) -> None:
     Latents come out with a standard deviation of the square root of the components' own.
 
     Raises:
-        ValueError: the sizes leave no room: the last width must be four times the latents, in
-            groups of four.
+        ValueError: the last width is not four times the latent channels, in groups of four.
     """
     encoder, latents = vae.encoder, int(vae.config.latent_channels)
     widths = tuple(vae.config.block_out_channels)
@@ -77,7 +76,7 @@ def write_principal_components(vae: AutoencoderKL, pixels_N3SS: Tensor) -> None:
 
 
 def _copy_channels(conv: nn.Conv2d) -> None:
-    """Make a convolution pass its input channels on, and zeros behind."""
+    """Make a convolution copy its input channels and fill the others with zeros."""
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
     middle = conv.kernel_size[0] // 2
@@ -88,7 +87,7 @@ def _copy_channels(conv: nn.Conv2d) -> None:
 def _write_halving(conv: nn.Conv2d, input_NCHW: Tensor, num: int, kept: int) -> Tensor:
     """Set a strided convolution to the `kept` main components of 2x2 patches; returns its output.
 
-    Centred, so that later components need no room for the mean.
+    The output is centred, so that later components need not represent the mean.
     """
     patches_NPHW = F.pixel_unshuffle(input_NCHW, 2)
     flat_MP = patches_NPHW.permute(0, 2, 3, 1).flatten(0, 2)
@@ -139,7 +138,7 @@ _FIRST_THING_LABEL = 2
 
 
 class AutoencoderObjective:
-    """Absolute and squared error, error of the differences of neighbours, and small latents."""
+    """Absolute and squared error, error of neighbour differences, and a penalty on latents."""
 
     def __init__(
         self,
@@ -153,7 +152,7 @@ class AutoencoderObjective:
         self.image_size, self.phase, self.world, self.seed = image_size, phase, world, seed
 
     def groups(self) -> list[ParameterGroup]:
-        """Everything, or the decoder alone once the latents are in use."""
+        """All parameters, or those of the decoder alone."""
         trained: list[nn.Module] = [self.vae]
         if self.phase.decoder_only:
             trained = [self.vae.decoder, self.vae.post_quant_conv]

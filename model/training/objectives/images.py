@@ -1,4 +1,4 @@
-"""The image decoder on a frozen language model: the official denoising loss.
+"""Objectives of the image decoder: on a frozen language model, or with all parts at once.
 
 Legend: N images, D width, s side of a map, H, W latent grid.
 """
@@ -22,12 +22,12 @@ from model.training.targets.facts import code_loss, codes_of
 from model.training.targets.image_pool import Target, TargetPool, contexts_of, scene_of
 from model.training.world.drawn.scene import Scene
 
-# Image tokens cost a small part of what it costs to draw from them.
+# Image tokens cost a small part of the U-Net's step.
 _CONTEXTS_PER_IMAGE = 4
 
 
 class ImageObjective:
-    """Contexts, maps and latents come from a pool that computes them once."""
+    """The official denoising loss; contexts, maps and latents come from a pool."""
 
     def __init__(
         self,
@@ -63,16 +63,15 @@ class ImageObjective:
         return [part for part in parts if part is not None]
 
     def groups(self) -> list[ParameterGroup]:
-        """Everything between the hidden states, or the image tokens, and the autoencoder."""
+        """The parameters from the hidden states, or the image tokens, to the latents."""
         return [ParameterGroup(tuple(p for p in self.model.parameters() if p.requires_grad))]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """The decoder's loss on a step's targets.
+        """The denoising loss of a step's targets, and the code loss if it has a weight.
 
-        Image tokens that stay as they are, or learn from their codes (`image_token_weight`,
-        `objectives.codes`), are not drawn from alone: each image is drawn from something between
-        its codes and the middle of codes and tokens. So the decoder learns to use what better
-        tokens will say.
+        Image tokens that are frozen, or learn from their codes, do not condition the U-Net alone:
+        each image gets a random mix of its codes and its tokens, at least half codes. So the U-Net
+        learns to use better tokens than the present ones.
         """
         contexts = _CONTEXTS_PER_IMAGE if self.phase.image_token_weight else 1
         drawn = self.pool.draw(step, contexts * self.phase.batch_size)
@@ -111,19 +110,19 @@ class ImageObjective:
         return {"loss": loss, "picture": image, "codes": codes}
 
     def _near_codes(self, tokens_NTD: Tensor, scenes: Sequence[Scene]) -> Tensor:
-        """Something between the codes of the scenes and the middle of codes and tokens."""
+        """A random mix of codes and tokens, at least half codes."""
         codes_NTD = codes_of(scenes, self.model.config).to(tokens_NTD.device)
         share_N11 = 1 - torch.rand(len(scenes), 1, 1, device=tokens_NTD.device) / 2
         return torch.lerp(tokens_NTD, codes_NTD, share_N11)
 
     def emphasis(self, targets: Sequence[Target]) -> Tensor:
-        """Small things count more than the ground they stand on, [N, H, W] of mean 1."""
+        """The weight of every place of the latents, [N, H, W], with a mean of 1."""
         foreground_NHW = torch.stack([target.foreground_HW.float() for target in targets])
         emphasis_NHW = 1 + (self.phase.foreground_weight - 1) * foreground_NHW
         return emphasis_NHW / emphasis_NHW.mean()
 
     def _previous_maps(self, targets: Sequence[Target]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Maps of the images before, zeros where there is none, and which are there."""
+        """The maps of the preceding images, zeros without one, and whether there is one."""
         vision = self.model.config.vision
         zeros = tuple(torch.zeros(vision.hidden_size, s, s) for s in vision.map_sizes)
         chosen = [target.previous or zeros for target in targets]
@@ -135,7 +134,7 @@ class ImageObjective:
 
 
 class JointObjective:
-    """Cross-entropy of the text, and ten times the denoising loss of every image."""
+    """The published pre-training: text and images of the same sequences."""
 
     def __init__(
         self,
@@ -149,11 +148,11 @@ class JointObjective:
         freeze_pretrained(model, phase.frozen)
 
     def groups(self) -> list[ParameterGroup]:
-        """Everything that is not frozen, at the published relation of rates."""
+        """All parameters that are not frozen, at the published relative rates."""
         return published_groups(self.model.named_parameters())
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """The weighted sum, and both terms."""
+        """The joint loss and its terms."""
         examples = self.source.draw(step, self.phase.batch_size)
         sequences = [tokenise(example, self.processor) for example in examples]
         device = self.model.soi_token.device

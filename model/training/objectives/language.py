@@ -1,10 +1,10 @@
 """The language model with its synchronizers: next tokens of all six tasks.
 
-It can learn the image tokens as well (`image_token_weight`), before there is a decoder to learn
-them from: each is drawn to the code of what it stands for (`objectives.codes`). The U-Net learns
-slowly from tokens that say little, and they learn slowly through the U-Net. And what a later word
-says of an earlier one ("a red boat on the left") must come together in the hidden states, which
-nothing in predicting the next token asks for.
+With `image_token_weight` it trains the image tokens as well, before there is a decoder to train
+them: each approaches the code of its place (`targets.facts`). Without codes the U-Net learns slowly
+from uninformative tokens, and they learn slowly through the U-Net. Codes also make the hidden
+states bind a word to earlier ones ("a red boat on the left"), which next-token prediction does not
+require.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ class LanguageObjective:
         return groups
 
     def draw(self, step: int) -> list[Tokenised]:
-        """The sequences of a step; one of eight tells what follows a last image, the end."""
+        """The sequences of a step. One of eight keeps a last image and the end after it."""
         examples = self.source.draw(step, self.phase.batch_size)
         return [tokenise(e, self.processor, index % 8 > 0) for index, e in enumerate(examples)]
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """Mean cross-entropy of the tokens to learn, and of what else was asked for.
+        """The weighted sum of the text loss and of the other losses that have a weight.
 
-        With `by_answer` the mean over answers of each one's mean: else a short answer, which may
-        turn on a single word, counts little beside a story. Of a story the first word after each
-        image counts `turn_weight` times: there its course is decided.
+        With `by_answer` the text loss is the mean over answers of each answer's mean; otherwise a
+        short answer counts little beside a story. The first word after each image has the weight
+        `turn_weight`.
         """
         parts = [self._part(sequences) for sequences in _of_similar_length(self.draw(step))]
         number = max(1.0, sum(part.text_weight for part in parts))
@@ -105,7 +105,7 @@ class LanguageObjective:
         visual = features_of(sequences, self.model, self.bank)
         with self._ordinals.watched() as early:
             hidden_BLD = self.model(batch, visual).hidden_BLD
-        nothing = hidden_BLD.sum() * 0  # The mean of nothing is not a number.
+        nothing = hidden_BLD.sum() * 0  # A mean over nothing would be NaN.
         weights_BL = (labels_BL != context.IGNORED).float()
         is_placeholder_BL = (
             batch.text_ids_BL[:, :-1] == self.model.config.special_tokens.image_token_id
@@ -131,7 +131,7 @@ class LanguageObjective:
     def _codes_loss(
         self, hidden_BLD: Tensor, batch: Batch, sequences: Sequence[Tokenised], indices: list[int]
     ) -> Tensor:
-        """The sum over images of their image tokens' distance from what they shall say."""
+        """The sum of the code loss over images."""
         context_NKD, mask_NK = self.model.image_contexts(hidden_BLD, batch)
         tokens_MTD = self.model.image_tokens(context_NKD[indices], mask_NK[indices])
         images = [image for sequence in sequences for image in sequence.example.images]
@@ -141,7 +141,7 @@ class LanguageObjective:
 
 @dataclass(frozen=True)
 class _Part:
-    """Sums over the tokens and the images of some sequences, what these count, and a mean."""
+    """Sums over tokens and images of some sequences with their weights; `ordinals` is a mean."""
 
     text: Tensor
     text_weight: float
@@ -151,7 +151,7 @@ class _Part:
 
 
 def _of_similar_length(sequences: Sequence[Tokenised]) -> Iterator[list[Tokenised]]:
-    """A step in parts, so that a question is not padded to the length of a story."""
+    """Split a step, so that a question is not padded to the length of a story."""
     part: list[Tokenised] = []
     for sequence in sorted(sequences, key=lambda each: len(each.ids)):
         if part and len(sequence.ids) > _LONGEST_TO_SHORTEST * len(part[0].ids):

@@ -1,10 +1,16 @@
-"""Warm start of the ViT and its adapter: name what stands where, and keep colours in the maps.
+"""Objectives of the visual tokenizer, which the ground truth of the world teaches.
 
-A model of the published size starts from CLIP; a small one has no such teacher, but the world
-knows its ground truth. The readouts are thrown away afterwards. The facts are read from the
-patches and the coarse maps, not from the visual tokens: through the perceiver, which begins by
-averaging everything, the encoder learned next to nothing in the time it needs to learn it all
-from its own features. The perceiver follows in a phase of its own (`condense`).
+A model of the published size starts from CLIP instead. Three phases follow each other:
+
+- `vision`: ViT and adapter learn facts and colours from patches and maps. Through the perceiver,
+  which starts by averaging everything, the encoder would hardly learn. Readouts are discarded.
+- `condense`: the perceiver learns the facts from the visual tokens, on the frozen encoder.
+- `align`: each visual token approaches the sum of the word embeddings of its place: a quarter of
+  the tokens for each slot, the rest for the background. The language model then reads an image
+  about as it reads a sentence. Embeddings are relative to their mean: those of a pre-trained model
+  have a large common part, of which six words would have six times as much.
+
+Legend: N images, B batch, F facts, T visual tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -130,7 +136,7 @@ class CondenseObjective:
 
 @torch.no_grad()
 def spread_visual_tokens(tokenizer: VisualTokenizer) -> None:
-    """Start with a perceiver that tells places apart, and with tokens as small as words."""
+    """Initialise a perceiver that tells places apart, with tokens as small as words."""
     spread_queries(tokenizer.perceiver_resampler, _SHARPNESS)
     nn.init.normal_(tokenizer.proj.weight, std=_TOKEN_WIDTH)
 
@@ -141,11 +147,11 @@ _SCALE = 8.0  # The logit of a word that is part of the sum; of all others about
 class AlignObjective:
     """Distance of the visual tokens from the sums of their words; only the perceiver learns.
 
-    With `spell_out` the tokens of a place say its words one after the other ("left", "small",
-    "red", "boat"), as a pre-trained language model is used to read.
+    With `spell_out` the tokens of a place are its words one after the other ("left", "small",
+    "red", "boat"), as a pre-trained language model reads text.
 
-    And the cross-entropy of each fact as the words of its values tell it from the mean of a place's
-    tokens: without it most tokens come near the sum of the commonest words, and go no further.
+    The cross-entropy of each fact, read by the words of its values from the mean token of its
+    place, is added: without it most tokens stop near the sum of the most common words.
 
     Raises:
         ValueError: images have fewer visual tokens than places.
@@ -182,19 +188,19 @@ class AlignObjective:
 
     @property
     def _scale(self) -> float:
-        """Facts are read from the mean of a place's tokens, of which one says a word, or all do."""
+        """Facts are read from the mean token of a place; one of its tokens, or all, hold a word."""
         tokens, *_ = tokens_by_place(self.model.config.num_img_token)
         return _SCALE * len(tokens) if self.phase.spell_out else _SCALE
 
     @cached_property
     def _variance(self) -> Tensor:
-        """Of the embedding of a word that names a fact."""
+        """The variance of the embeddings of words that name facts."""
         words = {word for values in FACTS.values() for word in values}
         return self._vectors(sorted(words)).var()
 
     @cached_property
     def _words(self) -> dict[str, Tensor]:
-        """For each fact its values' embeddings by their squared lengths."""
+        """The readers of the values of each fact."""
         return {name: readers(self._vectors(values)) for name, values in FACTS.items()}
 
     @cached_property
@@ -210,7 +216,7 @@ class AlignObjective:
         return torch.stack([self._target(scene) for scene in self.scenes.scenes])
 
     def _target(self, scene: Scene) -> Tensor:
-        """What the tokens of a scene shall be beside the mean of all words, [T, D]."""
+        """The target tokens of a scene, relative to the mean embedding, [T, D]."""
         *slots, background = values_by_place(scene)
         *tokens, rest = tokens_by_place(self.model.config.num_img_token)
         if self.phase.spell_out:
@@ -231,12 +237,12 @@ class AlignObjective:
 
 
 def _in_order(words: Sequence[str]) -> list[str]:
-    """What is true of a slot as one would say it: "left", "small", "red", "boat"."""
+    """The words of a slot in spoken order: "left", "small", "red", "boat"."""
     slot, what, *adjectives = words
     return [slot, *reversed(adjectives), what]
 
 
 def _spelled_out(words: Sequence[str], number: int) -> list[list[str]]:
-    """The words on `number` tokens, one each; the last again if few, the last together if many."""
+    """The words on `number` tokens: the last one repeated if few, the last ones summed if many."""
     one_each = [[word] for word in words[: number - 1]]
     return one_each + [list(words[number - 1 :]) or [words[-1]]] * (number - len(one_each))

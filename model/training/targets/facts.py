@@ -1,4 +1,11 @@
-"""Facts of a scene, and linear readouts of them: the teacher of a small visual tokenizer."""
+"""Facts of scenes as targets: linear readouts of features, and codes of image tokens.
+
+A code is a random vector for each value of each kind of fact. Every image token stands for a slot,
+a quarter of the tokens for each, or for the background; its target is the sum of the codes of its
+place.
+
+Legend: N images, F facts, T image tokens, L positions, D width, W values of a fact.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +32,14 @@ _UNKNOWN = -100
 
 
 def tokens_by_place(number: int) -> list[range]:
-    """Which of `number` tokens stand for each slot, and last for the background, with the rest."""
+    """The tokens of each slot, and last those of the background, which gets the rest."""
     size = number // (len(SLOTS) + 1)
     slots = [range(index * size, (index + 1) * size) for index in range(len(SLOTS))]
     return [*slots, range(len(SLOTS) * size, number)]
 
 
 def fact_targets(scenes: Sequence[Scene]) -> Tensor:
-    """The index of the true value of every fact, [N, F]; -100 where it has no meaning."""
+    """The index of the true value of every fact, [N, F]; -100 where it does not apply."""
     return torch.tensor([_row(facts_of(scene)) for scene in scenes])
 
 
@@ -43,9 +50,9 @@ def _row(truth: Mapping[str, str]) -> list[int]:
 
 
 def fact_logits(tokens_NTD: Tensor, values: Mapping[str, Tensor], scale: float) -> list[Tensor]:
-    """How much of each value's vector is in the mean of the tokens of its place, by fact.
+    """Scaled dot products of each value's vector and the mean token of its place, by fact.
 
-    `values` has the vectors [values, D] of every fact, by the names in `FACTS`.
+    `values` has the vectors [W, D] of every fact, by the names in `FACTS`.
     """
     tokens_NTD = tokens_NTD.float()
     means = [
@@ -59,7 +66,7 @@ def fact_logits(tokens_NTD: Tensor, values: Mapping[str, Tensor], scale: float) 
 
 
 def fact_loss(logits: Sequence[Tensor], targets_NF: Tensor) -> Tensor:
-    """Mean cross-entropy of the facts that have a meaning, from each fact's logits [N, values]."""
+    """Mean cross-entropy of the facts that apply, from each fact's logits [N, W]."""
     losses = [
         F.cross_entropy(logits_NW, target_N, reduction="sum", ignore_index=_UNKNOWN)
         for logits_NW, target_N in zip(logits, targets_NF.unbind(1), strict=True)
@@ -68,14 +75,14 @@ def fact_loss(logits: Sequence[Tensor], targets_NF: Tensor) -> Tensor:
 
 
 class FactReadout(nn.Module):
-    """Every fact from normalised, flattened features by one linear map."""
+    """Reads every fact from normalised, flattened features by one linear map."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.linear = nn.Linear(num_features, sum(_NUM_VALUES))
 
     def forward(self, features_NLD: Tensor, targets_NF: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of the facts that have a meaning, and how many are read right."""
+        """Mean cross-entropy of the facts that apply, and the share that is right."""
         normalised_NLD = F.layer_norm(features_NLD, features_NLD.shape[-1:])
         parts = self.linear(normalised_NLD.flatten(1)).split(_NUM_VALUES, 1)
         guesses_NF = torch.stack([part_NV.argmax(1) for part_NV in parts], 1)
@@ -87,11 +94,10 @@ _SCALE = 16.0  # Of a fact's own code among three others: a logit of 8, of all o
 
 
 def code_loss(tokens_NTD: Tensor, scenes: Sequence[Scene], config: MMInterleavedConfig) -> Tensor:
-    """How far image tokens are from what they shall be, a scalar.
+    """The mean squared distance from the codes plus the cross-entropy of the facts, a scalar.
 
-    The mean squared distance from the codes, and the cross-entropy of each fact as the codes of its
-    values tell it from the mean of a place's tokens. A kind of thing is one of many, and hardly
-    moves the distance before it is known nearly for certain.
+    The facts are read by their codes from the mean token of each place. The distance alone teaches
+    kinds of things late: one of many kinds hardly changes it until it is nearly certain.
     """
     tokens_NTD = tokens_NTD.float()
     device, width = tokens_NTD.device, tokens_NTD.shape[-1]
@@ -102,7 +108,7 @@ def code_loss(tokens_NTD: Tensor, scenes: Sequence[Scene], config: MMInterleaved
 
 
 def codes_of(scenes: Sequence[Scene], config: MMInterleavedConfig) -> Tensor:
-    """What the image tokens of some scenes shall be, [N, T, D], with a variance of one."""
+    """The target image tokens of some scenes, [N, T, D], with a variance of one."""
     perceiver = config.image_decoder.perceiver
     counts = torch.tensor([len(tokens) for tokens in tokens_by_place(perceiver.num_queries)])
     rows = []

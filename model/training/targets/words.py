@@ -1,6 +1,10 @@
-"""Words as vectors of the language model, and how much of them is in a state.
+"""Words in hidden states: word vectors, and the number of a visual token's image.
 
-Legend: W words, V vocabulary, D width.
+"The second image" is found in two steps: a visual token counts the images before it, and the word
+finds the token by that count. Next-token prediction does not teach the first step before the second
+works. So after an early layer every visual token is trained to hold the word of its ordinal.
+
+Legend: B batch, L tokens, W words, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -19,12 +23,12 @@ from model.training.world.drawn.language import ORDINALS
 
 
 def word_vectors(words: Sequence[str], processor: Processor, embeddings_VD: Tensor) -> Tensor:
-    """The embeddings of words, [W, D]; one of several tokens counts as their mean."""
+    """The embeddings of words, [W, D]; the mean for a word of several tokens."""
     return torch.stack([embeddings_VD[processor.encode_text(f" {word}")].mean(0) for word in words])
 
 
 def readers(vectors_WD: Tensor) -> Tensor:
-    """Vectors [W, D] whose product with one of the given, once, is 1."""
+    """Vectors [W, D] whose dot product with the given vector of the same row is 1."""
     return vectors_WD / vectors_WD.square().sum(1, keepdim=True)
 
 
@@ -33,14 +37,14 @@ _SCALE = 8.0  # The logit of a word that is there once.
 
 
 class Ordinals:
-    """Reads which image visual tokens belong to from their hidden states."""
+    """Reads the number of their image from the hidden states of visual tokens."""
 
     def __init__(self, model: MMInterleaved, processor: Processor) -> None:
         self.model, self.processor = model, processor
 
     @contextmanager
     def watched(self) -> Iterator[list[Tensor]]:
-        """The hidden states [B, L, D] of what the language model reads meanwhile, by reading."""
+        """Collect the hidden states [B, L, D] of every forward pass inside the context."""
         read: list[Tensor] = []
         layer = self.model.mm_decoder.layers[_LAYER]
         handle = layer.register_forward_hook(lambda _, inputs, hidden: read.append(hidden))
@@ -62,6 +66,6 @@ class Ordinals:
 
 
 def image_numbers(text_ids_BL: Tensor, special: SpecialTokens) -> Tensor:
-    """How many images began before each token's own or last one, [B, L]."""
+    """The index of the last image that begins at or before each token, [B, L]."""
     begun_BL = (text_ids_BL == special.soi_token_id).long().cumsum(1)
     return (begun_BL - 1).clamp(min=0)

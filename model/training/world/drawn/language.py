@@ -1,4 +1,4 @@
-"""What is said about scenes: descriptions, story sentences, questions and answers."""
+"""Language about scenes: descriptions, and phrases of stories, questions and answers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reads an image back by synthesis: of all that could stand there, what looks most like it?
+"""Reads images back into scenes by synthesis, and compares scenes.
 
-Works for every set of objects alike. On true images it is nearly always right; the evaluation
-reports its own accuracy beside every score.
+For each slot the reader takes the candidate whose painted image is nearest. On true images it is
+nearly always right; the evaluation reports its accuracy beside every score.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def read_scene(image: Image.Image, object_set: str = "drawn") -> Scene:
 
 
 def _read_background(pixels: Array) -> Background:
-    """The background whose pixels above the things, and between them, are nearest."""
+    """The background that is nearest, with a limit on the distance of each pixel."""
     choices = all_backgrounds()
     empties = np.stack([_empty(choice) for choice in choices])
     distance = np.abs(empties - pixels).mean(-1)
-    # Things cover the lower middle: far off pixels there must not count more than others.
+    # Things cover the lower middle, where large distances must not dominate.
     return choices[int(np.minimum(distance, 0.25).mean((1, 2)).argmin())]
 
 
@@ -85,7 +85,7 @@ def _empty(background: Background) -> Array:
 
 
 def _read_slot(pixels: Array, empty: Array, slot: str, object_set: str) -> Thing | Character | None:
-    """What stands in a slot: the candidate that, painted on the background, is nearest."""
+    """The candidate of a slot that is nearest when painted on the background."""
     left, top = SLOTS[slot] - _WINDOW // 2, BASELINE - _WINDOW
     rows, columns = slice(top, top + _WINDOW), slice(left, left + _WINDOW)
     window, under = pixels[rows, columns], empty[rows, columns]
@@ -125,7 +125,7 @@ Matches = dict[str, bool]
 
 
 def match_scene(wanted: Scene, seen: Scene) -> Matches:
-    """Attribute by attribute; a thing's attributes count as missed if another stands there."""
+    """Compare every attribute; those of a thing are wrong if another thing has its slot."""
     found = {thing.slot: thing for thing in seen.things}
     matches: Matches = {
         "place": wanted.background.place == seen.background.place,

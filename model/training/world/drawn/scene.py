@@ -1,4 +1,4 @@
-"""A scene is what an image shows; rendering it is exact, so it is its own ground truth."""
+"""A scene is the content of an image. Rendering is exact, so a scene is its own ground truth."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Scene:
         return labels
 
     def box(self, slot: str) -> tuple[float, float, float, float]:
-        """The box (x0, y0, x1, y1) in parts of the image of what stands in `slot`.
+        """The box (x0, y0, x1, y1) of the thing or hero in `slot`, as fractions of the image.
 
         Raises:
             KeyError: nothing stands there.
@@ -106,7 +106,7 @@ class Scene:
         raise KeyError(slot)
 
     def _placed(self, size: int) -> list[tuple[Thing | Character, tuple[int, int], int, str]]:
-        """What stands in the scene, with its corner, its side in pixels and its slot."""
+        """The things and the hero, each with its corner, side in pixels, and slot."""
         scale = size / BASE_SIZE
         entries: list[tuple[Thing | Character, int, str]] = [
             (thing, SIZES[thing.size], thing.slot) for thing in self.things
@@ -163,7 +163,7 @@ FACTS: dict[str, tuple[str, ...]] = {
 
 
 def facts_of(scene: Scene) -> dict[str, str]:
-    """What is true of a scene, by the names in `FACTS`; facts without a meaning are left out."""
+    """The facts of a scene, by the names in `FACTS`; those that do not apply are left out."""
     background = scene.background
     facts = {"place": background.place, "weather": background.weather, "time": background.time}
     facts |= {f"{slot} what": "nothing" for slot in SLOTS}
@@ -180,7 +180,7 @@ def facts_of(scene: Scene) -> dict[str, str]:
 
 
 def values_by_place(scene: Scene) -> list[list[str]]:
-    """What is true of each slot, the slot's name first, and last of the background, as words."""
+    """The facts of each slot as words, its name first; last those of the background."""
     facts = facts_of(scene)
     slots = [
         [slot, *(facts[f"{slot} {name}"] for name in _SLOT_FACTS if f"{slot} {name}" in facts)]
@@ -190,6 +190,6 @@ def values_by_place(scene: Scene) -> list[list[str]]:
 
 
 def place_of(fact: str) -> int:
-    """Of which place a fact is, by its index in `values_by_place` and `tokens_by_place`."""
+    """The place of a fact: its index in `values_by_place` and `tokens_by_place`."""
     slot, _, _ = fact.rpartition(" ")
     return list(SLOTS).index(slot) if slot else len(SLOTS)

@@ -75,7 +75,7 @@ def _scenes(rng: random.Random, portrait: Scene, number: int, object_set: str) -
 
 
 def _wish(rng: random.Random, first: Scene, num_pages: int) -> str:
-    """What the user asks for: the first page's thing and place, and the number of images."""
+    """The user's wish: thing and place of the first page, and the number of images."""
     assert first.hero is not None
     thing = language.noun_phrase(first.things[0], with_size=rng.random() < 0.3)
     where = language.at_place(first.background.place)

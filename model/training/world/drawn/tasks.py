@@ -1,7 +1,7 @@
 """The six tuned tasks as examples: a user's content, and the answer to learn.
 
 Text-to-image, captioning, questions about details, grounding, images from label maps, stories;
-and of stories also their openings alone.
+and openings of stories.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _question_about_one(rng: random.Random, scenes: Sequence[Scene]) -> tuple[st
 def _question(rng: random.Random, scene: Scene) -> tuple[str, str]:
     """A question about one detail, without its question mark, and the answer.
 
-    The answer first finds what is asked about, then says what it is like: one thing at a time.
+    The answer first locates the thing, then describes it: one fact at a time.
     """
     choices: list[tuple[str, str]] = []
     for thing in scene.things:
@@ -167,16 +167,15 @@ def story_opening(rng: random.Random, object_set: str = "drawn") -> Example:
 
 
 def opening_of(told: Example) -> Example:
-    """A story up to its first image: short, and most of it can be known from the wish."""
+    """A story up to its first image: short, and mostly determined by the wish."""
     return replace(told, task="story_opening", answer=told.answer[:2], unfinished=True)
 
 
 def in_words(example: Example) -> Example:
     """The same with a description in place of each image of the prompt.
 
-    No image is left to be read: a last one is only asked for. What a description says can be
-    looked up as in an image, whose visual tokens are about the words for what it shows; but
-    reading words costs little.
+    No image is left to read: a last one is only requested. A description holds the same facts as
+    the image and costs little to read.
     """
     prompt = tuple(
         language.sentence(language.describe(part.scene)) if isinstance(part, SceneImage) else part

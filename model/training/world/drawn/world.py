@@ -1,6 +1,6 @@
 """The drawn world behind the interface, and stocks of its images.
 
-A frozen encoder sees each image of a stock once, however many examples are made of it.
+A frozen encoder reads each image of a stock once, however many examples use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model.training.world.drawn.scene import Scene
 from model.training.world.drawn.tasks import TASKS
 from model.training.world.world import Example
 
-_NUM_IMAGES = (1, 2, 2, 3, 3)  # One of several images is harder to ask about than a single one.
+_NUM_IMAGES = (1, 2, 2, 3, 3)  # Questions about one of several images are harder.
 _MAX_QUESTIONS = 8
 _IMAGES_OF_A_STORY = 4  # The portrait and about three pages.
 _OF_ONE_SCENE: dict[str, Callable[[random.Random, Scene], Example]] = {
@@ -28,7 +28,7 @@ _OF_ONE_SCENE: dict[str, Callable[[random.Random, Scene], Example]] = {
 
 @dataclass(frozen=True)
 class Stock:
-    """Scenes to ask about in any number of ways, and whole stories."""
+    """Scenes for any number of examples, and whole stories."""
 
     scenes: tuple[Scene, ...]
     stories: tuple[Example, ...]
@@ -53,12 +53,12 @@ class Stock:
             return rng.choice(self.stories)
         if task == "story_opening":
             return tasks.opening_of(rng.choice(self.stories))
-        if task == "detail_question":  # Several at once: images take longer to read.
+        if task == "detail_question":  # Several at once: reading images takes longer.
             return self.questions(rng, rng.randint(1, _MAX_QUESTIONS))
         return _OF_ONE_SCENE[task](rng, rng.choice(self.scenes))
 
     def questions(self, rng: random.Random, number: int) -> Example:
-        """Up to so many questions about details of the same few images."""
+        """Up to `number` questions about details of the same few images."""
         scenes = rng.sample(self.scenes, rng.choice(_NUM_IMAGES))
         return tasks.questions_about(rng, scenes, number)
 

@@ -1,7 +1,7 @@
-"""The second object set: images of the emoji font that Linux distributions ship.
+"""The sets of objects that a scene can hold: drawn shapes and emoji, behind one interface.
 
-Nothing of the font is stored; the set exists only where the font is installed
-(Debian: `fonts-noto-color-emoji`).
+Emoji come from the font that Linux distributions ship (Debian: `fonts-noto-color-emoji`). Nothing
+of the font is stored; the set exists only where the font is installed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ObjectSet(Protocol):
     colours: tuple[str | None, ...]
 
     def available(self) -> bool:
-        """Whether its images can be had on this machine."""
+        """Whether its images are available on this machine."""
         ...
 
     def sprite(self, kind: str, colour: str | None, pixels: int) -> Image.Image:
@@ -101,5 +101,5 @@ def object_sets(names: str) -> tuple[ObjectSet, ...]:
 
 
 def available_sets() -> str:
-    """The sets whose images can be had on this machine, joined by "+"."""
+    """The sets that are available on this machine, joined by "+"."""
     return "+".join(name for name, each in OBJECT_SETS.items() if each.available())
