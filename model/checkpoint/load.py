@@ -1,4 +1,4 @@
-"""Loading: a checkpoint's tensors, and the model that they make."""
+"""Load the tensors of a checkpoint, or its model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.mm_interleaved import MMInterleaved
 
 _HEAD = "text_decoder.head.weight"
 
-# Served in float32 whatever the others are: the VAE, as officially (SD's decoder overflows in half
+# Always served in float32: the VAE, as officially (SD's decoder overflows in half
 # precision), and the two biases of the new tokens, which are near 100 and almost cancel.
 FLOAT32_PREFIXES = (
     "image_decoder.decoder.vae.",
@@ -81,7 +81,7 @@ def load_model(
 
 
 def serving_dtype(name: str, stored: torch.dtype, wanted: torch.dtype) -> torch.dtype:
-    """The type in which a tensor is served: the policy per module, in one place."""
+    """The type in which a tensor is served."""
     if not stored.is_floating_point:
         return stored
     return torch.float32 if name.startswith(FLOAT32_PREFIXES) else wanted

@@ -1,8 +1,8 @@
-"""A random checkpoint that is alive: for first starts and tests, made without any download.
+"""A random checkpoint for first starts and tests, made without any download.
 
-Every path of the model carries signal (no gate, zero-convolution or ignore token is zero), the
-biases of the output heads are set so that text goes on for a while and then begins an image, and
-ids without a spelling are never sampled.
+Every path of the model carries signal: no gate, zero-convolution or ignore token is zero. The
+biases of the output heads are set so that an image begins, or the text ends, after some tens of
+tokens. Ids without a spelling are never sampled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig
 from model.processor import IMAGE_TOKEN, SOI_TOKEN
 
-# Constants of the architecture, which a random value would make wrong rather than random.
+# Constants of the architecture, which stay as they are.
 _CONSTANTS = ("pos_embed", "clip_mean", "clip_std", "position_ids", "inv_freq")
 
 _IMAGE_EVERY_TOKENS = 40
@@ -53,7 +53,7 @@ def create_from(config: MMInterleavedConfig, directory: Path | str, seed: int = 
 
 @torch.no_grad()
 def randomise(model: torch.nn.Module, config: MMInterleavedConfig, seed: int) -> None:
-    """Fill a model with random values that depend on names and the seed only."""
+    """Fill a model with random values that are functions of tensor name and seed."""
     for name, tensor in model.state_dict().items():
         if name.rpartition(".")[2] not in _CONSTANTS and tensor.is_floating_point():
             tensor.copy_(_random_like(name, tensor, seed))
@@ -82,7 +82,7 @@ def _random_like(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def _bias_heads(state: dict[str, torch.Tensor], config: MMInterleavedConfig) -> None:
-    """Set the output biases so that images begin, and texts end, about as often as wanted."""
+    """Set the output biases so that images begin, and texts end, at the intended rates."""
     special, vocab_size = config.special_tokens, config.llm.vocab_size
     head, head_new = state["text_decoder.head.bias"], state["text_decoder.head_new.bias"]
     # Logits of a random head are standard normal, so their log-sum-exp is about this.

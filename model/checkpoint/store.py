@@ -6,7 +6,7 @@
     tokenizer.json                     a `tokenizers` tokenizer
     tokenizer_config.json              its settings for transformers
     base.json                          only where the language model is a package's (`base_model`)
-    update.safetensors                 what was learned on top of a package's (`low_rank`)
+    update.safetensors                 low-rank updates of a package's tensors (`low_rank`)
     manifest.json                      size and sha256 of every other file
 
 Nothing in it is ever unpickled.
@@ -100,7 +100,7 @@ def save_model(
     directory: Path | str,
     is_kept: Callable[[str], bool] = lambda name: True,
 ) -> None:
-    """Write a checkpoint directory with one weights file, of the tensors to be kept."""
+    """Write a checkpoint directory with one weights file of the tensors that `is_kept` selects."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -115,9 +115,9 @@ def save_model(
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a file of tensors that workers can read, whoever they run as."""
+    """Write a file of tensors that workers of any user can read."""
     save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors makes files for their owner alone.
+    path.chmod(0o644)  # safetensors creates files that only their owner can read.
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
@@ -132,7 +132,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
 
 
 def write_manifest(directory: Path, known: Mapping[str, str] | None = None) -> None:
-    """Write the manifest last: a directory with one is complete. `known` spares hashing twice."""
+    """Write the manifest, which marks the directory complete; `known` holds hashes by file name."""
     files = {
         path.name: {
             "bytes": path.stat().st_size,

@@ -1,4 +1,4 @@
-"""The language model's tokenizer with the two image tokens, from the directory it came in.
+"""The tokenizer of a language model's directory, with the two image tokens.
 
 The official code uses the slow SentencePiece tokenizer of Llama, which encodes each run of text
 between special tokens as if it began a document. The same pieces are rebuilt here as a byte-level
@@ -40,7 +40,7 @@ def load_official_tokenizer(
 
 
 def with_image_tokens(tokenizer: Tokenizer, config: MMInterleavedConfig) -> Tokenizer:
-    """The same tokenizer with the image tokens behind its vocabulary.
+    """Add the image tokens after the vocabulary.
 
     Raises:
         CheckpointError: their ids are not the configured ones.
@@ -58,7 +58,7 @@ def with_image_tokens(tokenizer: Tokenizer, config: MMInterleavedConfig) -> Toke
 
 
 def wrap(tokenizer: Tokenizer, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers and vLLM want it, with the configured roles."""
+    """The tokenizer in the form of transformers and vLLM, with the configured roles."""
     special = config.special_tokens
     roles: Mapping[str, int] = {
         "bos_token": special.bos_token_id,
@@ -76,7 +76,7 @@ def wrap(tokenizer: Tokenizer, config: MMInterleavedConfig) -> PreTrainedTokeniz
 
 
 def from_sentencepiece(path: Path) -> Tokenizer:
-    """Rebuild a SentencePiece BPE model, and check on probes that it gives the same ids.
+    """Rebuild a SentencePiece BPE model, and check its ids on sample texts.
 
     Raises:
         CheckpointError: the model is of a kind that Llama tokenizers are not.
@@ -117,7 +117,7 @@ def from_sentencepiece(path: Path) -> Tokenizer:
 
 
 def _merges(vocab: Mapping[str, int], scores: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Every way to form a piece of two others, better-scored pieces first."""
+    """All pairs of pieces that form another piece, those of the best score first."""
     ranked: list[tuple[float, int, int, tuple[str, str]]] = []
     for piece, score in scores.items():
         for cut in range(1, len(piece)):

@@ -2,11 +2,11 @@
 
 Legend: B sequences (beams included), L tokens, V vocabulary, O options, D width.
 
-Semantics kept from there: the output starts with a `<bos>` of its own, which counts for
-`min_length` and for the repetition penalty, while the prompt counts for neither; `<eos>` and
-`<soi>` both stop and stay in the output; finished rows go on with padding; every new token sees
-the images that the last token of the prompt saw. Serving does not go through here (see the text
-engine): this is the reference, and what offline generation runs.
+Semantics kept from there: the output starts with its own `<bos>`, which counts for `min_length` and
+for the repetition penalty; the prompt counts for neither. `<eos>` and `<soi>` both stop and stay in
+the output. Finished rows are padded. Every new token sees the images that the last token of the
+prompt saw. Offline generation runs this module; serving has the text engine, whose reference this
+is.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from model.text_decoder.text_decoder import Cache, VisibleImages
 
 @dataclass(frozen=True)
 class TextGeneration:
-    """How to continue a text. The defaults are the published ones, as is `top_k`.
+    """Settings of a continuation. The defaults are the published ones.
 
     Attributes:
         max_length: number of new tokens at most.
-        min_length: no stop before the output, its `<bos>` included, is that long.
+        min_length: minimum length of the output, its `<bos>` included, before a stop.
         num_beams: more than 1 searches with beams, without sampling.
         use_nucleus_sampling: sample, after `temperature`, `top_k` and `top_p`.
         length_penalty: exponent of the length that divides the score of a beam.
@@ -46,14 +46,14 @@ class TextGeneration:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what the search has no meaning for."""
+        """Refuse sampling with beams."""
         if self.use_nucleus_sampling and self.num_beams > 1:
             raise ValueError("beams are searched without sampling: use num_beams=1 to sample")
 
 
 @dataclass
 class _Decoder:
-    """A batch of sequences being continued: prompt, then one token a step."""
+    """The state of a batch of sequences: prompt, then one token per step."""
 
     model: MMInterleaved
     images: VisibleImages
@@ -91,7 +91,7 @@ class _Decoder:
         return logits_BV
 
     def _repeat(self, copies: int) -> None:
-        """Make room for several beams of every sequence."""
+        """Repeat the state for several beams of every sequence."""
         if copies == 1:
             return
         self.mask_BK = self.mask_BK.repeat_interleave(copies, 0)
@@ -116,9 +116,9 @@ def generate_texts(
     Args:
         model: the model.
         batch: prompts and their images.
-        options: how.
+        options: settings.
         generator: random numbers for sampling.
-        step_logits: receives the raw logits [B, V] of every step, for comparisons.
+        step_logits: receives the raw logits [B, V] of every step, for tests.
 
     Returns:
         [B, L] ids: `<bos>`, the new tokens, padding behind.
@@ -176,7 +176,7 @@ def generate_scores(
 def image_conditions(
     model: MMInterleaved, batch: Batch, target_indices: Tensor | None = None
 ) -> ImageConditions:
-    """What the image decoder reads to draw images of a batch (all by default)."""
+    """The image decoder's input for images of a batch (all by default)."""
     conditions = model.image_conditions(model(batch), batch)
     return conditions if target_indices is None else conditions.select(target_indices)
 
@@ -194,7 +194,7 @@ def _stops(special: SpecialTokens, device: torch.device) -> Tensor:
 def _process(
     scores_BV: Tensor, output_BL: Tensor, options: TextGeneration, stops: Tensor
 ) -> Tensor:
-    """Penalise what the output already holds, and forbid to stop too early."""
+    """Apply the repetition penalty, and mask stops before the minimum length."""
     if options.repetition_penalty != 1.0:
         seen_BL, penalty = scores_BV.gather(1, output_BL), options.repetition_penalty
         seen_BL = torch.where(seen_BL < 0, seen_BL * penalty, seen_BL / penalty)
@@ -223,7 +223,7 @@ def _choose(
 
 
 def _beam_search(model: MMInterleaved, batch: Batch, options: TextGeneration) -> Tensor:
-    """Continue prompts with the likeliest text that the beams find."""
+    """Continue prompts with the most likely text that the beams find."""
     special, num = model.config.special_tokens, len(batch.text_ids_BL)
     decoder, logits_BV = _Decoder.start(model, batch, copies=options.num_beams)
     stops = _stops(special, logits_BV.device)

@@ -1,10 +1,9 @@
 """The key table from the official checkpoint to ours.
 
-Our parameters bear the official names, so the table holds only the exceptions, and the way back
-needs none: keys that a
-published file may hold and that we leave out, older spellings of a key, keys that may be absent
-because the model computes them, and where tensors come from that a published file leaves to the
-components it was trained from.
+Our parameters have the official names, so the way back needs no table, and this one holds only the
+exceptions: keys of a published file that we leave out, older spellings of a key, keys that may be
+absent because the model computes them, and the components that hold tensors which a published file
+lacks.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def _position_ids(config: MMInterleavedConfig) -> torch.Tensor:
     return torch.arange(config.vision.grid_size**2 + 1)[None]
 
 
-# Keys that may be absent, with what computes them.
+# Keys that may be absent, with the functions that compute them.
 DERIVED: Mapping[str, Callable[[MMInterleavedConfig], torch.Tensor]] = {
     POSITION_IDS: _position_ids,
     "visual_tokenizer.clip_mean": lambda _: torch.tensor(CLIP_MEAN).view(1, 3, 1, 1),
@@ -79,7 +78,7 @@ def to_ours(official_key: str) -> str | None:
 
 
 def component_key(name: str) -> tuple[str, str] | None:
-    """Which component directory holds a tensor of ours, and under which key."""
+    """The component directory and the key of one of our tensors, if a component holds it."""
     for prefix, (component, theirs) in COMPONENT_KEYS.items():
         if name.startswith(prefix):
             return component, theirs + name.removeprefix(prefix)
@@ -95,7 +94,7 @@ def component_name(component: str, key: str) -> str | None:
 
 
 def check_keys(found: Shapes, expected: Shapes, elsewhere: Iterable[str] = ()) -> list[str]:
-    """Compare our names of what was found with what a configuration needs.
+    """Compare the tensors found, under our names, with those that a configuration needs.
 
     Returns:
         The names that are missing and must come from `elsewhere` or be computed.

@@ -1,4 +1,4 @@
-"""`mmi convert`: between the official checkpoint layout and ours."""
+"""`mmi convert`: convert between the official checkpoint layout and ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = {"keep": None, "float32": torch.float32, "bf16": torch.bfloat16, "fp16"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("source", type=Path, help="directory in the official layout")
-    parser.add_argument("target", type=Path, help="directory to write; run again to go on")
+    parser.add_argument("target", type=Path, help="directory to write; run again to resume")
     parser.add_argument("--to-official", action="store_true", help="convert the other way")
     parser.add_argument("--dtype", choices=DTYPES, default="keep", help="format of the weights")
     parser.add_argument("--image-size", type=int, help="resize the vision grid to this size")
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, showing progress; 1 if the checkpoint is not what it should be."""
+    """Convert and show progress; return 1 if the checkpoint is invalid."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:

@@ -1,8 +1,8 @@
-"""The official checkpoint layout to ours, shard by shard.
+"""Convert the official checkpoint layout to ours, shard by shard.
 
 All keys are compared with the configuration before anything is written. Then each input shard
-becomes one output file, which appears when it is complete; a journal lets a killed conversion go
-on where it was. One tensor at a time is copied out of the memory-mapped shard.
+becomes one output file, which appears when it is complete; a journal lets a killed conversion
+resume. One tensor at a time is copied out of the memory-mapped shard.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from model.config.schema import MMInterleavedConfig
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Called with the file at work, the bytes done, and the bytes in all."""
+"""Called with the current file, the bytes done, and the total bytes."""
 
-# Tables of the vision grid, which another image size resizes.
+# Tables of the vision grid, which depend on the image size.
 _GRID_TABLES = (adapter.POSITION_EMBEDDING, "visual_tokenizer.pos_embed")
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """How to convert: `dtype` None keeps the stored one, `image_size` resizes the vision grid."""
+    """`dtype` None keeps the stored types; `image_size` resizes the vision grid."""
 
     dtype: torch.dtype | None = None
     image_size: int | None = None
@@ -59,7 +59,7 @@ class SourceTensor:
 def convert(
     source: Path, target: Path, options: ConvertOptions, on_progress: Progress
 ) -> MMInterleavedConfig:
-    """Convert an official checkpoint directory into one of ours, or go on with it.
+    """Convert an official checkpoint directory into one of ours, or resume.
 
     Raises:
         CheckpointError: keys are unknown or missing, or files are not what they should be.
@@ -83,7 +83,7 @@ def convert(
 
 
 def survey(shards: Sequence[Path]) -> dict[str, SourceTensor]:
-    """What official shards hold, by our names; one shard at a time is open.
+    """The tensors of official shards, by our names; one shard at a time is open.
 
     Raises:
         CheckpointError: two shards hold the same key.
@@ -104,7 +104,7 @@ def survey(shards: Sequence[Path]) -> dict[str, SourceTensor]:
 def _configure(
     found: dict[str, SourceTensor], layout: OfficialLayout, options: ConvertOptions
 ) -> MMInterleavedConfig:
-    """The configuration; with another image size, what is found is adjusted to it."""
+    """The configuration; another image size also changes the shapes in `found`."""
     config = derive_config({name: tensor.shape for name, tensor in found.items()}, layout)
     if options.image_size is None or options.image_size == config.vision.image_size:
         return config
@@ -122,7 +122,7 @@ def _configure(
 def _complete(
     found: Mapping[str, SourceTensor], layout: OfficialLayout, config: MMInterleavedConfig
 ) -> dict[str, SourceTensor]:
-    """What was found, and what the shards leave to components and to computation."""
+    """The tensors found, plus those that components hold or the model computes."""
     expected = expected_shapes(config)
     lacking = set(expected) - set(found)
     elsewhere = _in_components(layout, lacking) if lacking else {}
@@ -149,7 +149,7 @@ def expected_shapes(config: MMInterleavedConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _in_components(layout: OfficialLayout, names: set[str]) -> dict[str, SourceTensor]:
-    """Those of the names that the component directories hold."""
+    """The tensors of these names that the component directories hold."""
     found: dict[str, SourceTensor] = {}
     for component in {owner[0] for name in names if (owner := adapter.component_key(name))}:
         for path in layout.component_weights(component):
@@ -169,7 +169,7 @@ def _write(
     options: ConvertOptions,
     on_progress: Progress,
 ) -> dict[str, str]:
-    """Write one file per shard, and one for what comes from elsewhere; returns their hashes."""
+    """Write one file per shard and one for all other tensors; returns their hashes."""
     groups: list[tuple[Path | None, list[str]]] = [
         (path, [name for name, tensor in tensors.items() if tensor.path == path])
         for path in layout.shards
@@ -210,12 +210,12 @@ class _Meter:
         self._report = report
 
     def begin(self, file_name: str) -> None:
-        """The next file is at work."""
+        """Report the next file."""
         self._file = file_name
         self._report(file_name, self._done, self.total)
 
     def add(self, num_bytes: int) -> None:
-        """So much more is done."""
+        """Report that more bytes are done."""
         self._done += num_bytes
         self._report(self._file, self._done, self.total)
 

@@ -1,6 +1,6 @@
-"""What a conversion has finished, so that a killed one goes on where it was.
+"""The journal of a conversion: a killed one resumes after the last finished file.
 
-`conversion.json` stays in the finished directory: it says from which files the weights came.
+`conversion.json` stays in the finished directory and names the source of each file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Journal:
 
     @classmethod
     def open(cls, directory: Path, identity: dict[str, Any]) -> Self:
-        """Continue the directory's journal if it is of the same conversion, else start over."""
+        """Continue the journal of the same conversion, or start over."""
         path = directory / JOURNAL
         identity = json.loads(json.dumps(identity))
         if path.is_file():
@@ -34,7 +34,7 @@ class Journal:
         return cls(directory, identity, {})
 
     def finished(self, name: str, source: Path | None) -> str | None:
-        """The hash of an output file that was made from this very source, if it is complete."""
+        """The hash of an output file if it is complete and was made from this source."""
         entry, path = self._done.get(name), self._directory / name
         if entry is None or entry["source"] != _fingerprint(source) or not path.is_file():
             return None
@@ -42,7 +42,7 @@ class Journal:
         return sha256 if path.stat().st_size == entry["bytes"] else None
 
     def record(self, name: str, source: Path | None, sha256: str) -> None:
-        """Note an output file as finished, on disk at once."""
+        """Record an output file as finished, on disk."""
         self._done[name] = {
             "source": _fingerprint(source),
             "bytes": (self._directory / name).stat().st_size,

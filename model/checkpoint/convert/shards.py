@@ -35,7 +35,7 @@ _HEADER_ALIGNMENT = 8
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A tensor still to be written: its name, form, and how to get its values."""
+    """A tensor to be written: name, type, shape, and a function that reads its values."""
 
     name: str
     dtype: torch.dtype

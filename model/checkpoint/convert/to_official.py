@@ -1,8 +1,8 @@
-"""A checkpoint of ours back to the official layout, shard by shard.
+"""Convert a checkpoint of ours to the official layout, shard by shard.
 
-Weights become `pytorch_model*.bin` under `weights/`; what the official code reads from component
-directories (configurations, tokenizer) goes to `assets/`, so that the result can be converted
-again without naming anything.
+Weights become `pytorch_model*.bin` under `weights/`. Configurations and tokenizer, which the
+official code reads from component directories, go to `assets/`, so that the result can be converted
+again without naming any directory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _VISION_KEYS = (
 
 
 def to_official(source: Path, target: Path, on_progress: Progress) -> None:
-    """Write the official layout of a checkpoint of ours, or go on with it.
+    """Write the official layout of a checkpoint of ours, or resume.
 
     Raises:
         CheckpointError: the source is no checkpoint.

@@ -1,8 +1,8 @@
-"""Checkpoints around a language model that comes in a package: they hold only what was trained.
+"""Checkpoints around a language model that comes in a package: they hold only trained tensors.
 
-Such a directory has a `base.json` that names the package and the hash of its file, and perhaps an
-update of the package's tensors (`low_rank`); whoever reads the checkpoint's tensors gets the
-package's as well, updated.
+Such a directory has a `base.json`, which names the package and the hash of its file, and optionally
+an update of the package's tensors (`low_rank`). Reading the checkpoint's tensors yields the
+package's tensors as well, with the update applied.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BaseModel:
     sha256: str
 
     def path(self) -> Path:
-        """Where the file is.
+        """The path of the file.
 
         Raises:
             CheckpointError: the package is not installed, or holds another file.
@@ -74,7 +74,7 @@ BASES = {"smol": SMOLLM2}
 
 
 def base_of(directory: Path | str) -> BaseModel | None:
-    """The language model that a checkpoint refers to, if it does."""
+    """The packaged language model that a checkpoint refers to, if any."""
     path = Path(directory) / store.BASE
     return BaseModel(**json.loads(path.read_text())) if path.is_file() else None
 
@@ -82,7 +82,7 @@ def base_of(directory: Path | str) -> BaseModel | None:
 def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str, torch.Tensor]]:
     """The language model's tensors under their official names, float32.
 
-    The rows of new tokens are zero: what they mean is learned elsewhere (`soi_token`, `head_new`).
+    The rows of new tokens are zero; `soi_token` and `head_new` hold what is learned about them.
     """
     from model.checkpoint.packaged.gguf import GgufLanguageModel
 
@@ -99,9 +99,9 @@ def tensors(base: BaseModel, config: MMInterleavedConfig) -> Iterator[tuple[str,
 def updated_tensors(
     checkpoint: Path, prefixes: Collection[str] = ("",)
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """A checkpoint's tensors from a package, its update merged in; none where it has no package.
+    """The tensors of a checkpoint's package with the update applied; none without a package.
 
-    `prefixes` chooses some of them; the package is not read where they exclude all.
+    `prefixes` selects some of them; the package is not read if they exclude all.
     """
     base = base_of(checkpoint)
     if base is None or not any(map(_may_choose_packaged, prefixes)):
@@ -144,7 +144,7 @@ def save_trained(
     base: BaseModel,
     update: low_rank.Update,
 ) -> None:
-    """Write a checkpoint without the tensors that the package holds, but what updates them."""
+    """Write a checkpoint with the update in place of the package's tensors."""
     directory.mkdir(parents=True, exist_ok=True)
     low_rank.save_update(update, directory)
     (directory / store.BASE).write_text(json.dumps(asdict(base), indent=2) + "\n")
@@ -152,9 +152,9 @@ def save_trained(
 
 
 def write_weights(checkpoint: Path, directory: Path) -> None:
-    """Put the package's tensors beside a view's links, for readers of safetensors alone.
+    """Write the package's tensors to a safetensors file in a view of the checkpoint, for vLLM.
 
-    They are kept from start to start, until the checkpoint has another update.
+    The file is kept until the package or the update changes.
     """
     view = directory / _VIEW_WEIGHTS
     if base_of(checkpoint) is None:
@@ -166,14 +166,14 @@ def write_weights(checkpoint: Path, directory: Path) -> None:
             if kept.metadata().get("source") == source:
                 return
     partial = directory / f".{_VIEW_WEIGHTS}.{os.getpid()}"
-    # Half the size, and exact enough for weights of four bits.
+    # Half precision is exact enough for weights of four bits.
     halves = {name: tensor.half().clone() for name, tensor in updated_tensors(checkpoint)}
     save_file(halves, partial, metadata={"format": "pt", "source": source})
     partial.replace(view)
 
 
 def _digest(checkpoint: Path) -> str:
-    """Of the package's file, as it is named, and of what updates its tensors."""
+    """The hash of `base.json` and of the update."""
     whole = hashlib.sha256((checkpoint / store.BASE).read_bytes())
     update = checkpoint / low_rank.FILE
     whole.update(update.read_bytes() if update.is_file() else b"")

@@ -1,7 +1,7 @@
 """A Llama language model from a GGUF file: sizes, float32 weights, tokenizer.
 
 llama.cpp stores the rows of query and key projections with the two halves of a head's channels
-interleaved, because it rotates neighbouring channels; here they are put back.
+interleaved, because it rotates neighbouring channels; `tensors` restores their order.
 
 transformers reads the same tensors (a test compares them), but all at once, and its tokenizer of
 this family does not split numbers into digits, which changes ids.
@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from model.config.schema import LanguageModelConfig
 
-_CONTROL = 3  # The type of tokens that text never spells.
+_CONTROL = 3  # The type of control tokens.
 _LAYER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -51,7 +51,7 @@ class GgufLanguageModel:
 
     @cached_property
     def config(self) -> LanguageModelConfig:
-        """Its sizes."""
+        """The sizes of the model."""
         names = {tensor.name for tensor in self._reader.tensors}
         return LanguageModelConfig(
             hidden_size=self._field("llama.embedding_length"),
@@ -67,7 +67,7 @@ class GgufLanguageModel:
         )
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names within a language model, and weights in float32."""
+        """Names within the language model, and weights in float32."""
         heads = {"attn_q": self.config.num_attention_heads, "attn_k": self.config.kv_heads}
         for tensor in self._reader.tensors:
             values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=True)
@@ -82,7 +82,7 @@ class GgufLanguageModel:
             yield f"layers.{index}.{_LAYER[part]}.weight", weight
 
     def tokenizer(self) -> Tokenizer:
-        """Its byte-level BPE, with single digits; control tokens are special.
+        """The byte-level BPE, with single digits; control tokens are special.
 
         Raises:
             ValueError: it splits text in another way.
@@ -112,7 +112,7 @@ class GgufLanguageModel:
 
 
 def _halves_apart(weight_OI: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """Rows of each head from neighbouring pairs to halves."""
+    """Reorder the rows of each head from neighbouring pairs to halves."""
     pairs = weight_OI.unflatten(0, (num_heads, -1, 2))
     halves_OI: torch.Tensor = pairs.transpose(1, 2).flatten(0, 2).contiguous()
     return halves_OI

@@ -1,8 +1,8 @@
-"""A low-rank update of a package's language model, kept beside what else was trained.
+"""A low-rank update of a packaged language model, in a file beside the other trained tensors.
 
 update.safetensors    float16; for each changed matrix W [O, I] of the language model
     W.down            [R, I]
-    W.up              [O, R], by which whoever reads the checkpoint gets W + up down
+    W.up              [O, R]; reading the checkpoint yields W + up down
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _DOWN, _UP = ".down", ".up"
 
 @dataclass(frozen=True)
 class Factors:
-    """Two factors of what is added to a matrix: `down_RI`, then `up_OR`."""
+    """An update of a matrix as two factors, applied as `up_OR @ down_RI`."""
 
     down_RI: Tensor
     up_OR: Tensor
 
     def after(self, earlier: Factors) -> Factors:
-        """This update and an earlier one of the same matrix as one, of the sum of their ranks."""
+        """This update and an earlier one of the same matrix as one; the ranks add up."""
         down_RI = torch.cat((earlier.down_RI, self.down_RI))
         return Factors(down_RI, torch.cat((earlier.up_OR, self.up_OR), 1))
 
     def added_to(self, weight_OI: Tensor) -> Tensor:
-        """The changed matrix, in the type of the given one."""
+        """The updated matrix, in the type of the given one."""
         change_OI = self.up_OR.float() @ self.down_RI.float()
         return (weight_OI.float() + change_OI).to(weight_OI.dtype)
 

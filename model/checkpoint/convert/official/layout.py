@@ -1,8 +1,8 @@
-"""What lies in an official checkpoint's directory, and where the component directories are.
+"""The layout of an official checkpoint: its shards, component directories and settings.
 
 The official project keeps its weights in `OUTPUT/<run>/pytorch_model*.bin` and the directories of
-the components it was trained from under `assets/`. Any arrangement works: directories are told
-apart by what their configuration files say, and each can be named explicitly.
+the components under `assets/`. Any arrangement works: configuration files identify directories,
+and each can be named explicitly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from model.checkpoint.store import CheckpointError
 
-# A configuration of ours that `to_official` leaves behind, then the official project's own.
+# Our configuration, as `to_official` writes it, then that of the official project.
 SETTINGS = ("mm_interleaved.json", "mm_inference.yaml")
 
 _SEARCH_DEPTH = 5

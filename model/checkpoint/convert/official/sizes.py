@@ -1,8 +1,8 @@
 """The configuration of an official checkpoint, from its tensors' shapes and its components.
 
-Almost every size shows in a shape. What does not (attention heads, constants of the rotary
-embedding and of the diffusion schedule) comes from the components' configuration files, then from
-the official YAML; what is left is assumed as published, and each assumption is reported.
+Shapes show almost every size. The others (attention heads, constants of the rotary embedding and of
+the diffusion schedule) come from the components' configuration files, then from the official YAML.
+The rest is assumed as published, with a warning for each assumption.
 """
 
 from __future__ import annotations
