@@ -31,7 +31,7 @@ from model.offline.story import Story
 from model.processor import Processor
 from model.sampling_params import QUALITIES, Quality
 from model.segments import TextSegment
-from model.training.evaluation.images import ImageGenerator, ImageOptions, Unfinished
+from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
 from model.training.world.drawn import tasks
 from model.training.world.drawn.reader import match_scene, read_scene
 from model.training.world.drawn.tasks import scenes_of
@@ -166,7 +166,7 @@ class Comparison:
 
 
 def _artist(model: MMInterleaved, quality: Quality, guidance: float) -> ImageGenerator:
-    return ImageGenerator(model, ImageOptions(quality.steps, guidance, quality.scheduler))
+    return ImageGenerator(model, ImageSettings(quality.steps, guidance, quality.scheduler))
 
 
 def _story(example: Example, processor: Processor, seed: int) -> Unfinished:

@@ -24,7 +24,7 @@ from model.training.ablation.results import (
 from model.training.ablation.variants import VARIANTS, AblationRecipe, Variant, build
 from model.training.data.features import FeatureBank
 from model.training.data.mixture import InOrder, Mixture
-from model.training.evaluation.images import ImageOptions
+from model.training.evaluation.images import ImageSettings
 from model.training.objectives.images import ImageObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.recipe import Phase
@@ -82,7 +82,7 @@ class Ablation:
             self.console.print(f"seed {seed}, pictures, synchronizer in: {variant.name}")
             model = self._learned_text(variant, seed)
             self._learn_images(model, place, seed)
-            options = ImageOptions(self.recipe.num_inference_steps, self.recipe.guidance_scale)
+            options = ImageSettings(self.recipe.num_inference_steps, self.recipe.guidance_scale)
             _write(file, generated_stories(model, self.processor, self.unseen.stories, options))
         scores: Scores = json.loads(file.read_text())
         return scores

@@ -15,7 +15,7 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data.batches import collate, images_of, pixels_of, tokenise
 from model.training.data.features import FeatureBank
-from model.training.evaluation.images import ImageGenerator, ImageOptions, Unfinished
+from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
 from model.training.world.drawn.language import ORDINALS
 from model.training.world.drawn.reader import match_hero, read_scene
 from model.training.world.drawn.tasks import scenes_of
@@ -135,7 +135,7 @@ class _Generated:
 
 
 def generated_stories(
-    model: MMInterleaved, processor: Processor, stories: Sequence[Example], options: ImageOptions
+    model: MMInterleaved, processor: Processor, stories: Sequence[Example], options: ImageSettings
 ) -> Rows:
     """Whether the hero keeps its looks when each image follows the model's own images."""
     generator = ImageGenerator(model, options)

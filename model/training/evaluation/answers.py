@@ -22,7 +22,7 @@ from model.processor import Processor
 from model.segments import ImageSegment, TextSegment
 from model.synchronizer.unet_synchronizer import SynchronizerBlock
 from model.text_decoder.text_decoder import ImageAttention
-from model.training.evaluation.images import ImageGenerator, ImageOptions, Unfinished
+from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
 from model.training.world.world import Example
 
 SYNCHRONIZERS = ("text", "decoder")
@@ -80,7 +80,7 @@ class Answerer(Protocol):
 class AnswerOptions:
     """How to generate."""
 
-    drawing: ImageOptions = ImageOptions()
+    drawing: ImageSettings = ImageSettings()
     temperature: float = 0.0
     seed: int = 0
 

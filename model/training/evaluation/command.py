@@ -29,7 +29,7 @@ from model.training.evaluation.answers import (
     AnswerOptions,
     OfflineAnswerer,
 )
-from model.training.evaluation.images import ImageOptions
+from model.training.evaluation.images import ImageSettings
 from model.training.evaluation.scores import SCORES, reader_score
 from model.training.evaluation.sheet import contact_sheet
 from model.training.objectives.losses import text_loss
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def answering_of(args: argparse.Namespace) -> AnswerOptions:
     """The options that the arguments ask for."""
-    drawing = ImageOptions(num_inference_steps=args.steps, guidance_scale=args.guidance)
+    drawing = ImageSettings(num_inference_steps=args.steps, guidance_scale=args.guidance)
     return AnswerOptions(drawing, seed=args.seed)
 
 

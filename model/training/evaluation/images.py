@@ -21,7 +21,7 @@ from model.synchronizer.unet_synchronizer import flatten_maps
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageSettings:
     """Settings of generation. An image depends on its seed, not on its batch."""
 
     num_inference_steps: int = 20
@@ -45,7 +45,7 @@ class Unfinished:
 class ImageGenerator:
     """Generates the last images of sequences with the present weights of a model."""
 
-    def __init__(self, model: MMInterleaved, options: ImageOptions) -> None:
+    def __init__(self, model: MMInterleaved, options: ImageSettings) -> None:
         self.model, self.options = model, options
         self.sampler = model.image_decoder.sampler()
 

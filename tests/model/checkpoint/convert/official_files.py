@@ -11,6 +11,7 @@ import torch
 from sentencepiece import SentencePieceTrainer
 from torch import Tensor
 
+from model.checkpoint import load
 from model.config.schema import MMInterleavedConfig
 
 CORPUS = topics["assert"] + topics["if"] + topics["for"]
@@ -87,3 +88,18 @@ def write_sentencepiece(directory: Path, vocab_size: int) -> Path:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document))
+
+
+def silent(_name: str, _done: int, _total: int) -> None:
+    pass
+
+
+def read_all(directory: Path) -> dict[str, Tensor]:
+    return dict(load.iter_tensors(directory))
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert set(ours) == set(theirs)
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert torch.equal(ours[name], tensor), name

@@ -13,7 +13,7 @@ from model.checkpoint.convert.from_official import ConvertOptions, convert
 from model.positions import grid_table
 from tests.model import golden
 from tests.model.checkpoint.convert import official_files as official
-from tests.model.checkpoint.convert.test_command import silent
+from tests.model.checkpoint.convert.official_files import silent
 
 LAYER = "mm_decoder.layers.3."
 ATTENTION = "image_decoder.decoder.vae.encoder.mid_block.attentions.0"

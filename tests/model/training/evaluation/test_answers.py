@@ -17,10 +17,10 @@ from model.training.evaluation.answers import (
     ablate,
     max_images,
 )
-from model.training.evaluation.images import ImageOptions
+from model.training.evaluation.images import ImageSettings
 from model.training.world.drawn.tasks import TASKS
 
-QUICK = ImageOptions(num_inference_steps=2, batch_size=2)
+QUICK = ImageSettings(num_inference_steps=2, batch_size=2)
 
 
 def test_answers_do_not_depend_on_who_shares_the_batch(

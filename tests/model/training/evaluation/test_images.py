@@ -10,11 +10,11 @@ from model.mm_interleaved import MMInterleaved
 from model.offline.story import OfflineEngine, OfflineOptions, Story
 from model.processor import Processor
 from model.segments import ImageSegment, TextSegment
-from model.training.evaluation.images import ImageGenerator, ImageOptions, Unfinished
+from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
 from model.training.world.drawn.tasks import TASKS
 from model.training.world.world import Example
 
-QUICK = ImageOptions(num_inference_steps=2, batch_size=2)
+QUICK = ImageSettings(num_inference_steps=2, batch_size=2)
 
 
 def _story(example: Example, processor: Processor) -> Story:

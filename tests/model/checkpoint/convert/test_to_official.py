@@ -1,0 +1,41 @@
+"""The way back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import store
+from model.checkpoint.convert.from_official import ConvertOptions, convert
+from model.checkpoint.convert.to_official import to_official
+from tests.model import golden
+from tests.model.checkpoint.convert.official_files import assert_same, read_all, silent
+
+
+def test_round_trip_is_bit_exact(converted: Path, tmp_path: Path) -> None:
+    to_official(converted, tmp_path / "back", silent)
+    shards = sorted((tmp_path / "back/weights").glob("pytorch_model-*.bin"))
+    assert len(shards) == 3
+    state: dict[str, Tensor] = {}
+    for path in shards:
+        state |= torch.load(path, weights_only=True)
+    assert_same(state, golden.state_dict())
+
+    config = convert(tmp_path / "back", tmp_path / "again", ConvertOptions(), silent)
+    assert config == store.load_config(converted)
+    assert_same(read_all(tmp_path / "again"), golden.state_dict())
+    for name in (store.TOKENIZER, store.TOKENIZER_CONFIG):
+        assert (tmp_path / "again" / name).read_bytes() == (converted / name).read_bytes()
+
+
+def test_finished_export_is_not_written_again(converted: Path, tmp_path: Path) -> None:
+    to_official(converted, tmp_path, silent)
+    shards = sorted(tmp_path.rglob("*.bin"))
+    for path in shards:
+        os.utime(path, ns=(1, 1))
+    shards[1].unlink()
+    to_official(converted, tmp_path, silent)
+    assert [path.stat().st_mtime_ns == 1 for path in shards] == [True, False, True]
