@@ -2,7 +2,8 @@
 
 The official code uses the slow SentencePiece tokenizer of Llama, which encodes each run of text
 between special tokens as if it began a document. The same pieces are rebuilt here as a byte-level
-fallback BPE of `tokenizers`, so that serving needs no SentencePiece.
+fallback BPE of `tokenizers`, so that serving needs no SentencePiece. It stays here because
+transformers' LlamaTokenizer gives other ids than SentencePiece for some texts.
 """
 
 from __future__ import annotations
