@@ -26,19 +26,6 @@ from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfi
 from model.training.world.world import Example
 
 SYNCHRONIZERS = ("text", "decoder")
-
-
-@torch.no_grad()
-def ablate(model: MMInterleaved, synchronizers: Collection[str]) -> None:
-    """Make some of `SYNCHRONIZERS` add nothing: gates of 0, last convolutions of 0."""
-    for module in model.modules():
-        if isinstance(module, ImageAttention) and "text" in synchronizers:
-            module.gate.zero_()
-        if isinstance(module, SynchronizerBlock) and "decoder" in synchronizers:
-            for parameter in module.conv.parameters():
-                nn.init.zeros_(parameter)
-
-
 MAX_TOKENS = 80  # Of a text between two images.
 _BATCH = 16
 _PLACEHOLDER_VALUE = 0.5
@@ -199,3 +186,14 @@ def _padded_in_front(drafts: Sequence[_Draft], pad_token_id: int) -> Batch:
         torch.tensor([len(draft.pixels_N3SS) for draft in drafts]),
         (torch.arange(length) >= length - lengths_B1).long(),
     )
+
+
+@torch.no_grad()
+def ablate(model: MMInterleaved, synchronizers: Collection[str]) -> None:
+    """Make some of `SYNCHRONIZERS` add nothing: gates of 0, last convolutions of 0."""
+    for module in model.modules():
+        if isinstance(module, ImageAttention) and "text" in synchronizers:
+            module.gate.zero_()
+        if isinstance(module, SynchronizerBlock) and "decoder" in synchronizers:
+            for parameter in module.conv.parameters():
+                nn.init.zeros_(parameter)

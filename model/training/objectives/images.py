@@ -88,26 +88,29 @@ class ImageObjective:
             tokens_NTD = self._near_codes(
                 tokens_NTD[: len(targets)].detach(), scenes[: len(targets)]
             )
-        latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
-        maps, visible_N1 = self._previous_maps(targets)
-        decoder = self.model.image_decoder
-        noise = TrainingNoise.draw(len(targets), decoder.config, device)
+        noise = TrainingNoise.draw(len(targets), self.model.image_decoder.config, device)
         if tokens_NTD is None:
             tokens_NTD = self.model.image_tokens(context_NKD, mask_NK)
-        error_NHW = denoising_error(
-            decoder,
+        error_NHW = self._error(targets, tokens_NTD, noise) * self.emphasis(targets).to(device)
+        image = image_loss(error_NHW, mask_NK[: len(targets)])
+        if codes is None:
+            return {"loss": image}
+        loss = image + self.phase.image_token_weight * codes
+        return {"loss": loss, "picture": image, "codes": codes}
+
+    def _error(self, targets: Sequence[Target], tokens_NTD: Tensor, noise: TrainingNoise) -> Tensor:
+        """The squared error of the U-Net's prediction, [N, H, W]."""
+        device = tokens_NTD.device
+        latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
+        maps, visible_N1 = self._previous_maps(targets)
+        return denoising_error(
+            self.model.image_decoder,
             latents_NCHW,
             tokens_NTD,
             tuple(map_N1Dss.to(device) for map_N1Dss in maps),
             visible_N1.to(device),
             noise,
         )
-        error_NHW = error_NHW * self.emphasis(targets).to(device)
-        image = image_loss(error_NHW, mask_NK[: len(targets)])
-        if codes is None:
-            return {"loss": image}
-        loss = image + self.phase.image_token_weight * codes
-        return {"loss": loss, "picture": image, "codes": codes}
 
     def _near_codes(self, tokens_NTD: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """A random mix of codes and tokens, at least half codes."""
