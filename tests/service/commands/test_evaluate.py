@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from model.training.answers import MAX_TOKENS, max_pictures
-from model.training.world import examples
+from model.training.evaluation.answers import MAX_TOKENS, max_images
+from model.training.world.drawn import tasks
 from service.commands import evaluate
 
 
@@ -44,15 +44,15 @@ class ScriptedGateway:
 def test_examples_are_answered_by_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "GatewayClient", ScriptedGateway)
     monkeypatch.setattr(ScriptedGateway, "documents", [])
-    asked = [examples.story(random.Random(seed)) for seed in range(2)]
+    asked = [tasks.story(random.Random(seed)) for seed in range(2)]
     answers = evaluate.ServedAnswerer("http://gateway", 5, 2.5, 7).answer(asked, first=3)
 
     assert [answer.text for answer in answers] == ["red", "red"]
-    assert all(answer.ended and len(answer.pictures) == 1 for answer in answers)
+    assert all(answer.ended and len(answer.images) == 1 for answer in answers)
     documents = sorted(ScriptedGateway.documents, key=lambda d: d["seed"])
     assert [d["seed"] for d in documents] == [7 + 300, 7 + 400]
     for document, example in zip(documents, asked, strict=True):
-        num = max_pictures(example)
+        num = max_images(example)
         assert (document["max_images"], document["max_tokens"]) == (num, MAX_TOKENS * (num + 1))
         assert document["image"]["steps"] == 5 and document["temperature"] == 0
         kinds = ["text" if isinstance(part, str) else "image" for part in example.prompt]
