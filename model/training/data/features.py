@@ -36,7 +36,7 @@ class FeatureBank:
     def features(self, tokenizer: VisualTokenizer, images: Sequence[Drawable]) -> VisualFeatures:
         """The features of images by `tokenizer`, whose encoder is the bank's own."""
         if not images:
-            return tokenizer(torch.zeros(0))  # type: ignore[no-any-return]
+            return tokenizer(torch.zeros(0))
         self._learn(list(dict.fromkeys(p for p in images if p not in self._known)))
         entries = [self._known[image] for image in images]
         encoded_NLC = torch.stack([patches.float() for patches, _ in entries])

@@ -25,9 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from model.image_decoder.sampler import PictureSampler
+from model.image_decoder.sampler import ImageSampler, initial_noise
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor, to_image
+from model.synchronizer.unet_synchronizer import flatten_maps
 from model.text_decoder import context
 from model.training.data.batches import Tokenised, collate, images_of, pixels_of, tokenise
 from model.training.data.features import FeatureBank, features_of
@@ -55,7 +56,7 @@ class Redrawer:
         self.generator = torch.Generator().manual_seed(seed)
 
     @cached_property
-    def sampler(self) -> PictureSampler:
+    def sampler(self) -> ImageSampler:
         """The copied decoder, on the present device of the model."""
         return self._decoder.to(self.model.soi_token.device).sampler()
 
@@ -97,15 +98,17 @@ class Redrawer:
         sampler = self.sampler
         prepared = sampler.prepare(
             codes_of(scenes, self.model.config).to(maps[0].device),
-            [
-                map_NDss[before].unsqueeze(1) * visible_N1[..., None, None, None]
-                for map_NDss in maps
-            ],
+            flatten_maps(
+                [
+                    map_NDss[before].unsqueeze(1) * visible_N1[..., None, None, None]
+                    for map_NDss in maps
+                ]
+            ),
             visible_N1,
         )
         latents_NCHW = sampler.denoise(
-            sampler.initial_latents(len(scenes), self.generator),
-            sampler.batch([prepared], guided=True),
+            initial_noise(sampler.config, self.generator, len(scenes)),
+            sampler.join([prepared], guided=True),
             self.generator,
             _STEPS,
             _GUIDANCE,

@@ -14,15 +14,15 @@ from model.config.schema import ConfigError, LanguageModelConfig, MMInterleavedC
 from model.mm_interleaved import MMInterleaved
 from model.positions import rotary_table, rotate
 from model.processor import Processor
-from model.text_decoder.text_decoder import SelfAttention
+from model.text_decoder.text_decoder import CausalSelfAttention
 from model.training.objectives.autoencoder import scale_latents
 from model.training.start import adopt, match_tokens
 
 
-def _matching() -> tuple[LanguageModelConfig, SelfAttention]:
+def _matching() -> tuple[LanguageModelConfig, CausalSelfAttention]:
     torch.manual_seed(0)
     config = preset("tiny").llm
-    attention = SelfAttention(config, 0)
+    attention = CausalSelfAttention(config, 0)
     match_tokens(attention, config)
     return config, attention
 
