@@ -24,14 +24,14 @@ _DECISIONS = (find_compiler, torch_can_compile, prepare_torch_compile)
 @pytest.fixture
 def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """This process and its children find no compiler until the test ends."""
-    monkeypatch.setattr(torch._dynamo.config, "disable", torch._dynamo.config.disable)
     for variable in DISABLING:
         monkeypatch.setenv(variable, "0")
     for name, value in environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     for decision in _DECISIONS:
         decision.cache_clear()
-    yield
+    with torch._dynamo.config.patch(disable=False):  # And restored afterwards.
+        yield
     for decision in _DECISIONS:
         decision.cache_clear()
 
