@@ -1,1 +1,1 @@
-"""The consumers of the job streams: one text stage, one image stage."""
+"""Workers: they run the turns of one stage, text or image, on an engine."""

@@ -1,4 +1,4 @@
-"""Which checkpoint is served."""
+"""Chooses the checkpoint to serve."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def find_checkpoint(given: Path | None, cache_dir: Path) -> Path:
 
 
 def seeded_checkpoint(cache_dir: Path) -> Path:
-    """A random checkpoint of the preset `tiny`, made at the first call; others wait for it."""
+    """A random checkpoint of the preset `tiny`, made by the first process that asks for it."""
     directory = cache_dir / "checkpoints" / "tiny-seeded"
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (directory.parent / ".lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""The image stage: draw the image that a text turn has begun."""
+"""The image stage: generates the image that a text turn has begun."""
 
 from __future__ import annotations
 
@@ -50,11 +50,9 @@ class ImageTurns:
         """Do nothing: gateways need to know nothing of the image engine."""
 
     async def stop(self) -> None:
-        """Stop the engine."""
         await self._engine.stop()
 
     async def run(self, attempt: Attempt) -> None:
-        """Run the turn and commit it."""
         async with asyncio.timeout(attempt.deadline - time.monotonic()):
             if attempt.open_part is None:
                 index = self._task(attempt).index
@@ -71,7 +69,7 @@ class ImageTurns:
         return attempt.task
 
     async def _draw(self, attempt: Attempt) -> ImageEnd:
-        """Denoise, reporting progress; returns the image."""
+        """Generate the image, reporting progress."""
         task = self._task(attempt)
         previous = None
         if task.previous_image is not None:
@@ -94,13 +92,13 @@ class ImageTurns:
                     case ImageProgress():
                         IMAGE_STEPS.inc()
                         await report.step(item)
-        raise RuntimeError("the engine ended without a picture")
+        raise RuntimeError("the engine ended without an image")
 
     async def _image_tokens(self, task: ImageTask) -> torch.Tensor:
-        """What the text stage wants to see.
+        """The conditioning that the text stage has stored.
 
         Raises:
-            BlobNotFound: it is gone.
+            BlobNotFound: it has expired.
         """
         return safetensors.torch.load(await self._blobs.get(task.image_tokens))["image_tokens"]
 
@@ -109,7 +107,7 @@ class ImageTurns:
         await report.preview(preview.number, await self._blobs.put(data, _PREVIEW_TTL_S))
 
     async def _commit(self, attempt: Attempt, end: ImageEnd) -> None:
-        """Store the image, then hand the turn back to the text stage or end the request."""
+        """Store the image, and enqueue the next text task or end the request."""
         task, request, answer = self._task(attempt), attempt.request, Answer(attempt.status)
         data = await asyncio.to_thread(encode, end.image, request.image.format)
         result = ImageResult(
@@ -147,7 +145,7 @@ class ImageTurns:
 
 
 class ProgressReport:
-    """Reports steps and previews, not too often, and none that an earlier attempt has reported."""
+    """Reports new steps and previews; steps at least `interval_s` apart, except for the last."""
 
     def __init__(self, leases: Leases, attempt: Attempt, index: int, interval_s: float) -> None:
         self._leases = leases
@@ -159,7 +157,7 @@ class ProgressReport:
         self._next_at = 0.0
 
     async def step(self, progress: ImageProgress) -> None:
-        """Report a step, if it is new and the last report is long enough ago."""
+        """Report a step, unless it was reported or the last report is too recent."""
         now = time.monotonic()
         if progress.step <= self._last_step or (
             now < self._next_at and progress.step < progress.total
@@ -173,7 +171,7 @@ class ProgressReport:
         await self._leases.append(self._attempt, [(event, "")], progress=progress.step)
 
     async def preview(self, number: int, sha256: str) -> None:
-        """Report a preview, if it is new; previews are numbered from 1."""
+        """Report a preview, unless it was reported; previews are numbered from 1."""
         if number <= self._num_previews:
             return
         self._num_previews = number

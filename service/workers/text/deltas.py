@@ -1,4 +1,4 @@
-"""Streams a turn's text to Redis: never more than one command in flight, never one per token."""
+"""Streams a turn's text to Redis, with at most one append in flight."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from service.messages import Event, PartStartEvent, TextDeltaEvent
 
 @dataclass
 class Said:
-    """Text, the ids behind it, and (if asked for) their scores."""
+    """Text with its token ids and, if requested, their scores."""
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     scores: list[TokenScore] = field(default_factory=list)
 
     def add(self, text: str, token_ids: Sequence[int], scores: Sequence[TokenScore] = ()) -> None:
-        """Go on."""
         self.text += text
         self.token_ids += token_ids
         self.scores += scores
 
 
 class DeltaWriter:
-    """Collects tokens while an append is on its way; what has collected goes with the next one."""
+    """Collects tokens while an append is in flight; the next append sends them."""
 
     def __init__(self, leases: Leases, attempt: Attempt, index: int, said: Said) -> None:
-        """Prepare; `said` is what earlier attempts have streamed."""
+        """Start after `said`, the text that earlier attempts have streamed."""
         self._leases = leases
         self._attempt = attempt
         self._index = index
@@ -42,18 +41,18 @@ class DeltaWriter:
         self._finishing = False
 
     def add(self, text: str, token_ids: Sequence[int], scores: Sequence[TokenScore] = ()) -> None:
-        """Take a delta, without waiting.
+        """Add a delta, without waiting for its append.
 
         Raises:
-            StaleAttempt: the turn is somebody else's by now, or the request has ended.
-            ConnectionLost: Redis stayed away for too long.
+            StaleAttempt: another attempt holds the turn, or the request has ended.
+            ConnectionLost: Redis was unreachable.
         """
         self.said.add(text, token_ids, scores)
         self._pending.add(text, token_ids, scores)
         if self._sending is not None and self._sending.done():
             self._sending.result()
             self._sending = None
-        # Ids without text wait for the text that they are part of.
+        # Token ids without text wait for the text that they belong to.
         if self._sending is None and self._pending.text:
             self._sending = asyncio.create_task(self._send())
 
@@ -67,19 +66,19 @@ class DeltaWriter:
             )
 
     async def finish(self) -> None:
-        """Wait for the append on its way; what is left is for the turn's commit."""
+        """Wait for the append in flight; the rest is for the turn's commit."""
         self._finishing = True
         if self._sending is not None:
             await self._sending
 
     async def aclose(self) -> None:
-        """Stop sending; whatever is on its way either arrives or is refused."""
+        """Stop sending; an append in flight is stored or refused."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
 
     def rest(self) -> list[tuple[Event, str]]:
-        """The events of what has collected, which counts as sent from here on."""
+        """The events of the collected tokens, which count as sent from now on."""
         new = self._pending
         if not new.text and not (self.started and new.scores):
             return []

@@ -1,4 +1,4 @@
-"""The text stage: continue an answer with text, up to its end or its next image."""
+"""The text stage: continues an answer with text, up to its end or its next image."""
 
 from __future__ import annotations
 
@@ -60,11 +60,9 @@ class TextTurns:
         await publish(self._broker, await asyncio.to_thread(card_of, self._engine.limits()))
 
     async def stop(self) -> None:
-        """Stop the engine."""
         await self._engine.stop()
 
     async def run(self, attempt: Attempt) -> None:
-        """Run the turn and commit it."""
         async with asyncio.timeout(attempt.deadline - time.monotonic()):
             answer = Answer(attempt.status)
             streamed = await self._streamed(attempt)
@@ -102,7 +100,7 @@ class TextTurns:
         raise RuntimeError("the engine ended without saying how")
 
     async def _context(self, attempt: Attempt) -> tuple[Segment, ...]:
-        """What was asked, then the answer so far."""
+        """The request's content, then the answer so far."""
         segments: list[Segment] = []
         for part in attempt.request.content:
             if isinstance(part, ImagePart):
@@ -117,7 +115,7 @@ class TextTurns:
         return tuple(segments)
 
     async def _streamed(self, attempt: Attempt) -> Said:
-        """What earlier attempts at this turn have streamed already."""
+        """The text that earlier attempts at this turn have streamed."""
         said, cursor = Said(), attempt.cursor
         if attempt.open_part is None:
             return said
@@ -135,7 +133,7 @@ class TextTurns:
     async def _commit(
         self, attempt: Attempt, answer: Answer, writer: DeltaWriter, end: TextEnd
     ) -> None:
-        """Store the text, then go on with an image or end the request."""
+        """Store the text, and enqueue the image task or end the request."""
         if attempt.task.turn == 0:
             answer.bill_prompt(end.num_prompt_tokens, end.num_cached_tokens)
         said = writer.said
@@ -170,7 +168,7 @@ class TextTurns:
         )
 
     async def _image_task(self, attempt: Attempt, answer: Answer, end: TextEnd) -> ImageTask:
-        """The task of drawing the image that the text has begun."""
+        """The task that generates the image that the text has begun."""
         assert end.image_tokens is not None
         data = safetensors.torch.save({"image_tokens": end.image_tokens.contiguous()})
         return ImageTask(
@@ -185,7 +183,7 @@ class TextTurns:
 
 
 def card_of(limits: protocol.TextLimits) -> ModelCard:
-    """What gateways must know of the model."""
+    """The card that gateways need of a model."""
     return ModelCard(
         max_prompt_tokens=limits.max_prompt_tokens,
         max_images=limits.max_images,
