@@ -20,10 +20,10 @@ from model.engine.protocol import (
 )
 from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
 from service.broker.connection import Broker
-from service.broker.turns.attempt import Attempt
+from service.broker.turns.attempt import Delivery
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
-from service.errors import Permanent, StaleAttempt
+from service.errors import DeadlineExceeded, Permanent, StaleAttempt
 from service.workers.image.worker import ImageTurns
 from service.workers.text.worker import TextTurns
 
@@ -135,21 +135,20 @@ class ScriptedWorkers:
     async def _consume(self, leases: Leases, turns: Any) -> None:
         while True:
             for delivery in await leases.claim(0, 4, block_ms=50):
-                attempt = await leases.begin(delivery)
-                if attempt is not None:
-                    self._spawn(self._run(turns, attempt))
+                self._spawn(self._run(leases, turns, delivery))
 
-    async def _run(self, turns: Any, attempt: Attempt) -> None:
+    async def _run(self, leases: Leases, turns: Any, delivery: Delivery) -> None:
         try:
-            await turns.run(attempt)
+            if (attempt := await leases.begin(delivery)) is not None:
+                await turns.run(attempt)
         except StaleAttempt:
             return
-        except TimeoutError:
-            await self._queue.expire(attempt.request_id)
+        except (DeadlineExceeded, TimeoutError):
+            await self._queue.expire(delivery.request_id)
         except Exception as error:
-            # The real worker tells its reasons apart; here it is enough that the request ends.
+            # The real worker distinguishes errors; here the request only has to end.
             self.errors.append(error)
-            await self._queue.fail(attempt.request_id, Permanent())
+            await self._queue.fail(delivery.request_id, Permanent())
 
     async def stop(self) -> None:
         for task in self._tasks:
