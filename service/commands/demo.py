@@ -15,7 +15,7 @@ from service.local.embedded_redis import RedisUnavailable
 from service.local.processes import RoleFailed, interrupt_once
 from service.local.stack import Stack
 
-PICTURE = Path(__file__).resolve().parent.parent.parent / "deploy" / "demo" / "pip.png"
+IMAGE = Path(__file__).resolve().parent.parent.parent / "deploy" / "demo" / "pip.png"
 TEXT_BEFORE = "This is Pip."
 TEXT_AFTER = "Tell me a story in three pictures: Pip finds a red boat at the beach."
 _TRIES = 4
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ask(url: str, args: argparse.Namespace, console: Console) -> int:
-    given = [Given(text=TEXT_BEFORE), Given(path=PICTURE), Given(text=TEXT_AFTER)]
+    given = [Given(text=TEXT_BEFORE), Given(path=IMAGE), Given(text=TEXT_AFTER)]
     client = GatewayClient(url)
-    console.print(f"\n[bold]{TEXT_BEFORE}[/bold] [dim]({PICTURE.name})[/dim]")
+    console.print(f"\n[bold]{TEXT_BEFORE}[/bold] [dim]({IMAGE.name})[/dim]")
     console.print(f"[bold]{TEXT_AFTER}[/bold]\n")
     try:
         # Whether an answer holds an image is the model's own choice; a few seeds are allowed.
@@ -80,7 +80,7 @@ def _ask(url: str, args: argparse.Namespace, console: Console) -> int:
             texts = [p for p in answer.ordered if p["type"] == "text" and p["text"]]
             if texts and answer.images:
                 return 0
-            console.print(f"[dim](no picture with seed {seed}; once more)[/dim]")
+            console.print(f"[dim](no image with seed {seed}; trying the next)[/dim]")
     finally:
         client.close()
     return 1

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def environment_of(args: argparse.Namespace) -> dict[str, str]:
-    """Settings of the roles that follow from the arguments."""
+    """Settings of the roles, from the arguments."""
     if args.api_keys is None:
         return {"MMI_AUTH": "off"}
     return {"MMI_AUTH": "keys", "MMI_API_KEYS_FILE": str(args.api_keys.resolve())}

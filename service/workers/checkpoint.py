@@ -33,10 +33,10 @@ def choose_checkpoint(given: Path | None, cache_dir: Path) -> Path:
 
 
 def find_checkpoint(given: Path | None, cache_dir: Path) -> Path:
-    """For a worker by itself: the checkpoint given, else the shipped one that needs no package.
+    """The checkpoint of a single worker: the one given, else the shipped one that needs no package.
 
-    What is installed does not matter, for the workers of a system may run from different images.
-    Where nothing is shipped, a seeded one is made once in `cache_dir`.
+    It does not depend on what is installed, since the workers of a system may run from different
+    container images. If none is shipped, a seeded one is made once in `cache_dir`.
     """
     if given is not None:
         return given

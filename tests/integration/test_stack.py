@@ -15,7 +15,7 @@ from rich.console import Console
 
 from service.client.page import save_answer
 from service.client.stream import GatewayClient, Given, StreamedAnswer, content_of
-from service.commands.demo import PICTURE
+from service.commands.demo import IMAGE
 from service.local.stack import Stack
 from service.workers.checkpoint import seeded_checkpoint
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.timeout(1500)
 
-GIVEN = [Given(text="A photograph:"), Given(path=PICTURE), Given(text="What happened next?")]
+GIVEN = [Given(text="A photograph:"), Given(path=IMAGE), Given(text="What happened next?")]
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_what_cannot_fit_is_refused_before_the_stream_opens(
     client: GatewayClient, stack: Stack
 ) -> None:
     words = {"content": [{"type": "text", "text": "word " * 15_000}], "stream": True}
-    image = content_of([Given(path=PICTURE)])
+    image = content_of([Given(path=IMAGE)])
     pictures = {"content": [*image * 9, {"type": "text", "text": "?"}], "stream": True}
     for document, status, code in (
         (words, 400, "context_length_exceeded"),

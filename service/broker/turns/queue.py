@@ -1,7 +1,6 @@
 """The queue as its clients see it: enqueue, look up, cancel; and its maintenance.
 
 The keys are listed in `service.broker.keys`; every transition is a script in `service/broker/lua`.
-Workers claim and commit tasks through `service.broker.turns.leases`.
 """
 
 from __future__ import annotations
@@ -265,7 +264,7 @@ class Queue:
         return ended
 
     async def load(self) -> Load:
-        """Reserved work and drain rates of all partitions; also sets the metric of queued work."""
+        """Reserved work and drain rates of all partitions; also sets the metric."""
         active, work, rate = 0, dict.fromkeys(("text", "image"), 0), {"text": 0.0, "image": 0.0}
         for partition in range(self._keys.num_partitions):
             fields = fields_of(await self._broker.call("HGETALL", self._keys.load(partition)))

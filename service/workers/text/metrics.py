@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from model.engine.text.engine import VllmTextEngine
 
 _COUNTERS = {
-    "num_preempted": ("mmi_text_preempted", "Sequences whose KV cache was taken for others"),
+    "num_preempted": ("mmi_text_preempted", "Sequences preempted to free KV cache"),
     "num_prompt_tokens": ("mmi_text_prompt_tokens", "Prompt tokens of all turns"),
     "num_cached_tokens": ("mmi_text_cached_tokens", "Of these, tokens found in the prefix cache"),
     "num_generated_tokens": ("mmi_text_generated_tokens", "Tokens that the engine has sampled"),
