@@ -6,14 +6,15 @@ import pytest
 from PIL import Image
 
 from model.sampling_params import QUALITIES, Quality
-from model.training.world import examples
+from model.training.world.drawn import tasks
+from model.training.world.drawn.tasks import scenes_of
 from service.bench.quality import Comparison
 
 
 @pytest.fixture
 def comparison() -> Comparison:
-    asked = [examples.text_to_image(random.Random(seed)) for seed in range(2)]
-    truth = [example.scenes[-1].render() for example in asked]
+    asked = [tasks.text_to_image(random.Random(seed)) for seed in range(2)]
+    truth = [scenes_of(example)[-1].render() for example in asked]
     grey = [Image.new("RGB", image.size, "grey") for image in truth]
     qualities = {"100 steps": Quality(100, "dpmsolver++"), "reference": QUALITIES["reference"]}
     images = {"100 steps": truth, "reference": grey}
