@@ -45,7 +45,7 @@ def test_examples_are_answered_by_the_gateway(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(evaluate, "GatewayClient", ScriptedGateway)
     monkeypatch.setattr(ScriptedGateway, "documents", [])
     asked = [tasks.story(random.Random(seed)) for seed in range(2)]
-    answers = evaluate.ServedAnswerer("http://gateway", 5, 2.5, 7).answer(asked, first=3)
+    answers = evaluate.ServedAnswerer("http://gateway", None, 5, 2.5, 7).answer(asked, first=3)
 
     assert [answer.text for answer in answers] == ["red", "red"]
     assert all(answer.ended and len(answer.images) == 1 for answer in answers)
