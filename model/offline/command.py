@@ -110,7 +110,7 @@ def options_of(args: argparse.Namespace) -> OfflineOptions:
         **{k: v for k, v in drawing.items() if v is not None},
         guidance_rescale=args.guidance_rescale,
         scheduler=args.scheduler,
-        num_images=args.images,
+        num_images=args.pictures,
         mode="generate_images" if args.only == "image" else "generate_texts",
         force_image=args.force_image,
         replace_text=args.replace_text,
