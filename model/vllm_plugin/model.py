@@ -21,7 +21,7 @@ from vllm.sequence import IntermediateTensors
 
 from model.synchronizer.geometry import Geometry
 from model.visual_tokenizer.visual_tokenizer import VisualTokenizer
-from model.vllm_plugin.cache.features import ImageFeatureCache
+from model.vllm_plugin.cache.features import PagedImageFeatures
 from model.vllm_plugin.cache.layer import CacheNames, TokenCacheLayer
 from model.vllm_plugin.cache.plan import plan_step, token_classes
 from model.vllm_plugin.cache.token_bytes import CLASS_WIDTH
@@ -68,7 +68,7 @@ class InterleavedForConditionalGeneration(nn.Module, SupportsMultiModal):  # typ
         )
         self.logits_processor = LogitsProcessor(config.txt_vocab_size)
         names = CacheNames.after(config.llm.num_hidden_layers)
-        self.features = ImageFeatureCache(vllm_config, names.features, self.geometry)
+        self.features = PagedImageFeatures(vllm_config, names.features, self.geometry)
         self.classes = TokenCacheLayer(vllm_config, names.classes, CLASS_WIDTH)
         self.hidden_states = TokenCacheLayer(
             vllm_config, names.hidden_states, config.llm.hidden_size

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 
 from model.bench.image.full_size import step_on_cpu, steps_on_gpu
-from model.bench.image.load import ImageLoad, ImageResult, poisson
+from model.bench.image.load import ImageLoad, ImageMeasurement, poisson
 from model.bench.image.published import PublishedImages
 from model.bench.image.step import StepFlops
 from model.bench.report import Report, print_table
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _measure(arguments: argparse.Namespace) -> list[ImageResult]:
+async def _measure(arguments: argparse.Namespace) -> list[ImageMeasurement]:
     """All variants under all loads. The last variant's time for one image sets the pace."""
     checkpoint: Path = arguments.checkpoint or Path("deploy/checkpoints/tiny")
     config = store.load_config(checkpoint).image_decoder.perceiver
@@ -103,7 +103,7 @@ async def _measure(arguments: argparse.Namespace) -> list[ImageResult]:
             arrivals_s, tokens[:num], previous, variant.steps, variant.scheduler, closed
         )
 
-    results: list[ImageResult] = []
+    results: list[ImageMeasurement] = []
     with tempfile.TemporaryDirectory() as directory:
         servers = ImageServers(checkpoint, arguments.engines, Path(directory))
         variants = [ImageVariant.parse(name, arguments) for name in arguments.variants]
@@ -117,7 +117,9 @@ async def _measure(arguments: argparse.Namespace) -> list[ImageResult]:
                 latencies_s, parts_s = await servers.serve(variant, given)
                 wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
                 results.append(
-                    ImageResult.of(variant.name, concurrency, latencies_s, wall_s, cpu_s, parts_s)
+                    ImageMeasurement.of(
+                        variant.name, concurrency, latencies_s, wall_s, cpu_s, parts_s
+                    )
                 )
         await servers.stop()
     return results
@@ -193,11 +195,11 @@ class ImageServers:
             await engine.stop()
 
 
-def _print(results: Sequence[ImageResult]) -> None:
+def _print(results: Sequence[ImageMeasurement]) -> None:
     """Ratios are to `official` under the same load; above 1 is better."""
     official = {r.concurrency: r for r in results if r.variant == "official"}
 
-    def base(result: ImageResult) -> ImageResult:
+    def base(result: ImageMeasurement) -> ImageMeasurement:
         return official.get(result.concurrency, result)
 
     print_table(

@@ -64,7 +64,7 @@ def poisson(num: int, mean_interval_s: float, seed: int = 0) -> tuple[float, ...
 
 
 @dataclass(frozen=True)
-class ImageResult:
+class ImageMeasurement:
     """One variant under one load. Processor time stays comparable on a busy machine."""
 
     variant: str

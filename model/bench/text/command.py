@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from model.bench.report import Report
 
 if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
-    from model.bench.text.result import ServedBatch, TextResult
+    from model.bench.text.result import ServedBatch, TextMeasurement
     from model.bench.text.workload import Workload
     from model.engine.options import TextEngineOptions
 
@@ -99,7 +99,7 @@ def _random_checkpoint(preset: str, cache_dir: Path) -> Path:
     return directory
 
 
-def _measure(options: TextEngineOptions, args: argparse.Namespace) -> list[TextResult]:
+def _measure(options: TextEngineOptions, args: argparse.Namespace) -> list[TextMeasurement]:
     """Every batch on each variant in turn, `repeat` times; all variants are loaded throughout."""
     from model.bench.text.lane import Lane, LaneOptions
 
@@ -129,12 +129,14 @@ def _number(repeat: int, batch: int) -> int:
 
 def _best(
     runs: Mapping[tuple[str, int], Sequence[ServedBatch]], variant: str, batch: int
-) -> TextResult:
+) -> TextMeasurement:
     """The fastest run of a variant, with the share of published tokens over all its runs."""
-    from model.bench.text.result import TextResult, same_tokens
+    from model.bench.text.result import TextMeasurement, same_tokens
 
     own, published = runs[variant, batch], runs.get(("official", batch))
-    best = max((TextResult.of(variant, run) for run in own), key=lambda r: r.decode_tokens_per_s)
+    best = max(
+        (TextMeasurement.of(variant, run) for run in own), key=lambda r: r.decode_tokens_per_s
+    )
     if variant == "stock" or published is None:
         return best
     shares = [same_tokens(a.token_ids, b.token_ids) for a, b in zip(own, published, strict=True)]

@@ -33,7 +33,7 @@ class ServedBatch:
 
 
 @dataclass(frozen=True)
-class TextResult:
+class TextMeasurement:
     """One variant at one batch size. Times in milliseconds.
 
     Attributes:
@@ -60,7 +60,7 @@ class TextResult:
     same_tokens: float | None = None
 
     @classmethod
-    def of(cls, variant: str, served: ServedBatch) -> TextResult:
+    def of(cls, variant: str, served: ServedBatch) -> TextMeasurement:
         """Summarise a batch."""
         start, arrivals, second = served.start, served.arrivals, served.second_turn_ttft
         first = np.array([times[0] - start for times in arrivals]) * 1e3
@@ -102,10 +102,10 @@ def same_tokens(ours: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -
     return same / sum(map(len, ours))
 
 
-def print_results(results: Sequence[TextResult]) -> None:
+def print_results(results: Sequence[TextMeasurement]) -> None:
     """Print one row per variant and batch size, with the ratios to both baselines."""
 
-    def second_turn(row: TextResult) -> str:
+    def second_turn(row: TextMeasurement) -> str:
         ms = row.second_turn_ttft_ms
         return "" if ms is None else f"{ms:.0f} ms ({ms / row.ttft_p50_ms:.0%})"
 
@@ -128,7 +128,7 @@ def print_results(results: Sequence[TextResult]) -> None:
     )
 
 
-def _ratio(row: TextResult, results: Sequence[TextResult], variant: str) -> str:
+def _ratio(row: TextMeasurement, results: Sequence[TextMeasurement], variant: str) -> str:
     """Decoding speed over that of another variant: by wall time (by processor time)."""
     same = [other for other in results if other.variant == variant and other.batch == row.batch]
     if not same:
@@ -157,7 +157,7 @@ def print_steps(times: Sequence[StepTime]) -> None:
     )
 
 
-def plot(results: Sequence[TextResult], path: Path) -> None:
+def plot(results: Sequence[TextMeasurement], path: Path) -> None:
     """Decoding speed over batch size, one line per variant."""
     import matplotlib
 

@@ -14,7 +14,7 @@ from model.training.storybook.assets import packages
 from model.training.storybook.hero import Hero
 from model.training.storybook.language import captions, questions, requests, stories
 from model.training.storybook.reader import read_scene
-from model.training.storybook.scene import BASE_SIZE, Scene
+from model.training.storybook.scene import BASE_SIZE, StorybookScene
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +43,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def sample_scene(rng: random.Random) -> Scene:
+def sample_scene(rng: random.Random) -> StorybookScene:
     """A random scene, every other one with a hero."""
     hero = Hero.sample(rng) if rng.random() < 0.5 else None
-    return Scene.sample(rng, 3 if hero else 4, hero)
+    return StorybookScene.sample(rng, 3 if hero else 4, hero)
 
 
-def sheet(scenes: list[Scene], columns: int = 6) -> Image.Image:
+def sheet(scenes: list[StorybookScene], columns: int = 6) -> Image.Image:
     """Images of scenes, row by row."""
     rows = -(-len(scenes) // columns)
     canvas = Image.new("RGB", (columns * BASE_SIZE, rows * BASE_SIZE))

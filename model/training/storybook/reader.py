@@ -39,10 +39,10 @@ from model.training.storybook.scene import (
     BASE_SIZE,
     SIZES,
     Layer,
-    Scene,
     Size,
     Stand,
-    Thing,
+    StorybookScene,
+    StorybookThing,
     clip,
     hero_layer,
     paste,
@@ -79,7 +79,9 @@ class Template:
         if self.noun is None:
             height = round(HERO_HEIGHT * side)
             return hero_sprite(self.species, self.colour, self.pattern, None, height).pixels_hw4
-        return sprite(NOUNS[self.noun].code, round(Thing(self.noun, self.size, 0, 0).height * side))
+        return sprite(
+            NOUNS[self.noun].code, round(StorybookThing(self.noun, self.size, 0, 0).height * side)
+        )
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,11 @@ class Bank:
     shapes_N2: Tensor
 
 
-def read_scene(image: Image.Image) -> Scene:
+def read_scene(image: Image.Image) -> StorybookScene:
     """The scene that an image most looks like."""
     wanted, setting = _pixels(image, BASE_SIZE), read_setting(image)
     canvas, light = _empty(setting, BASE_SIZE), np.array(setting.light, np.float32)
-    scene = Scene(setting)
+    scene = StorybookScene(setting)
     for _ in range(_MAX_ITEMS):
         entries = [
             found
@@ -230,17 +232,17 @@ def _refined(
     x: float,
     y: float,
     heroes: bool,
-) -> Thing | Stand | None:
+) -> StorybookThing | Stand | None:
     """The candidate at the best place nearby; a hero with its whole look, None if not wanted."""
     if template.noun is None:
         return _read_hero(canvas, wanted, light, template, x, y) if heroes else None
     moves = product(_STEPS, _STEPS)
-    things = (Thing(template.noun, template.size, x + dx, y + dy) for dx, dy in moves)
+    things = (StorybookThing(template.noun, template.size, x + dx, y + dy) for dx, dy in moves)
     return max(things, key=lambda thing: _gain(canvas, wanted, _layer(thing), light))
 
 
-def _layer(entry: Thing | Stand) -> Layer:
-    if isinstance(entry, Thing):
+def _layer(entry: StorybookThing | Stand) -> Layer:
+    if isinstance(entry, StorybookThing):
         return thing_layer(entry, BASE_SIZE)
     return hero_layer(entry, BASE_SIZE)
 

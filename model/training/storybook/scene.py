@@ -37,7 +37,7 @@ _ATTEMPTS = 60
 
 
 @dataclass(frozen=True)
-class Thing:
+class StorybookThing:
     """One thing. `x` is its middle and `y` its lower edge."""
 
     noun: str
@@ -72,11 +72,11 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Scene:
+class StorybookScene:
     """What an image shows. Things of one noun and size next to each other are told by number."""
 
     setting: Setting
-    things: tuple[Thing, ...] = ()
+    things: tuple[StorybookThing, ...] = ()
     stand: Stand | None = None
 
     @property
@@ -134,7 +134,7 @@ class Scene:
         things = []
         for (noun, size), x in zip(nouns, centres, strict=True):
             low, high = _AIR if NOUNS[noun].flies else _GROUND
-            things.append(Thing(noun, size, round(x, 3), round(rng.uniform(low, high), 3)))
+            things.append(StorybookThing(noun, size, round(x, 3), round(rng.uniform(low, high), 3)))
         return cls(setting, tuple(things), stand)
 
     def render(self, size: int = BASE_SIZE) -> Image.Image:
@@ -157,23 +157,29 @@ class Scene:
 
     def layers(self, size: int) -> Iterator[Layer]:
         """Sprites in painting order: what is farther away (higher up) first."""
-        entries: list[Thing | Stand] = [*self.things, *([self.stand] if self.stand else [])]
+        entries: list[StorybookThing | Stand] = [
+            *self.things,
+            *([self.stand] if self.stand else []),
+        ]
         for entry in sorted(entries, key=lambda e: e.y):
-            if isinstance(entry, Thing):
+            if isinstance(entry, StorybookThing):
                 yield thing_layer(entry, size)
             else:
                 yield hero_layer(entry, size)
 
-    def boxes(self) -> dict[Thing | Stand, Box]:
+    def boxes(self) -> dict[StorybookThing | Stand, Box]:
         """The box (x0, y0, x1, y1) in [0, 1] of every thing and of the hero."""
-        entries: list[Thing | Stand] = [*self.things, *([self.stand] if self.stand else [])]
+        entries: list[StorybookThing | Stand] = [
+            *self.things,
+            *([self.stand] if self.stand else []),
+        ]
         ordered = sorted(entries, key=lambda e: e.y)
         return {
             entry: _box(layer) for entry, layer in zip(ordered, self.layers(BASE_SIZE), strict=True)
         }
 
 
-def thing_layer(thing: Thing, size: int) -> Layer:
+def thing_layer(thing: StorybookThing, size: int) -> Layer:
     """A thing's sprite at its place."""
     noun = NOUNS[thing.noun]
     pixels = sprite(noun.code, round(thing.height * size))

@@ -14,7 +14,7 @@ from model.vllm_plugin.cache.layer import TokenCacheLayer
 from model.vllm_plugin.cache.metadata import StepMetadata
 
 
-class ImageFeatureCache(TokenCacheLayer):
+class PagedImageFeatures(TokenCacheLayer):
     """Feature vectors of images: a placeholder's row holds `vectors_per_token` of them."""
 
     def __init__(self, vllm_config: VllmConfig, name: str, geometry: Geometry) -> None:

@@ -13,7 +13,7 @@ from vllm.utils.torch_utils import direct_register_custom_op
 
 from model.synchronizer.folding import fold_layer
 from model.synchronizer.geometry import EXTRA, Geometry
-from model.vllm_plugin.cache.features import ImageFeatureCache
+from model.vllm_plugin.cache.features import PagedImageFeatures
 
 
 class PagedSynchronizer(nn.Module):
@@ -62,7 +62,7 @@ def _sample_images(
 ) -> torch.Tensor:
     """Sample for the step that is running; the cache knows what its tokens see."""
     cache = get_forward_context().no_compile_layers[cache_name]
-    assert isinstance(cache, ImageFeatureCache)
+    assert isinstance(cache, PagedImageFeatures)
     return cache.sample(query_TX, relative_RX)
 
 

@@ -6,7 +6,7 @@ import random
 
 from model.training.storybook.language import phrases
 from model.training.storybook.language.forms import capitalised, fill
-from model.training.storybook.scene import Scene
+from model.training.storybook.scene import StorybookScene
 
 
 def ask(rng: random.Random) -> str:
@@ -25,7 +25,7 @@ def ask(rng: random.Random) -> str:
     return capitalised(fill(rng, form))
 
 
-def describe(scene: Scene) -> str:
+def describe(scene: StorybookScene) -> str:
     """Everything in a scene in one sentence: each thing with its side, then place and time."""
     entries = [
         (group.x, f"{phrases.noun_phrase(group)} {phrases.at_side(group.side)}")

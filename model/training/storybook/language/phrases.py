@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from model.training.storybook.hero import TOKENS, Hero
 from model.training.storybook.nouns import NOUNS
 from model.training.storybook.places import PLACES, Setting
-from model.training.storybook.scene import Scene, Size
+from model.training.storybook.scene import Size, StorybookScene
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
@@ -87,7 +87,7 @@ def at_side(side: str) -> str:
     return "in the middle" if side == "middle" else f"on the {side}"
 
 
-def groups(scene: Scene) -> tuple[Group, ...]:
+def groups(scene: StorybookScene) -> tuple[Group, ...]:
     """The scene's things from left to right, equal neighbours told by number."""
     found: list[Group] = []
     for thing in sorted(scene.things, key=lambda t: t.x):
@@ -172,7 +172,9 @@ def weather(setting: Setting, rng: random.Random) -> str:
     return "" if setting.weather == "clear" else rng.choice(_WEATHER[setting.weather])
 
 
-def subjects(scene: Scene, rng: random.Random | None = None, synonyms: float = 0.0) -> list[str]:
+def subjects(
+    scene: StorybookScene, rng: random.Random | None = None, synonyms: float = 0.0
+) -> list[str]:
     """Noun phrases of all that stands in the scene, from left to right."""
     entries = [(group.x, noun_phrase(group, rng, synonyms)) for group in groups(scene)]
     if scene.stand:

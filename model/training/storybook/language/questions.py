@@ -9,13 +9,13 @@ from model.training.storybook.hero import PATTERNS, TOKENS
 from model.training.storybook.language import phrases
 from model.training.storybook.language.forms import capitalised, fill
 from model.training.storybook.nouns import NOUNS
-from model.training.storybook.scene import Scene
+from model.training.storybook.scene import StorybookScene
 
 Pair = tuple[str, str]
-Family = Callable[[random.Random, Scene], Iterator[Pair]]
+Family = Callable[[random.Random, StorybookScene], Iterator[Pair]]
 
 
-def kinds(rng: random.Random, scene: Scene) -> Iterator[Pair]:
+def kinds(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """What stands on a side where one group stands alone."""
     taken = [group.side for group in phrases.groups(scene)]
     if scene.stand:
@@ -31,7 +31,7 @@ def kinds(rng: random.Random, scene: Scene) -> Iterator[Pair]:
         yield fill(rng, form, side=side), f"{phrases.noun_phrase(group)}"
 
 
-def places_of_things(rng: random.Random, scene: Scene) -> Iterator[Pair]:
+def places_of_things(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """Where a thing is in the image."""
     for group in phrases.groups(scene):
         name, be = _named(rng, group)
@@ -42,7 +42,7 @@ def places_of_things(rng: random.Random, scene: Scene) -> Iterator[Pair]:
         yield fill(rng, form, be=be, name=name), phrases.at_side(group.side)
 
 
-def numbers(rng: random.Random, scene: Scene) -> Iterator[Pair]:
+def numbers(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """How many of a thing there are."""
     counts: dict[str, int] = {}
     for group in phrases.groups(scene):
@@ -57,7 +57,7 @@ def numbers(rng: random.Random, scene: Scene) -> Iterator[Pair]:
             yield fill(rng, form, nouns=phrases.plural(noun)), answer
 
 
-def presence(rng: random.Random, scene: Scene) -> Iterator[Pair]:
+def presence(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """Whether something is there."""
     there = {thing.noun for thing in scene.things}
     absent = rng.choice([noun for noun in NOUNS if noun not in there])
@@ -67,7 +67,7 @@ def presence(rng: random.Random, scene: Scene) -> Iterator[Pair]:
         yield fill(rng, form, what=what), answer
 
 
-def sizes(rng: random.Random, scene: Scene) -> Iterator[Pair]:
+def sizes(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """Whether a thing is small or big, of those that are."""
     for group in phrases.groups(scene):
         if group.size != "normal" and group.number == 1:
@@ -75,7 +75,7 @@ def sizes(rng: random.Random, scene: Scene) -> Iterator[Pair]:
             yield fill(rng, form, name=group.noun), group.size
 
 
-def setting(rng: random.Random, scene: Scene) -> Iterator[Pair]:
+def setting(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """The place, the time of day, the weather."""
     where = (
         "[where is this|what place is this|where was this taken|"
@@ -89,7 +89,7 @@ def setting(rng: random.Random, scene: Scene) -> Iterator[Pair]:
         yield fill(rng, weather), _WEATHERS[scene.setting.weather]
 
 
-def hero(rng: random.Random, scene: Scene) -> Iterator[Pair]:
+def hero(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """The hero's species, colour, pattern and token."""
     if scene.stand is None:
         return
@@ -151,7 +151,7 @@ FAMILIES: dict[str, Family] = {
 __all__ = ["FAMILIES", "TOKENS", "ask"]
 
 
-def ask(rng: random.Random, scene: Scene) -> Pair:
+def ask(rng: random.Random, scene: StorybookScene) -> Pair:
     """A question about one detail of a scene and its answer, both as sentences."""
     families = [list(family(rng, scene)) for family in FAMILIES.values()]
     question, answer = rng.choice(rng.choice([pairs for pairs in families if pairs]))

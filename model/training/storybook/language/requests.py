@@ -8,16 +8,16 @@ from collections.abc import Callable
 from model.training.storybook.language import phrases
 from model.training.storybook.language.forms import capitalised, fill, mistyped
 from model.training.storybook.nouns import NOUNS
-from model.training.storybook.scene import Scene
+from model.training.storybook.scene import StorybookScene
 
-Family = Callable[[random.Random, Scene], str]
+Family = Callable[[random.Random, StorybookScene], str]
 
 _SYNONYMS = 0.3
 _DRAW = "[draw|paint|sketch|make|create|show me|generate|illustrate|give me]"
 _PICTURE = "[picture|image|drawing|painting|illustration]"
 
 
-def _scene(rng: random.Random, scene: Scene) -> str:
+def _scene(rng: random.Random, scene: StorybookScene) -> str:
     """The whole scene in one phrase, parts in one of several orders, some of them left out."""
     what = phrases.joined(phrases.subjects(scene, rng, _SYNONYMS))
     where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
@@ -27,13 +27,13 @@ def _scene(rng: random.Random, scene: Scene) -> str:
     return template.format(what=what, where=where, when=when)
 
 
-def imperative(rng: random.Random, scene: Scene) -> str:
+def imperative(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Draw two cats in the forest at night."""
     ending = "[.|!||, please.| please]"
     return capitalised(fill(rng, _DRAW + " {scene}" + ending, scene=_scene(rng, scene)))
 
 
-def imperative_picture(rng: random.Random, scene: Scene) -> str:
+def imperative_picture(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Make a picture of two cats in the forest."""
     form = (
         "[draw|make|create|paint|show me|give me|generate] [a|a nice|a beautiful] "
@@ -42,7 +42,7 @@ def imperative_picture(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 
 
-def polite(rng: random.Random, scene: Scene) -> str:
+def polite(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Could you please draw two cats in the forest."""
     form = (
         "[could you|can you|would you|will you] [please||kindly] "
@@ -52,7 +52,7 @@ def polite(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, scene=_scene(rng, scene)).replace("show me me", "show me"))
 
 
-def wish(rng: random.Random, scene: Scene) -> str:
+def wish(rng: random.Random, scene: StorybookScene) -> str:
     """As in: I would like to see two cats in the forest."""
     form = (
         "[I'd like|I would like|I want|I'd love|I need] "
@@ -61,13 +61,13 @@ def wish(rng: random.Random, scene: Scene) -> str:
     return fill(rng, form, scene=_scene(rng, scene))
 
 
-def noun_first(rng: random.Random, scene: Scene) -> str:
+def noun_first(rng: random.Random, scene: StorybookScene) -> str:
     """As in: A picture of two cats in the forest, please."""
     form = f"[a|one] {_PICTURE} [of|with|showing] {{scene}}[|, please|.|!]"
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 
 
-def fragment(rng: random.Random, scene: Scene) -> str:
+def fragment(rng: random.Random, scene: StorybookScene) -> str:
     """As in: two cats, forest, night."""
     parts = [
         part.removeprefix("a ").removeprefix("an ")
@@ -84,12 +84,12 @@ def fragment(rng: random.Random, scene: Scene) -> str:
     return ", ".join(parts)
 
 
-def bare(rng: random.Random, scene: Scene) -> str:
+def bare(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Two cats in the forest at night."""
     return capitalised(_scene(rng, scene)) + rng.choice(("", ".", ""))
 
 
-def place_first(rng: random.Random, scene: Scene) -> str:
+def place_first(rng: random.Random, scene: StorybookScene) -> str:
     """As in: In the forest at night: two cats. Draw this."""
     what = phrases.joined(phrases.subjects(scene, rng, _SYNONYMS))
     form = (
@@ -101,7 +101,7 @@ def place_first(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, where=where, when=when, what=what))
 
 
-def arranged(rng: random.Random, scene: Scene) -> str:
+def arranged(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Draw the forest at night. Put two cats on the left and a tent on the right."""
     placed = [
         f"{phrases.noun_phrase(group, rng, _SYNONYMS)} {phrases.at_side(group.side)}"
@@ -120,7 +120,7 @@ def arranged(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, where=where, when=when, what=phrases.joined(placed)))
 
 
-def statement(rng: random.Random, scene: Scene) -> str:
+def statement(rng: random.Random, scene: StorybookScene) -> str:
     """As in: There are two cats in the forest. Can you draw that."""
     groups = phrases.groups(scene)
     several = len(groups) + (scene.stand is not None) == 1 and groups and groups[0].number > 1
@@ -134,7 +134,7 @@ def statement(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, be=be, picture=picture, scene=_scene(rng, scene)))
 
 
-def question(rng: random.Random, scene: Scene) -> str:
+def question(rng: random.Random, scene: StorybookScene) -> str:
     """As in: What do two cats look like in the forest."""
     form = (
         "[how about|what about] [{scene}|a " + _PICTURE + " of {scene}]?|"
@@ -144,7 +144,7 @@ def question(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, f"[{form}]", scene=_scene(rng, scene)))
 
 
-def correction(rng: random.Random, scene: Scene) -> str:
+def correction(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Draw a dog, no, sorry, a cat in the forest."""
     other = rng.choice(tuple(NOUNS))
     wrong = phrases.article(other)
@@ -155,7 +155,7 @@ def correction(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, wrong=wrong, scene=_scene(rng, scene)))
 
 
-def purpose(rng: random.Random, scene: Scene) -> str:
+def purpose(rng: random.Random, scene: StorybookScene) -> str:
     """As in: For my daughter's birthday card: two cats in the forest."""
     form = (
         "[for [a birthday card|my son's room|a children's book|a poster|my class]"
@@ -167,7 +167,7 @@ def purpose(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 
 
-def imagined(rng: random.Random, scene: Scene) -> str:
+def imagined(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Imagine two cats in the forest. What would that look like."""
     form = (
         "[imagine|picture this:|think of] {scene}"
@@ -176,7 +176,7 @@ def imagined(rng: random.Random, scene: Scene) -> str:
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 
 
-def chatty(rng: random.Random, scene: Scene) -> str:
+def chatty(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Hi! Hope you are well. Today I'd love to see two cats in the forest."""
     form = (
         "[hi|hello|hey|good morning][!|,| there!] "
@@ -206,7 +206,7 @@ HELD_OUT: dict[str, Family] = {"purpose": purpose, "imagined": imagined, "chatty
 _MISTYPED = 0.12
 
 
-def request(rng: random.Random, scene: Scene) -> str:
+def request(rng: random.Random, scene: StorybookScene) -> str:
     """A request for an image of a scene, of any trained family, now and then mistyped."""
     text = rng.choice(tuple(TRAINED.values()))(rng, scene)
     return mistyped(rng, text, rng.randint(1, 2)) if rng.random() < _MISTYPED else text

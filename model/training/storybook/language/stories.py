@@ -14,7 +14,7 @@ from model.training.storybook.language import phrases
 from model.training.storybook.language.forms import capitalised, fill, mistyped
 from model.training.storybook.nouns import NOUNS
 from model.training.storybook.places import PLACES, TIMES, WEATHERS, Setting
-from model.training.storybook.scene import Scene
+from model.training.storybook.scene import StorybookScene
 
 # {n} the hero's name, {x} the thing with its article, {t} the thing with "the", {w} where it is,
 # {g} the place as a goal, {f} a feeling.
@@ -108,11 +108,11 @@ _TURNS_OF_WEATHER = {
 
 
 @dataclass(frozen=True)
-class Page:
+class StorybookPage:
     """Some text and the scene of the image after it."""
 
     text: str
-    scene: Scene
+    scene: StorybookScene
 
 
 @dataclass(frozen=True)
@@ -129,26 +129,28 @@ class StorybookStory:
 
     introduction: str
     wish: str
-    portrait: Scene
-    pages: tuple[Page, ...]
+    portrait: StorybookScene
+    pages: tuple[StorybookPage, ...]
     closing: str
 
 
 def sample_story(rng: random.Random) -> StorybookStory:
     """A random story of one to five pages."""
     hero = Hero.sample(rng)
-    portrait = Scene.with_things(rng, Setting.sample(rng), (), hero)
+    portrait = StorybookScene.with_things(rng, Setting.sample(rng), (), hero)
     number = rng.choices((1, 2, 3, 4, 5), (1, 3, 4, 3, 2))[0]
     place = rng.choice(tuple(PLACES))
     view = rng.randrange(len(PLACES[place].yaws))
     nouns = rng.sample(tuple(NOUNS), number)
-    pages: list[Page] = []
+    pages: list[StorybookPage] = []
     setting = Setting(place, view, rng.choice(TIMES[:2]))
     for index, noun in enumerate(nouns):
         setting = setting if not index else _next_setting(rng, setting)
-        scene = Scene.with_things(rng, setting, ((noun, "normal"),), hero)
+        scene = StorybookScene.with_things(rng, setting, ((noun, "normal"),), hero)
         previous = pages[-1].scene.setting if pages else None
-        pages.append(Page(_page_text(rng, scene, hero.name, index, number, previous), scene))
+        pages.append(
+            StorybookPage(_page_text(rng, scene, hero.name, index, number, previous), scene)
+        )
     return StorybookStory(
         introduction=_introduction(rng, hero),
         wish=_wish(rng, pages[0].scene, hero.name, number),
@@ -173,7 +175,12 @@ def _next_setting(rng: random.Random, setting: Setting) -> Setting:
 
 
 def _page_text(
-    rng: random.Random, scene: Scene, name: str, index: int, number: int, previous: Setting | None
+    rng: random.Random,
+    scene: StorybookScene,
+    name: str,
+    index: int,
+    number: int,
+    previous: Setting | None,
 ) -> str:
     """The sentences before an image: when and where things changed, then a piece of the plot."""
     noun = scene.things[0].noun
@@ -219,7 +226,7 @@ def _introduction(rng: random.Random, hero: Hero) -> str:
     return capitalised(fill(rng, form, n=hero.name, s=hero.species))
 
 
-def _wish(rng: random.Random, first: Scene, name: str, number: int) -> str:
+def _wish(rng: random.Random, first: StorybookScene, name: str, number: int) -> str:
     """What the user asks for: thing and place of the first page, and the number of images."""
     thing = phrases.noun_phrase(phrases.groups(first)[0], rng, 0.2)
     pictures = "picture" if number == 1 else "pictures"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.bench.image.load import ImageLoad, ImageResult, poisson
+from model.bench.image.load import ImageLoad, ImageMeasurement, poisson
 from model.segments import ImageSegment
 
 
@@ -47,7 +47,7 @@ async def test_a_closed_load_has_one_request_at_a_time(closed: bool, most: int) 
 
 def test_a_result_is_per_second_and_per_image() -> None:
     latencies_s = [float(number) for number in range(1, 21)]
-    result = ImageResult.of("torch", 4, latencies_s, 10.0, 5.0, {"decode_s": 1.23456})
+    result = ImageMeasurement.of("torch", 4, latencies_s, 10.0, 5.0, {"decode_s": 1.23456})
     assert (result.images_per_s, result.cpu_s_per_image) == (2.0, 0.25)
     assert (result.latency_p50_s, result.latency_p95_s) == (10.5, 20.0)
     assert result.parts_s == {"decode_s": 1.235}

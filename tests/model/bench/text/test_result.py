@@ -7,7 +7,7 @@ import pytest
 from model.bench.text.result import (
     ServedBatch,
     StepTime,
-    TextResult,
+    TextMeasurement,
     plot,
     print_results,
     print_steps,
@@ -19,7 +19,7 @@ SERVED = ServedBatch(1.0, [[2.0, 3.0, 4.0], [3.0, 4.0, 5.0]], [[1, 2, 3], [4, 5,
 
 
 def test_decoding_counts_from_the_last_first_token() -> None:
-    result = TextResult.of("ours", SERVED)
+    result = TextMeasurement.of("ours", SERVED)
     assert (result.batch, result.tokens_per_s) == (2, 6 / 4)
     assert result.decode_tokens_per_s == 3 / 2
     assert result.decode_cpu_ms == pytest.approx(200)
@@ -34,12 +34,12 @@ def test_tokens_are_the_same_up_to_the_first_difference() -> None:
 
 def test_tables_relate_every_variant_to_the_baselines(capsys: pytest.CaptureFixture[str]) -> None:
     slow = ServedBatch(1.0, [[2.0, 4.0, 6.0], [4.0, 6.0, 8.0]], SERVED.token_ids, 1.2, 100)
-    print_results([TextResult.of("official", slow), TextResult.of("ours", SERVED)])
+    print_results([TextMeasurement.of("official", slow), TextMeasurement.of("ours", SERVED)])
     assert "2.00 (2.00)" in capsys.readouterr().out
     print_steps([StepTime("stock", 1, 10, 9, 12), StepTime("ours", 1, 20, 19, 22)])
     assert "0.50" in capsys.readouterr().out
 
 
 def test_the_plot_is_a_file(tmp_path: Path) -> None:
-    plot([TextResult.of("ours", SERVED)], tmp_path / "plot.svg")
+    plot([TextMeasurement.of("ours", SERVED)], tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()

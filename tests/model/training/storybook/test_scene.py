@@ -9,7 +9,7 @@ import pytest
 
 from model.training.storybook.hero import Hero
 from model.training.storybook.places import Setting
-from model.training.storybook.scene import MAX_THINGS, Scene, Stand, Thing
+from model.training.storybook.scene import MAX_THINGS, Stand, StorybookScene, StorybookThing
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 
@@ -17,22 +17,22 @@ _EMPTY = Setting("meadow", 0, "day")
 
 
 def test_the_same_seed_gives_the_same_image() -> None:
-    first, second = (Scene.sample(random.Random(7)) for _ in range(2))
+    first, second = (StorybookScene.sample(random.Random(7)) for _ in range(2))
     assert first == second
     assert first.render().tobytes() == second.render().tobytes()
 
 
 def test_sizes_agree_on_what_is_shown() -> None:
-    scene = Scene(_EMPTY, (Thing("tree", "big", 0.3, 0.9),))
+    scene = StorybookScene(_EMPTY, (StorybookThing("tree", "big", 0.3, 0.9),))
     small, large = scene.pixels(96), scene.pixels(192)
     halved = large.reshape(96, 2, 96, 2, 3).mean((1, 3))
     assert np.abs(small - halved).mean() < 0.02
 
 
 def test_a_box_holds_what_its_thing_changes() -> None:
-    thing = Thing("balloon", "normal", 0.6, 0.5)
-    scene = Scene(_EMPTY, (thing,))
-    changed = np.abs(scene.pixels() - Scene(_EMPTY).pixels()).max(-1) > 1e-6
+    thing = StorybookThing("balloon", "normal", 0.6, 0.5)
+    scene = StorybookScene(_EMPTY, (thing,))
+    changed = np.abs(scene.pixels() - StorybookScene(_EMPTY).pixels()).max(-1) > 1e-6
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
     x0, y0, x1, y1 = (edge * 192 for edge in scene.boxes()[thing])
     assert abs(columns[0] - x0) <= 2 and abs(columns[-1] + 1 - x1) <= 2
@@ -42,7 +42,9 @@ def test_a_box_holds_what_its_thing_changes() -> None:
 def test_samples_hold_one_to_four_things_and_no_noun_in_two_groups() -> None:
     rng = random.Random(1)
     for _ in range(200):
-        scene = Scene.sample(rng, MAX_THINGS, Hero.sample(rng) if rng.random() < 0.5 else None)
+        scene = StorybookScene.sample(
+            rng, MAX_THINGS, Hero.sample(rng) if rng.random() < 0.5 else None
+        )
         nouns = [thing.noun for thing in scene.things]
         assert 0 < len(nouns) <= MAX_THINGS
         assert len({noun for i, noun in enumerate(nouns) if i == 0 or nouns[i - 1] != noun}) == len(
@@ -58,6 +60,9 @@ def test_a_heros_traits_change_its_image() -> None:
         Hero("Pip", "cat", "blue", "striped", "crown"),
         Hero("Pip", "cat", "blue", "plain", "scarf"),
     )
-    image = Scene(_EMPTY, (), Stand(hero, 0.5, 0.9)).pixels()
+    image = StorybookScene(_EMPTY, (), Stand(hero, 0.5, 0.9)).pixels()
     for other in others:
-        assert np.abs(Scene(_EMPTY, (), Stand(other, 0.5, 0.9)).pixels() - image).mean() > 0.003
+        assert (
+            np.abs(StorybookScene(_EMPTY, (), Stand(other, 0.5, 0.9)).pixels() - image).mean()
+            > 0.003
+        )

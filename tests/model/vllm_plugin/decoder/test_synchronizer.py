@@ -14,7 +14,7 @@ from vllm.forward_context import ForwardContext, override_forward_context
 
 from model.synchronizer.geometry import Geometry
 from model.synchronizer.kernels.gather import sample
-from model.vllm_plugin.cache.features import ImageFeatureCache
+from model.vllm_plugin.cache.features import PagedImageFeatures
 from model.vllm_plugin.cache.plan import plan_step
 from model.vllm_plugin.decoder.synchronizer import PagedSynchronizer
 from tests.model.synchronizer.kernels import paged
@@ -34,7 +34,7 @@ def fresh_compiler() -> Iterator[None]:
 
 def synchronizer(
     geometry: Geometry, cache_dir: Path
-) -> tuple[PagedSynchronizer, ImageFeatureCache]:
+) -> tuple[PagedSynchronizer, PagedImageFeatures]:
     """A layer with random weights, and the cache that it reads, without an engine around them."""
     settings = SimpleNamespace(
         model_config=SimpleNamespace(dtype=torch.float32),
@@ -46,7 +46,7 @@ def synchronizer(
         layer = PagedSynchronizer(geometry, 32, paged.value_width(geometry), 1e-5, NAME)
     weights = paged.official_names(paged.module(geometry), geometry)
     layer.load(weights | {"norm1.weight": torch.linspace(0.5, 1.5, 32)})
-    return layer, ImageFeatureCache(settings, NAME, geometry)
+    return layer, PagedImageFeatures(settings, NAME, geometry)
 
 
 @pytest.mark.parametrize("backend", ["eager", "inductor"])

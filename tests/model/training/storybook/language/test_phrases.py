@@ -7,25 +7,25 @@ from model.training.storybook.language import phrases
 from model.training.storybook.language.captions import describe
 from model.training.storybook.nouns import NOUNS
 from model.training.storybook.places import Setting
-from model.training.storybook.scene import Scene, Stand, Thing
+from model.training.storybook.scene import Stand, StorybookScene, StorybookThing
 
 _SETTING = Setting("forest", 0, "night", "snow")
 
 
 def test_equal_neighbours_are_told_by_number() -> None:
     things = (
-        Thing("mouse", "normal", 0.1, 0.9),
-        Thing("mouse", "normal", 0.25, 0.9),
-        Thing("owl", "big", 0.8, 0.9),
+        StorybookThing("mouse", "normal", 0.1, 0.9),
+        StorybookThing("mouse", "normal", 0.25, 0.9),
+        StorybookThing("owl", "big", 0.8, 0.9),
     )
-    assert describe(Scene(_SETTING, things)) == (
+    assert describe(StorybookScene(_SETTING, things)) == (
         "Two mice on the left and a big owl on the right, in the forest at night in the snow."
     )
 
 
 def test_a_hero_is_described_with_all_traits() -> None:
     hero = Hero("Pip", "elephant", "orange", "striped", "flower")
-    assert describe(Scene(_SETTING, (), Stand(hero, 0.5, 0.9))) == (
+    assert describe(StorybookScene(_SETTING, (), Stand(hero, 0.5, 0.9))) == (
         "A striped orange elephant with a flower at the ear in the middle, "
         "in the forest at night in the snow."
     )

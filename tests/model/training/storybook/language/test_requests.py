@@ -6,11 +6,11 @@ import random
 
 from model.training.storybook.language import captions, questions, requests, stories
 from model.training.storybook.places import Setting
-from model.training.storybook.scene import Scene, Thing
+from model.training.storybook.scene import StorybookScene, StorybookThing
 
-_SCENE = Scene(
+_SCENE = StorybookScene(
     Setting("harbour", 0, "evening"),
-    (Thing("castle", "normal", 0.2, 0.9), Thing("zebra", "normal", 0.8, 0.9)),
+    (StorybookThing("castle", "normal", 0.2, 0.9), StorybookThing("zebra", "normal", 0.8, 0.9)),
 )
 
 
