@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from model.config.schema import SynchronizerConfig
 from model.synchronizer.folding import FoldedBlock, fold_layer
 from model.synchronizer.geometry import Geometry
-from model.synchronizer.kernels import cpp
 from model.synchronizer.kernels.choice import Kernel, choose_kernel
 from model.synchronizer.kernels.grid import GridSampling
 from model.synchronizer.maps import MapSampling, PagedMaps
 from model.synchronizer.unet_synchronizer import SynchronizerBlock
 from tests.model.synchronizer.kernels import paged
 
-KERNELS = ("torch", "numba", "cpp", "triton")
+CPP = pytest.param("cpp", marks=pytest.mark.needs_compiler)
+KERNELS = ("torch", "numba", CPP, "triton")
 # Channels of a skip and of a head; the output projection comes first where heads are wider.
 BLOCKS = {"narrow heads": (16, 8), "wide heads": (4, 12), "whole registers": (48, 32)}
 _BUILT = Path(".build")  # The C++ kernel is compiled once per machine.
@@ -35,8 +35,6 @@ _BUILT = Path(".build")  # The C++ kernel is compiled once per machine.
 
 @cache
 def kernel(kind: str, geometry: Geometry) -> Kernel:
-    if kind == "cpp" and cpp.build(_BUILT) is None:
-        pytest.skip("needs a C++ compiler")
     return choose_kernel(kind, geometry, torch.device("cpu"), torch.float32, _BUILT)
 
 
@@ -118,6 +116,7 @@ def test_the_unet_reads_dense_maps(kind: str, name: str) -> None:
     assert difference("maps", kind, name) < 2e-6
 
 
+@pytest.mark.needs_compiler
 @pytest.mark.parametrize("name", paged.GEOMETRIES)
 @torch.inference_mode()
 def test_cpp_takes_bfloat16_features(name: str) -> None:
@@ -135,7 +134,7 @@ def test_cpp_takes_bfloat16_features(name: str) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("kind", ["torch", "numba", "cpp"])
+@pytest.mark.parametrize("kind", ["torch", "numba", CPP])
 def test_places_far_outside_and_no_images(kind: str) -> None:
     """Samples beyond all maps add nothing, not even the projection's bias."""
     geometry = paged.GEOMETRIES["21 vectors a token"]
