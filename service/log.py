@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 request_id_var: contextvars.ContextVar[str | None] = contextvars.ContextVar(
@@ -19,7 +20,12 @@ class RoleFormatter(JsonFormatter):
     """A record as one JSON object, with the role, the request's id and the fields in `extra`."""
 
     def __init__(self, role: str) -> None:
-        super().__init__("%(message)s", rename_fields={"exc_info": "exception"})
+        super().__init__(
+            "%(message)s",
+            rename_fields={"exc_info": "exception"},
+            # uvicorn repeats the message in terminal colours.
+            reserved_attrs=[*RESERVED_ATTRS, "color_message"],
+        )
         self.role = role
 
     def add_fields(
