@@ -14,7 +14,7 @@ from torch import Tensor
 
 MANIFEST = "manifest.json"
 # Increase it when the exported graphs change, so that all graphs compiled before become stale.
-FORMAT = 1
+FORMAT = 2
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
