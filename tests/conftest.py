@@ -10,7 +10,7 @@ import pytest
 
 COMPILERS = ("c++", "g++", "clang++")
 NO_COMPILER = "needs a C++ compiler"
-# Least branch coverage in percent, checked when the suite runs with `--cov` (`make check`).
+# Least branch coverage in percent, checked when the suite runs with `--cov` (`make coverage`).
 COVERAGE_FLOORS = {"service": 90, "model": 85}
 
 
