@@ -1,20 +1,38 @@
-"""The recorded numbers of the official implementation, its weights, and how far off we are."""
+"""The recorded numbers of the official implementation, its weights, and how far ours are off.
+
+`MMI_GOLDENS` names another directory of the same form (tests/data/goldens/README.md): all golden
+tests then run on that family. No test may depend on the sizes of one family.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
+from model.checkpoint import seeded
 from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import Batch, MMInterleaved
 
-DIRECTORY = Path(__file__).parent.parent / "data" / "goldens"
+SHIPPED = Path(__file__).parent.parent / "data" / "goldens"
+DIRECTORY = Path(os.environ.get("MMI_GOLDENS") or SHIPPED)
+
+# What a key may say behind the name of a tensor: it was thinned to a size, to every n-th row and
+# column, or cropped.
+_PART = re.compile(
+    r"(?:_(?P<side>\d+)x\d+)?(?:_stride(?P<stride>\d+))?"
+    r"(?:_crop_(?P<height>\d+)x(?P<width>\d+)_at_(?P<top>\d+)_(?P<left>\d+))?"
+)
 
 
 @cache
@@ -88,6 +106,17 @@ def model() -> MMInterleaved:
     return fresh_model()
 
 
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the recorded vocabulary; one without text if that can't spell every byte."""
+    try:
+        return seeded.build_tokenizer(config())
+    except ValueError:
+        vocab = {f"<unused_{index}>": index for index in range(config().txt_vocab_size)}
+        words = Tokenizer(models.WordLevel(vocab, unk_token="<unused_0>"))
+        return PreTrainedTokenizerFast(tokenizer_object=words)
+
+
 def train_grad_norms() -> dict[str, float | None]:
     """Norm of the gradient of every trained parameter; None where there is no gradient."""
     return json.loads((DIRECTORY / "train_grad_norms.json").read_text())
@@ -99,18 +128,20 @@ def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def images() -> Tensor:
-    """The pool of images, [5, 3, 224, 224] in [0, 1]."""
+    """The pool of images, [n, 3, s, s] in [0, 1]."""
     return tensors("full_model")["in/images_u8"].float() / 255
 
 
 def decoder_images() -> Tensor:
-    """The same pool as targets of the image decoder, [5, 3, 512, 512] in [0, 1]."""
-    small = tensors("full_model")["in/dec_images_u8_64"].float() / 255
-    return small.repeat_interleave(8, -1).repeat_interleave(8, -2)
+    """The same pool as targets of the image decoder, [n, 3, S, S] in [0, 1]."""
+    (key,) = (k for k in tensors("full_model") if k.startswith("in/dec_images_u8"))
+    small = tensors("full_model")[key].float() / 255
+    factor = config().image_decoder.image_size // small.shape[-1]
+    return small.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
 
 def batch(documents_apart: bool = False) -> Batch:
-    """The recorded batch of two sequences; its second row holds two documents."""
+    """The recorded batch; a row may hold several documents."""
     recorded = tensors("full_model")
     return Batch(
         recorded["in/text_ids"],
@@ -119,6 +150,54 @@ def batch(documents_apart: bool = False) -> Batch:
         recorded["in/attention_mask"],
         recorded["in/nearest_bos_idxs"] if documents_apart else None,
     )
+
+
+def row_of_batch(row: int) -> tuple[Batch, slice]:
+    """One row of the recorded batch without its padding, and the place of its images."""
+    whole = batch(documents_apart=True)
+    length = int(whole.attention_mask_BL[row].sum())
+    first = int(whole.num_images_B[:row].sum())
+    images_of_row = slice(first, first + int(whole.num_images_B[row]))
+    alone = Batch(
+        whole.text_ids_BL[row : row + 1, :length],
+        whole.pixels_N3SS[images_of_row],
+        whole.num_images_B[row : row + 1],
+        whole.attention_mask_BL[row : row + 1, :length],
+        whole.bos_columns_N[images_of_row],
+    )
+    return alone, images_of_row
+
+
+def recorded_parts(
+    name: str, ours: Tensor, recorded: dict[str, Tensor]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each key under which parts of a tensor are recorded, with our part and the recorded one."""
+    for key, theirs in recorded.items():
+        match = _PART.fullmatch(key.removeprefix(name)) if key.startswith(name) else None
+        if match is None:
+            continue
+        part = ours
+        if match["side"]:
+            step = ours.shape[-1] // int(match["side"])
+            part = part[..., ::step, ::step]
+        if match["stride"]:
+            step = int(match["stride"])
+            part = part[..., ::step, ::step]
+        if match["height"]:
+            rows, columns = (
+                slice(int(match[at]), int(match[at]) + int(match[size]))
+                for at, size in (("top", "height"), ("left", "width"))
+            )
+            part = part[..., rows, columns]
+        yield key, part, theirs
+
+
+def assert_recorded(name: str, ours: Tensor, recorded: dict[str, Tensor], tolerance: float) -> None:
+    """Compare with all recorded parts of the tensor of that name; there must be one."""
+    parts = list(recorded_parts(name, ours, recorded))
+    assert parts, f"nothing is recorded of {name}"
+    for key, part, theirs in parts:
+        assert_close(key, part, theirs, tolerance)
 
 
 def assert_close(name: str, ours: Tensor, theirs: Tensor, tolerance: float) -> None:

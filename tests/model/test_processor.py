@@ -104,13 +104,14 @@ def test_decoding_leaves_special_tokens_out(processor: Processor) -> None:
     )
 
 
-@pytest.mark.parametrize("case", range(3))
-def test_preprocessing_equals_the_recorded_one(case: int) -> None:
+@pytest.mark.parametrize(
+    ("case", "factor"), enumerate(golden.document()["sets"]["preprocess"]["upsample"])
+)
+def test_preprocessing_equals_the_recorded_one(case: int, factor: int) -> None:
     recorded = golden.tensors("preprocess")
-    factor = golden.document()["sets"]["preprocess"]["upsample"][case]
     given = recorded[f"case{case}/in_u8"].permute(1, 2, 0).numpy()
     given = given.repeat(factor, 0).repeat(factor, 1)
-    processor = Processor(golden.config(), seeded.build_tokenizer(golden.config()))
+    processor = Processor(golden.config(), golden.tokenizer())
     pixels = processor.pixels(Image.fromarray(given))
     theirs = recorded[f"case{case}/out_u8"].float() / 255
     golden.assert_close(f"case {case}", pixels, theirs, 0.0)

@@ -11,6 +11,21 @@ from model.offline.generation import (
 from tests.model import golden
 
 RUNS = golden.document()["sets"]["generate_texts"]["runs"]
+LOOP = golden.tensors("interleaved_loop")
+SAMPLES = range(len(golden.tensors("generate_scores")["out/scores"]))
+
+
+def replayable(number):
+    """Whether all images before a text round of the loop were recorded as they were fed back."""
+    earlier = (r for r in range(number) if f"round{r}/output_ids" not in LOOP)
+    return all(f"round{r}/fed_back_image_u8" in LOOP for r in earlier)
+
+
+ROUNDS = [
+    number
+    for number in range(golden.document()["sets"]["interleaved_loop"]["params"]["rounds"])
+    if f"round{number}/output_ids" in LOOP and replayable(number)
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +54,15 @@ def test_texts_match_the_official_ones(model, run):
         golden.assert_close(run, torch.stack(steps, 1), recorded["step_logits"], 2e-4)
 
 
-@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("number", ROUNDS)
 def test_texts_of_the_interleaved_loop_match_the_official_ones(model, number):
-    recorded = golden.tensors("interleaved_loop")
+    recorded = LOOP
     call = golden.document()["sets"]["interleaved_loop"]
     text_ids, pixels = recorded["in/text_ids"], golden.images()[recorded["in/image_index"]]
-    if number:
-        text_ids = recorded["round0/text_ids_after"]
-        drawn = recorded["round1/fed_back_image_u8"].float() / 255
-        pixels = torch.cat((pixels, drawn.unsqueeze(0)))
+    for earlier in range(number):
+        text_ids = recorded.get(f"round{earlier}/text_ids_after", text_ids)
+        if (drawn := recorded.get(f"round{earlier}/fed_back_image_u8")) is not None:
+            pixels = torch.cat((pixels, drawn.unsqueeze(0).float() / 255))
     options = TextGeneration(
         max_length=call["params"]["max_length"],
         min_length=call["params"]["min_length"],
@@ -62,7 +77,7 @@ def test_texts_of_the_interleaved_loop_match_the_official_ones(model, number):
     golden.assert_close(f"round {number}", torch.stack(steps, 1), theirs, 2e-3)
 
 
-@pytest.mark.parametrize("sample", [0, 1])
+@pytest.mark.parametrize("sample", SAMPLES)
 def test_scores_match_the_official_ones(model, sample):
     recorded = golden.tensors("generate_scores")
     text_ids = recorded[f"in/text_ids_{sample}"].unsqueeze(0)
@@ -78,14 +93,16 @@ def test_scores_match_the_official_ones(model, sample):
 
 def test_conditions_of_chosen_images(model):
     recorded = golden.part(golden.tensors("full_model"), "out/")
-    conditions = image_conditions(model, golden.batch(), torch.tensor([3, 1]))
+    chosen = recorded["imgdec_mmfs_mask_gen"].flatten().nonzero().flatten()[:2].flip(0)
+    conditions = image_conditions(model, golden.batch(), chosen)
     tokens = model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
-    golden.assert_close("chosen", tokens, recorded["conditioning_gen"][[3, 1]], 1e-4)
+    golden.assert_close("chosen", tokens, recorded["conditioning_gen"][chosen], 1e-4)
     assert conditions.visible_N1.flatten().tolist() == [True, True]
 
 
 def test_sampling_repeats_with_its_generator_and_respects_its_limits(model):
-    recorded = golden.part(golden.tensors("generate_texts"), "single0_rp1.3/")
+    run = next(name for name in RUNS if name.startswith("single") and name.endswith("_rp1.3"))
+    recorded = golden.part(golden.tensors("generate_texts"), f"{run}/")
     options = TextGeneration(
         max_length=6, min_length=20, num_beams=1, use_nucleus_sampling=True, top_p=0.8, top_k=5
     )

@@ -28,7 +28,7 @@ def recorded_engine() -> OfflineEngine:
     config = golden.config()
     model = MMInterleaved(config).eval()
     model.load_state_dict(golden.state_dict())
-    processor = Processor(config, seeded.build_tokenizer(config))
+    processor = Processor(config, golden.tokenizer())
     call = golden.document()["sets"]["interleaved_loop"]
     params = call["params"]
     options = OfflineOptions(
@@ -54,19 +54,20 @@ def test_recorded_loop_is_reproduced(recorded_engine: OfflineEngine) -> None:
         golden.images()[recorded["in/image_index"]],
     )
     rounds = list(recorded_engine.run(start))
-    assert len(rounds) == 5
-    for number in (0, 2, 4):
-        ids = recorded[f"round{number}/output_ids"][0, 1:].tolist()
-        assert list(rounds[number].token_ids) == ids
-        after = recorded[f"round{number}/text_ids_after"][0].tolist()
-        assert list(rounds[number].story.input_ids) == after
-    fed_back = (rounds[1].story.pixels_N3SS[-1] * 255).round()
-    golden.assert_close("fed back", fed_back, recorded["round1/fed_back_image_u8"].float(), 2)
-    for number in (1, 3):
-        drawn_HW3 = torch.from_numpy(np.asarray(rounds[number].images[0]).copy())
-        drawn_3HW = drawn_HW3.permute(2, 0, 1)[:, ::8, ::8].float() / 255
-        image = recorded[f"round{number}/image_stride8"][0]
-        golden.assert_close(f"round {number}, drawn", drawn_3HW, image, 1e-3 + 0.51 / 255)
+    assert len(rounds) == recorded_engine.options.num_iter
+    for number, done in enumerate(rounds):
+        if f"round{number}/output_ids" in recorded:
+            ids = recorded[f"round{number}/output_ids"][0, 1:].tolist()
+            assert list(done.token_ids) == ids
+            after = recorded[f"round{number}/text_ids_after"][0].tolist()
+            assert list(done.story.input_ids) == after
+            continue
+        if (shown := recorded.get(f"round{number}/fed_back_image_u8")) is not None:
+            fed_back = (done.story.pixels_N3SS[-1] * 255).round()
+            golden.assert_close("fed back", fed_back, shown.float(), 2)
+        drawn_HW3 = torch.from_numpy(np.asarray(done.images[0]).copy())
+        drawn_13HW = drawn_HW3.permute(2, 0, 1)[None].float() / 255
+        golden.assert_recorded(f"round{number}/image", drawn_13HW, recorded, 1e-3 + 0.51 / 255)
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,6 @@ def test_same_seed_gives_the_same_story(parts: tuple[MMInterleaved, Processor]) 
 
 def test_ids_of_the_tokenizer_are_the_configured_ones() -> None:
     config: MMInterleavedConfig = golden.config()
-    tokenizer = seeded.build_tokenizer(config)
-    again = wrap(tokenizer.backend_tokenizer, config)
-    assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (1, 2, 319)
+    again, special = wrap(golden.tokenizer().backend_tokenizer, config), config.special_tokens
+    ids = (again.bos_token_id, again.eos_token_id, again.pad_token_id)
+    assert ids == (special.bos_token_id, special.eos_token_id, special.pad_token_id)

@@ -12,6 +12,16 @@ from tests.model import golden
 CASES = json.loads((golden.DIRECTORY / "mmfs.json").read_text())["cases"]
 
 
+def of_kind(kind):
+    """The cases of one kind, fewest images first."""
+    return sorted(
+        (c for c in CASES if CASES[c]["kind"] == kind), key=lambda c: CASES[c]["n_images"]
+    )
+
+
+LLM, UNET = of_kind("llm"), of_kind("unet")
+
+
 def build(case):
     sizes = CASES[case]["ctor"]
     config = SynchronizerConfig(
@@ -235,8 +245,8 @@ def test_masks_of_two_ranks_and_the_decoding_rule(case):
 
 
 def test_values_are_projected_once_and_reused():
-    given = golden.part(golden.tensors("mmfs_llm_4"), "in/")
-    synchronizer = build("llm_4").requires_grad_(False)
+    given = golden.part(golden.tensors(f"mmfs_{LLM[-1]}"), "in/")
+    synchronizer = build(LLM[-1]).requires_grad_(False)
     values = synchronizer.project(given["input_flatten"])
     whole = call(
         synchronizer, given, given["query"], given["input_flatten"], given["attention_mask"]
@@ -252,7 +262,7 @@ def test_values_are_projected_once_and_reused():
         golden.assert_close("one token", step, whole[:, one], 1e-5)
 
 
-@pytest.mark.parametrize("case", ["llm_4", "unet_4"])
+@pytest.mark.parametrize("case", [LLM[-1], UNET[-1]])
 def test_exports_without_data_dependent_branches(case):
     given = golden.part(golden.tensors(f"mmfs_{case}"), "in/")
     synchronizer = build(case).requires_grad_(False)
@@ -268,9 +278,10 @@ def test_exports_without_data_dependent_branches(case):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_stays_close(dtype):
-    given = golden.part(golden.tensors("mmfs_llm_2"), "in/")
-    theirs = golden.tensors("mmfs_llm_2")["out/output"]
-    synchronizer = build("llm_2").requires_grad_(False).to(dtype)
+    case = LLM[len(LLM) // 2]
+    given = golden.part(golden.tensors(f"mmfs_{case}"), "in/")
+    theirs = golden.tensors(f"mmfs_{case}")["out/output"]
+    synchronizer = build(case).requires_grad_(False).to(dtype)
     ours = call(
         synchronizer,
         given,

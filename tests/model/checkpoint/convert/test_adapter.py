@@ -72,19 +72,24 @@ def test_converting_to_another_image_size(tmp_path: Path) -> None:
     state, config = golden.state_dict(), golden.config()
     root = official.write_layout(tmp_path / "in", state, config, num_shards=1)
     official.write_settings(root / "mm_inference.yaml", config)
-    made = convert(root, tmp_path / "out", ConvertOptions(image_size=112), silent)
-    assert (made.vision.image_size, made.spatial_shapes) == (112, (16, 8, 4))
+    side, grid = config.vision.image_size // 2, config.vision.grid_size // 2
+    made = convert(root, tmp_path / "out", ConvertOptions(image_size=side), silent)
+    halves = tuple(shape // 2 for shape in config.spatial_shapes)
+    assert (made.vision.image_size, made.spatial_shapes) == (side, halves)
     assert made.base_spatial_shape == config.base_spatial_shape
     tensors = dict(load.iter_tensors(tmp_path / "out"))
     for name in (adapter.POSITION_EMBEDDING, "visual_tokenizer.pos_embed"):
-        assert torch.equal(tensors[name], adapter.resize_position_embedding(state[name], 8))
-    assert tensors[adapter.POSITION_IDS].tolist() == [list(range(65))]
+        assert torch.equal(tensors[name], adapter.resize_position_embedding(state[name], grid))
+    assert tensors[adapter.POSITION_IDS].tolist() == [list(range(grid * grid + 1))]
     model = load.load_model(tmp_path / "out", components=("visual_tokenizer",))
     with torch.no_grad():
-        visual = model.visual_tokenizer(torch.rand(1, 3, 112, 112))
+        visual = model.visual_tokenizer(torch.rand(1, 3, side, side))
     assert visual.tokens_NTD.shape == (1, config.num_img_token, config.llm.hidden_size)
 
 
 def test_sine_table_is_the_recorded_one() -> None:
-    recorded = golden.state_dict()["visual_tokenizer.pos_embed"]
-    assert torch.equal(grid_table(recorded.shape[1], 16, cls_token=True), recorded)
+    recorded, grid = (
+        golden.state_dict()["visual_tokenizer.pos_embed"],
+        golden.config().vision.grid_size,
+    )
+    assert torch.equal(grid_table(recorded.shape[1], grid, cls_token=True), recorded)

@@ -77,8 +77,9 @@ def test_unknown_and_missing_keys_are_named(tmp_path: Path) -> None:
 
 
 def test_wrong_shape_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"soi_token: shape \[2, 128\]"):
-        convert_state(tmp_path, state_with(soi_token=torch.zeros(2, 128)))
+    width = golden.config().llm.hidden_size
+    with pytest.raises(CheckpointError, match=rf"soi_token: shape \[2, {width}\]"):
+        convert_state(tmp_path, state_with(soi_token=torch.zeros(2, width)))
 
 
 def test_optional_keys_are_left_out_and_computed(tmp_path: Path) -> None:

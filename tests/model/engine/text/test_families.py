@@ -21,9 +21,8 @@ pytestmark = pytest.mark.slow
 
 
 def recorded(directory: Path) -> Path:
-    """The model of the recorded official numbers: 168 vectors in each of 8 tokens."""
-    config = golden.config()
-    store.save_model(golden.model(), seeded.build_tokenizer(config), directory)
+    """The model of the recorded official numbers."""
+    store.save_model(golden.model(), golden.tokenizer(), directory)
     return directory
 
 
