@@ -105,7 +105,7 @@ def test_decoding_leaves_special_tokens_out(processor: Processor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "factor"), enumerate(golden.document()["sets"]["preprocess"]["upsample"])
+    ("case", "factor"), list(enumerate(golden.document()["sets"]["preprocess"]["upsample"]))
 )
 def test_preprocessing_equals_the_recorded_one(case: int, factor: int) -> None:
     recorded = golden.tensors("preprocess")
