@@ -25,7 +25,7 @@ from torch import Tensor
 from model.bench.image.load import ImageLoad
 from model.checkpoint import load
 from model.image_decoder.image_decoder import ImageDecoder
-from model.image_decoder.sampler import Trajectory, guide, initial_noise, make_scheduler
+from model.image_decoder.sampler import Trajectory, decode, guide, initial_noise, make_scheduler
 from model.mm_interleaved import IMAGE
 from model.sampling_params import ImageParams
 from model.synchronizer.deformable_attention import grid_centers
@@ -223,6 +223,4 @@ def published_images(
             decoder, trajectory.latents, timesteps_B, tokens_BTD, features_BIVD
         )
         trajectory.advance(guide(prediction_NCHW, scale_B, torch.zeros_like(scale_B)))
-    latents = trajectory.latents / config.vae["scaling_factor"]
-    pixels: Tensor = pipeline.vae.decode(latents).sample
-    return (pixels / 2 + 0.5).clamp(0, 1)
+    return decode(pipeline.vae, trajectory.latents)
