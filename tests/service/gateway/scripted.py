@@ -68,7 +68,7 @@ class ScriptedText:
         self.samplings.append(
             RecordedParams(**vars(sampling), max_tokens=max_tokens, images=images)
         )
-        drawn = sum(getattr(part, "generated", False) for part in context)
+        drawn = int(request_id.split("/")[1]) > 0  # the number of the turn
         if images != "force":
             words = ("the ", "end") if drawn else ("once ", "upon ")
             for number, word in enumerate(words):
