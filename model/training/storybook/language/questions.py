@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from model.training.storybook.hero import PATTERNS, TOKENS
+from model.training.storybook.hero import PATTERNS
 from model.training.storybook.language import phrases
 from model.training.storybook.language.forms import capitalised, fill
 from model.training.storybook.nouns import NOUNS
@@ -83,7 +83,7 @@ def setting(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     )
     yield fill(rng, where), phrases.where(scene.setting)
     time = "[what time of day is it|is it day or night|when is this|what is the time of day]"
-    yield fill(rng, time), _TIMES[scene.setting.time]
+    yield fill(rng, time), scene.setting.time
     weather = "[what is the weather like|how is the weather|what's the weather|what weather is it]"
     if scene.setting.weather != "clear":
         yield fill(rng, weather), _WEATHERS[scene.setting.weather]
@@ -127,7 +127,6 @@ def hero(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     )
 
 
-_TIMES = {"morning": "morning", "day": "day", "evening": "evening", "night": "night"}
 _WEATHERS = {"rain": "it is raining", "snow": "it is snowing", "fog": "it is foggy"}
 
 
@@ -147,8 +146,6 @@ FAMILIES: dict[str, Family] = {
     "setting": setting,
     "hero": hero,
 }
-
-__all__ = ["FAMILIES", "TOKENS", "ask"]
 
 
 def ask(rng: random.Random, scene: StorybookScene) -> Pair:

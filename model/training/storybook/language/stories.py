@@ -201,7 +201,7 @@ def _page_text(
         w=phrases.where(scene.setting),
         g=phrases.going(scene.setting.place),
         f=rng.choice(_FEELINGS),
-        time={"day": "day"}.get(scene.setting.time, scene.setting.time),
+        time=scene.setting.time,
     )
     lead = ""
     if previous is not None and (previous.place, previous.time) != (
