@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("model.memory.command", "estimate the memory that a checkpoint needs"),
     "compile": ("model.export.compile", "compile the image decoder"),
     "train": ("model.training.command", "train a model"),
-    "world": ("model.training.storybook.command", "fetch and show the storybook world"),
+    "world": ("model.training.world.storybook.command", "fetch and show the storybook world"),
     "eval": ("service.commands.evaluate", "evaluate a checkpoint"),
 }
 BENCHES: dict[str, tuple[str, str]] = {

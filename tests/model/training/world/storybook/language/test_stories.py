@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from model.training.storybook.hero import COLOURS, TOKENS
-from model.training.storybook.language.stories import sample_story
+from model.training.world.storybook.hero import COLOURS, TOKENS
+from model.training.world.storybook.language.stories import sample_story
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 

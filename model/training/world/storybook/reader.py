@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from model.training.storybook.assets.sprites import sprite
-from model.training.storybook.hero import (
+from model.training.world.storybook.assets.sprites import sprite
+from model.training.world.storybook.hero import (
     COLOURS,
     PATTERNS,
     SPECIES,
@@ -32,10 +32,10 @@ from model.training.storybook.hero import (
     Pattern,
     hero_sprite,
 )
-from model.training.storybook.hero import HEIGHT as HERO_HEIGHT
-from model.training.storybook.nouns import NOUNS
-from model.training.storybook.places import Setting, all_settings, backdrop, precipitation
-from model.training.storybook.scene import (
+from model.training.world.storybook.hero import HEIGHT as HERO_HEIGHT
+from model.training.world.storybook.nouns import NOUNS
+from model.training.world.storybook.places import Setting, all_settings, backdrop, precipitation
+from model.training.world.storybook.scene import (
     BASE_SIZE,
     SIZES,
     Layer,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from model.training.storybook.hero import Hero
-from model.training.storybook.language import phrases
-from model.training.storybook.language.forms import capitalised, fill, mistyped
-from model.training.storybook.nouns import NOUNS
-from model.training.storybook.places import PLACES, TIMES, WEATHERS, Setting
-from model.training.storybook.scene import StorybookScene
+from model.training.world.storybook.hero import Hero
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.forms import capitalised, fill, mistyped
+from model.training.world.storybook.nouns import NOUNS
+from model.training.world.storybook.places import PLACES, TIMES, WEATHERS, Setting
+from model.training.world.storybook.scene import StorybookScene
 
 # {n} the hero's name, {x} the thing with its article, {t} the thing with "the", {w} where it is,
 # {g} the place as a goal, {f} a feeling.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.training.storybook.assets import packages
+from model.training.world.storybook.assets import packages
 
 
 @pytest.fixture(scope="session")

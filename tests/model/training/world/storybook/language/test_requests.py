@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from model.training.storybook.language import captions, questions, requests, stories
-from model.training.storybook.places import Setting
-from model.training.storybook.scene import StorybookScene, StorybookThing
+from model.training.world.storybook.language import captions, questions, requests, stories
+from model.training.world.storybook.places import Setting
+from model.training.world.storybook.scene import StorybookScene, StorybookThing
 
 _SCENE = StorybookScene(
     Setting("harbour", 0, "evening"),

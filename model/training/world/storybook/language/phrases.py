@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from model.training.storybook.hero import TOKENS, Hero
-from model.training.storybook.nouns import NOUNS
-from model.training.storybook.places import PLACES, Setting
-from model.training.storybook.scene import Size, StorybookScene
+from model.training.world.storybook.hero import TOKENS, Hero
+from model.training.world.storybook.nouns import NOUNS
+from model.training.world.storybook.places import PLACES, Setting
+from model.training.world.storybook.scene import Size, StorybookScene
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 ORDINALS = ("first", "second", "third", "fourth", "fifth")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.training.storybook.assets import packages
+from model.training.world.storybook.assets import packages
 
 Array = NDArray[np.float32]
 

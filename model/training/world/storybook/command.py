@@ -10,11 +10,11 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from model.training.storybook.assets import packages
-from model.training.storybook.hero import Hero
-from model.training.storybook.language import captions, questions, requests, stories
-from model.training.storybook.reader import read_scene
-from model.training.storybook.scene import BASE_SIZE, StorybookScene
+from model.training.world.storybook.assets import packages
+from model.training.world.storybook.hero import Hero
+from model.training.world.storybook.language import captions, questions, requests, stories
+from model.training.world.storybook.reader import read_scene
+from model.training.world.storybook.scene import BASE_SIZE, StorybookScene
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

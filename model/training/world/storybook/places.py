@@ -10,7 +10,7 @@ from typing import Literal, Self
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from model.training.storybook.assets.panoramas import Array, developed, panorama, view
+from model.training.world.storybook.assets.panoramas import Array, developed, panorama, view
 
 Time = Literal["morning", "day", "evening", "night"]
 Weather = Literal["clear", "rain", "snow", "fog"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from model.training.storybook.language.forms import fill, mistyped
+from model.training.world.storybook.language.forms import fill, mistyped
 
 
 def test_choices_nest_and_may_be_empty() -> None:

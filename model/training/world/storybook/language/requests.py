@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from model.training.storybook.language import phrases
-from model.training.storybook.language.forms import capitalised, fill, mistyped
-from model.training.storybook.nouns import NOUNS
-from model.training.storybook.scene import StorybookScene
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.forms import capitalised, fill, mistyped
+from model.training.world.storybook.nouns import NOUNS
+from model.training.world.storybook.scene import StorybookScene
 
 Family = Callable[[random.Random, StorybookScene], str]
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.training.storybook.places import PLACES, Setting, all_settings, backdrop, precipitation
+from model.training.world.storybook.places import (
+    PLACES,
+    Setting,
+    all_settings,
+    backdrop,
+    precipitation,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from model.training.storybook.assets import packages
-from model.training.storybook.assets.packages import PANORAMAS, SPRITES, AssetError
-from model.training.storybook.nouns import NOUNS
-from model.training.storybook.places import PLACES
+from model.training.world.storybook.assets import packages
+from model.training.world.storybook.assets.packages import PANORAMAS, SPRITES, AssetError
+from model.training.world.storybook.nouns import NOUNS
+from model.training.world.storybook.places import PLACES
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from model.training.storybook.assets.sprites import cutout, scaled
+from model.training.world.storybook.assets.sprites import cutout, scaled
 
 Array = NDArray[np.float32]
 Pattern = Literal["plain", "spotted", "striped"]

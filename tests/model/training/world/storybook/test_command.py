@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from model.training.storybook.command import accuracy
+from model.training.world.storybook.command import accuracy
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 

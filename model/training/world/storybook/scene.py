@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.training.storybook.assets.panoramas import to_image
-from model.training.storybook.assets.sprites import sprite
-from model.training.storybook.hero import HEIGHT as HERO_HEIGHT
-from model.training.storybook.hero import Hero, hero_sprite
-from model.training.storybook.nouns import HEIGHTS, NOUNS
-from model.training.storybook.places import Setting, backdrop, precipitation
+from model.training.world.storybook.assets.panoramas import to_image
+from model.training.world.storybook.assets.sprites import sprite
+from model.training.world.storybook.hero import HEIGHT as HERO_HEIGHT
+from model.training.world.storybook.hero import Hero, hero_sprite
+from model.training.world.storybook.nouns import HEIGHTS, NOUNS
+from model.training.world.storybook.places import Setting, backdrop, precipitation
 
 Array = NDArray[np.float32]
 Size = Literal["small", "normal", "big"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from model.training.storybook.hero import PATTERNS
-from model.training.storybook.language import phrases
-from model.training.storybook.language.forms import capitalised, fill
-from model.training.storybook.nouns import NOUNS
-from model.training.storybook.scene import StorybookScene
+from model.training.world.storybook.hero import PATTERNS
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.forms import capitalised, fill
+from model.training.world.storybook.nouns import NOUNS
+from model.training.world.storybook.scene import StorybookScene
 
 Pair = tuple[str, str]
 Family = Callable[[random.Random, StorybookScene], Iterator[Pair]]

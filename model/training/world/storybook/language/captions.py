@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from model.training.storybook.language import phrases
-from model.training.storybook.language.forms import capitalised, fill
-from model.training.storybook.scene import StorybookScene
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.forms import capitalised, fill
+from model.training.world.storybook.scene import StorybookScene
 
 
 def ask(rng: random.Random) -> str:

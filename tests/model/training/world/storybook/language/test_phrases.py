@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from model.training.storybook.hero import Hero
-from model.training.storybook.language import phrases
-from model.training.storybook.language.captions import describe
-from model.training.storybook.nouns import NOUNS
-from model.training.storybook.places import Setting
-from model.training.storybook.scene import Stand, StorybookScene, StorybookThing
+from model.training.world.storybook.hero import Hero
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.captions import describe
+from model.training.world.storybook.nouns import NOUNS
+from model.training.world.storybook.places import Setting
+from model.training.world.storybook.scene import Stand, StorybookScene, StorybookThing
 
 _SETTING = Setting("forest", 0, "night", "snow")
 
