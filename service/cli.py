@@ -9,6 +9,8 @@ import argparse
 import importlib
 import sys
 
+from service.config import LocalSettings
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("service.commands.demo", "run one request on an embedded system, then stop"),
     "serve": ("service.commands.serve", "run the whole system on this machine"),
@@ -45,7 +47,8 @@ def _add(
         if name == wanted:
             module = importlib.import_module(module_name)
             module.add_arguments(parser)
-            parser.set_defaults(run=module.run)
+            # Also the default of every `--cache-dir`.
+            parser.set_defaults(run=module.run, cache_dir=LocalSettings().cache_dir)
 
 
 def build_parser(arguments: list[str]) -> argparse.ArgumentParser:

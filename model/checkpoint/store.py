@@ -75,8 +75,7 @@ def weight_map(directory: Path | str) -> dict[str, str]:
     """
     directory = Path(directory)
     if (index := directory / INDEX).is_file():
-        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        return files
+        return json.loads(index.read_text())["weight_map"]
     if not (directory / WEIGHTS).is_file():
         raise CheckpointError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
     with safe_open(directory / WEIGHTS, framework="pt") as file:

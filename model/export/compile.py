@@ -23,7 +23,6 @@ from model.export.manifest import (
     Manifest,
     Precision,
     TensorSpec,
-    default_directory,
     find,
     graph_digest,
     model_digest,
@@ -158,7 +157,8 @@ def _entry(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint directory")
-    parser.add_argument("--out", type=Path, default=None, help="cache directory of engines")
+    parser.add_argument("--out", type=Path, help="directory of engines; default: in --cache-dir")
+    parser.add_argument("--cache-dir", type=Path, default=Path(".build"))
     parser.add_argument("--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt")
     parser.add_argument("--flavour", choices=("rtx", "standard"), default="rtx")
     parser.add_argument(
@@ -192,7 +192,7 @@ def run(arguments: argparse.Namespace) -> int:
         options = options_from(arguments)
         with console.status("compiling"):
             place, manifest = compile_checkpoint(
-                arguments.checkpoint, arguments.out or default_directory(), options
+                arguments.checkpoint, arguments.out or arguments.cache_dir / "engines", options
             )
     except (tensorrt.LibraryMissing, tensorrt.BuildError, parity.ParityError, ValueError) as error:
         console.print(f"[red]{error}")

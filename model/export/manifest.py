@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -107,11 +106,6 @@ class Manifest:
             path = directory / graph.file
             if not path.is_file() or graph_digest(path) != graph.sha256:
                 raise ValueError(f"{path} is missing or not what was compiled")
-
-
-def default_directory() -> Path:
-    """The cache directory of compiled graphs."""
-    return Path(os.environ.get("MMI_CACHE_DIR", ".build")) / "engines"
 
 
 def _graph(entry: dict[str, Any]) -> CompiledGraph:

@@ -87,8 +87,7 @@ class _Decoder:
             _positions(self.mask_BK)[:, -1:],
             self.cache,
         )
-        logits_BV: Tensor = self.model.text_decoder(hidden_B1D[:, 0])
-        return logits_BV
+        return self.model.text_decoder(hidden_B1D[:, 0])
 
     def _repeat(self, copies: int) -> None:
         """Repeat the state for several beams of every sequence."""
@@ -168,8 +167,7 @@ def generate_scores(
     hidden_OKD = model.mm_decoder(model.embed(ids_OK, visual), images, mask_OK)
     logits_OLV = model.text_decoder(hidden_OKD[:, length - 1 : -1])
     chosen_OL = logits_OLV.log_softmax(-1).gather(-1, option_ids_OL[..., None]).squeeze(-1)
-    scores_O: Tensor = (chosen_OL * option_mask_OL).sum(-1)
-    return scores_O
+    return (chosen_OL * option_mask_OL).sum(-1)
 
 
 @torch.no_grad()

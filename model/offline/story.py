@@ -189,8 +189,7 @@ class OfflineEngine:
         ids_OL = pad_sequence(rows, batch_first=True, padding_value=self.special.pad_token_id)
         mask_OL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         scores_O = generate_scores(self.model, batch, ids_OL.to(device), mask_OL.to(device))
-        scores: list[float] = scores_O.tolist()
-        return scores
+        return scores_O.tolist()
 
     def write(self, story: Story, number: int = 0) -> Round:
         """A text round; at its end the story may request an image."""
@@ -210,8 +209,7 @@ class OfflineEngine:
         """New ids, with the one that ended them."""
         batch = self._batch(story.input_ids, story.pixels_N3SS)
         ids_1L = generate_texts(self.model, batch, self.options.text, self.generator)
-        ids: list[int] = ids_1L[0, 1:].tolist()
-        return ids
+        return ids_1L[0, 1:].tolist()
 
     @torch.no_grad()
     def generate_images(self, story: Story) -> Round:

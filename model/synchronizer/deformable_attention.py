@@ -126,5 +126,4 @@ class DeformableAttention(nn.Module):
         sampled_BLD = deformable_attention(
             values_BVHd, self.shapes, places_BLHSP2, weights_BLHSP.view(B, L, H, S, P)
         )
-        out_BLD: Tensor = self.output_proj(sampled_BLD)
-        return out_BLD
+        return self.output_proj(sampled_BLD)

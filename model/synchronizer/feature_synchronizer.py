@@ -91,8 +91,7 @@ class FeatureSynchronizer(nn.Module):
 
     def project(self, features_BIVD: Tensor) -> Tensor:
         """Values of every head at every position: [B, I, V, H, d]. Compute it once per image."""
-        values_BIVHd: Tensor = self.value_proj(features_BIVD).unflatten(-1, (self.n_heads, -1))
-        return values_BIVHd
+        return self.value_proj(features_BIVD).unflatten(-1, (self.n_heads, -1))
 
     def attend(
         self,
@@ -139,8 +138,7 @@ class FeatureSynchronizer(nn.Module):
         sampled_BLD = self._sample(values_BIVHd, places_BILHP2, weights_BILHSP)
         ignore_Hd = self.ignore_token.view(self.n_heads, -1)
         ignored_BLD = (ignored_BLH[..., None] * ignore_Hd).flatten(2)
-        out_BLD: Tensor = self.output_proj(sampled_BLD + ignored_BLD.to(sampled_BLD.dtype))
-        return out_BLD
+        return self.output_proj(sampled_BLD + ignored_BLD.to(sampled_BLD.dtype))
 
     def _predict(self, query_BLD: Tensor, visible_BLI: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets and logits of every query for every image.
@@ -157,8 +155,7 @@ class FeatureSynchronizer(nn.Module):
 
         def pairs(linear: nn.Linear) -> Tensor:
             table_RD = F.linear(relpos_RD, linear.weight)
-            paired: Tensor = linear(query_BLD)[:, None] + F.embedding(relpos_BIL, table_RD)
-            return paired
+            return linear(query_BLD)[:, None] + F.embedding(relpos_BIL, table_RD)
 
         offsets_BILHP2 = pairs(self.sampling_offsets).view(B, num_images, L, H, P, 2)
         # The last logit of each map belongs to the ignore token and is a constant instead.

@@ -47,8 +47,7 @@ class FoldedQuery:
 
         def without_ignored(x: Tensor) -> Tensor:
             """Drop each map's last slot: the ignore token's, whose logit is a constant."""
-            kept: Tensor = x.unflatten(0, slots)[:, :, :-1].flatten(0, 2)
-            return kept
+            return x.unflatten(0, slots)[:, :, :-1].flatten(0, 2)
 
         logits_XD = without_ignored(weights["attention_weights.weight"])
         logits_X = without_ignored(weights["attention_weights.bias"])
@@ -167,8 +166,7 @@ class FoldedBlock(nn.Module):
             out_NCL = (sampled_NLHY[..., :channels].sum(2) + ignored_NLC).transpose(1, 2)
         else:
             out_NCL = torch.matmul(self.out_CHY.flatten(1), sampled_NLHY.flatten(2).transpose(1, 2))
-        residual: Tensor = (out_NCL + self.out_C[:, None]).view_as(sample_NCHW)
-        return residual
+        return (out_NCL + self.out_C[:, None]).view_as(sample_NCHW)
 
 
 class FoldedSynchronizer(nn.Module):

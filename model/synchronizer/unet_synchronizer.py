@@ -69,8 +69,7 @@ class SynchronizerBlock(nn.Module):
             visible_BI,
         )
         out_NLC = unfold_halves(out_BLC, halves)
-        residual_NCHW: Tensor = self.conv(out_NLC.transpose(1, 2).reshape_as(sample_NCHW))
-        return residual_NCHW
+        return self.conv(out_NLC.transpose(1, 2).reshape_as(sample_NCHW))
 
     def queries(self, sample_NCHW: Tensor) -> Tensor:
         """Normalised positions of a skip with their place in the image added: [N, L, C]."""
@@ -138,13 +137,11 @@ def fold_halves(query_NLC: Tensor, halves: int) -> Tensor:
     """Rows of the same image, side by side: [h * B, L, C] to [B, h * L, C]."""
     if halves == 1:
         return query_NLC
-    folded: Tensor = query_NLC.unflatten(0, (halves, -1)).transpose(0, 1).flatten(1, 2)
-    return folded
+    return query_NLC.unflatten(0, (halves, -1)).transpose(0, 1).flatten(1, 2)
 
 
 def unfold_halves(out_BLC: Tensor, halves: int) -> Tensor:
     """Undo `fold_halves`."""
     if halves == 1:
         return out_BLC
-    rows: Tensor = out_BLC.unflatten(1, (halves, -1)).transpose(0, 1).flatten(0, 1)
-    return rows
+    return out_BLC.unflatten(1, (halves, -1)).transpose(0, 1).flatten(0, 1)

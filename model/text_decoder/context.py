@@ -45,8 +45,7 @@ def nearest_bos(text_ids_BL: Tensor, special: SpecialTokens) -> Tensor:
     """Column of the last `<bos>` at or before each token; -1 if there is none."""
     column_L = torch.arange(text_ids_BL.shape[1], device=text_ids_BL.device)
     bos_BL = column_L.expand_as(text_ids_BL).masked_fill(text_ids_BL != special.bos_token_id, -1)
-    last_BL: Tensor = bos_BL.cummax(1).values
-    return last_BL
+    return bos_BL.cummax(1).values
 
 
 def by_sequence(items_N: Tensor, num_images_B: Tensor) -> Tensor:
@@ -54,8 +53,7 @@ def by_sequence(items_N: Tensor, num_images_B: Tensor) -> Tensor:
     largest = int(num_images_B.max()) if len(num_images_B) else 0
     held_BI = torch.arange(largest, device=items_N.device) < num_images_B[:, None]
     if bool(held_BI.all()):
-        whole_BI: Tensor = items_N.unflatten(0, held_BI.shape)
-        return whole_BI
+        return items_N.unflatten(0, held_BI.shape)
     out_BI = items_N.new_zeros(*held_BI.shape, *items_N.shape[1:])
     out_BI[held_BI] = items_N
     return out_BI

@@ -104,8 +104,7 @@ class LanguageModel(nn.Module):
             hidden_BLD = layer(
                 hidden_BLD, rotation, mask_BLK, cache, values_BIVHd, images.visible_BLI
             )
-        out_BLD: Tensor = self.norm(hidden_BLD)
-        return out_BLD
+        return self.norm(hidden_BLD)
 
     def project_images(self, features_BIVD: Tensor) -> tuple[Tensor, ...]:
         """Values of every synchronizer for the images of a batch: once per image."""
@@ -140,8 +139,7 @@ class DecoderLayer(nn.Module):
         if self.llama_cross_attn is not None:
             assert values_BIVHd is not None
             hidden_BLD = hidden_BLD + self.llama_cross_attn(hidden_BLD, values_BIVHd, visible_BLI)
-        out_BLD: Tensor = hidden_BLD + self.mlp(self.post_attention_layernorm(hidden_BLD))
-        return out_BLD
+        return hidden_BLD + self.mlp(self.post_attention_layernorm(hidden_BLD))
 
 
 class ImageAttention(nn.Module):
@@ -210,8 +208,7 @@ class CausalSelfAttention(nn.Module):
             is_causal=mask_BLK is None and q_BHLd.shape[2] > 1,
             enable_gqa=q_BHLd.shape[1] != k_BHKd.shape[1],
         )
-        out_BLD: Tensor = self.o_proj(read_BHLd.transpose(1, 2).flatten(2))
-        return out_BLD
+        return self.o_proj(read_BHLd.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -226,8 +223,7 @@ class FeedForward(nn.Module):
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         """[B, L, D]."""
         gate_BLD = F.silu(self.gate_proj(hidden_BLD))
-        out_BLD: Tensor = self.down_proj(gate_BLD * self.up_proj(hidden_BLD))
-        return out_BLD
+        return self.down_proj(gate_BLD * self.up_proj(hidden_BLD))
 
 
 class TextHead(nn.Module):

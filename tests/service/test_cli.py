@@ -34,3 +34,14 @@ def test_commands_of_the_service_need_no_torch() -> None:
         tree = ast.parse(Path(source.origin).read_text())
         imported = {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
         assert not any(module and module.startswith(("model", "torch")) for module in imported)
+
+
+def test_the_cache_directory_comes_from_the_environment_or_an_argument(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MMI_CACHE_DIR", "/cache")
+    for command in (["compile", "--checkpoint", "model"], ["serve"]):
+        parsed = cli.build_parser(command).parse_args(command)
+        assert parsed.cache_dir == Path("/cache")
+        named = [*command, "--cache-dir", "other"]
+        assert cli.build_parser(named).parse_args(named).cache_dir == Path("other")

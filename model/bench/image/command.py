@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variants", nargs="+", default=["official", "batch", "torch", "onnxruntime"]
     )
-    parser.add_argument("--engines", type=Path, help="cache directory of compiled graphs")
+    parser.add_argument("--engines", type=Path, help="of compiled graphs; default: in --cache-dir")
+    parser.add_argument("--cache-dir", type=Path, default=Path(".build"))
     parser.add_argument(
         "--sd21-step", action="store_true", help="steps at the published sizes, random weights"
     )
@@ -104,8 +105,9 @@ async def _measure(arguments: argparse.Namespace) -> list[ImageMeasurement]:
         )
 
     results: list[ImageMeasurement] = []
+    engines = arguments.engines or arguments.cache_dir / "engines"
     with tempfile.TemporaryDirectory() as directory:
-        servers = ImageServers(checkpoint, arguments.engines, Path(directory))
+        servers = ImageServers(checkpoint, engines, Path(directory))
         variants = [ImageVariant.parse(name, arguments) for name in arguments.variants]
         for variant in (*variants, variants[-1]):  # The first call of each is its warm-up.
             (pace_s,), _ = await servers.serve(variant, load(variant, 1, 0.0))
@@ -145,7 +147,7 @@ class ImageVariant:
 class ImageServers:
     """The published algorithm and our engines, each started when it is first needed."""
 
-    def __init__(self, checkpoint: Path, engines: Path | None, directory: Path) -> None:
+    def __init__(self, checkpoint: Path, engines: Path, directory: Path) -> None:
         self._checkpoint, self._engines, self._directory = checkpoint, engines, directory
         self._running: dict[str, BatchedImageEngine] = {}
         self._published: PublishedImages | None = None

@@ -65,8 +65,7 @@ class PublishedImageAttention(nn.Module):
             weights_BLHN[..., :-1].view(B, L, H, num_images * S, P),
         )
         ignored_BLD = (weights_BLHN[..., -1:] * mmfs.ignore_token.view(H, -1)).flatten(2)
-        out_BLD: Tensor = mmfs.output_proj(sampled_BLD + ignored_BLD) * plain.gate.tanh()
-        return out_BLD
+        return mmfs.output_proj(sampled_BLD + ignored_BLD) * plain.gate.tanh()
 
 
 class PublishedLoop:

@@ -81,10 +81,7 @@ async def start_stock(
     def submit(
         prompt: TurnPrompt, params: SamplingParams, name: str
     ) -> AsyncIterator[RequestOutput]:
-        outputs: AsyncIterator[RequestOutput] = llm.generate(
-            stock_input(prompt, workload), params, name
-        )
-        return outputs
+        return llm.generate(stock_input(prompt, workload), params, name)
 
     return VllmVariant(submit, VllmTextEngine(options), workload, partial(stop_vllm, llm))
 

@@ -71,8 +71,7 @@ def _load(path: Path) -> object:
     """Unpickle tensors only; files older than torch 1.6 cannot be mapped and are read whole."""
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
-    state: object = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    return state
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
 
 
 def read_weights(path: Path) -> Mapping[str, Callable[[], torch.Tensor]]:
@@ -137,5 +136,4 @@ def _bytes_of(entry: TensorEntry) -> NDArray[np.uint8]:
     tensor = entry.read().to(entry.dtype)
     if tuple(tensor.shape) != entry.shape:
         raise CheckpointError(f"{entry.name}: shape {list(tensor.shape)} changed while reading")
-    values: NDArray[np.uint8] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return values
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()

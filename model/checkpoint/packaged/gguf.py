@@ -114,5 +114,4 @@ class GgufLanguageModel:
 def _halves_apart(weight_OI: torch.Tensor, num_heads: int) -> torch.Tensor:
     """Reorder the rows of each head from neighbouring pairs to halves."""
     pairs = weight_OI.unflatten(0, (num_heads, -1, 2))
-    halves_OI: torch.Tensor = pairs.transpose(1, 2).flatten(0, 2).contiguous()
-    return halves_OI
+    return pairs.transpose(1, 2).flatten(0, 2).contiguous()

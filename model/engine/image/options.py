@@ -38,5 +38,5 @@ class ImageEngineOptions:
     max_steps: int = 200
     max_area: float = 1.0
     compiled: bool = False
-    engines: Path | None = None
+    engines: Path = Path(".build/engines")
     fallback: bool = True

@@ -134,10 +134,7 @@ class VllmTextEngine:
         if self._llm is None:
             raise RuntimeError("the text engine is not running")
         inputs = engine_input(prompt, self.config)
-        outputs: AsyncGenerator[RequestOutput, None] = self._llm.generate(
-            inputs, params, request_id, priority=priority
-        )
-        return outputs
+        return self._llm.generate(inputs, params, request_id, priority=priority)
 
     async def _image_tokens(
         self, context: TurnPrompt, request_id: str, priority: int

@@ -81,8 +81,7 @@ def _compiled() -> Callable[..., None]:
     """The function, compiled at its first call."""
     import numba
 
-    compiled: Callable[..., None] = numba.njit(nogil=True, fastmath=True)(_sample_tasks)
-    return compiled
+    return numba.njit(nogil=True, fastmath=True)(_sample_tasks)
 
 
 def _sample_tasks(  # noqa: C901 - one loop nest, compiled as a whole

@@ -70,8 +70,7 @@ class Ablation:
             model = self._learned_text(variant, seed)
             number = self.recipe.num_questions
             _write(file, answered_details(model, self.processor, self.bank, self.unseen, number))
-        scores: Scores = json.loads(file.read_text())
-        return scores
+        return json.loads(file.read_text())
 
     def _image_scores(self, variant: Variant, seed: int) -> Scores:
         place = self._text_place(variant, seed).with_name(
@@ -84,8 +83,7 @@ class Ablation:
             self._learn_images(model, place, seed)
             options = ImageSettings(self.recipe.num_inference_steps, self.recipe.guidance_scale)
             _write(file, generated_stories(model, self.processor, self.unseen.stories, options))
-        scores: Scores = json.loads(file.read_text())
-        return scores
+        return json.loads(file.read_text())
 
     def _text_place(self, variant: Variant, seed: int) -> Path:
         return self.directory / f"seed{seed}" / f"text-{_word(variant.text)}"

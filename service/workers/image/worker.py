@@ -195,7 +195,7 @@ def main(settings: ImageWorkerSettings) -> int:
         dtype=settings.dtype,
         max_batch=settings.concurrency,
         compiled=settings.compile,
-        engines=settings.engines,
+        engines=settings.engines or settings.cache_dir / "engines",
     )
     engine = BatchedImageEngine(options)
     metrics.export(engine)

@@ -216,8 +216,7 @@ def _official_settings(path: Path | None) -> dict[str, Any]:
     import yaml
 
     document = yaml.safe_load(path.read_text())
-    section: dict[str, Any] = document.get("model", document)
-    return section
+    return document.get("model", document)
 
 
 def _indices(shapes: Shapes, pattern: str) -> list[int]:

@@ -11,7 +11,6 @@ import torch
 from model.engine.image.backends.base import Backend, BackendUnavailable
 from model.engine.image.backends.eager import TorchBackend, choose_device, choose_dtype
 from model.engine.image.options import BackendName, ImageEngineOptions
-from model.export.manifest import default_directory
 from model.export.parity import ParityError
 
 _EXPORTERS = ("onnx", "onnxruntime", "onnxscript")
@@ -56,9 +55,8 @@ def _has_engines(options: ImageEngineOptions) -> bool:
     """Whether engines of this checkpoint are compiled for this GPU."""
     from model.engine.image.backends import tensorrt
 
-    directory = options.engines or default_directory()
     try:
-        tensorrt.select_here(options.checkpoint, directory)
+        tensorrt.select_here(options.checkpoint, options.engines)
     except BackendUnavailable as error:
         logger.info("no TensorRT: %s", error)
         return False
@@ -78,17 +76,16 @@ def make_backend(options: ImageEngineOptions) -> Backend:
     Raises:
         BackendUnavailable: it can't run here.
     """
-    directory = options.engines or default_directory()
     if options.backend == "onnxruntime":
         if missing := [name for name in _EXPORTERS if importlib.util.find_spec(name) is None]:
             raise BackendUnavailable(f"not installed: {', '.join(missing)}")
         from model.engine.image.backends.onnxruntime import onnxruntime_backend
 
-        return onnxruntime_backend(options.checkpoint, directory, options.max_batch)
+        return onnxruntime_backend(options.checkpoint, options.engines, options.max_batch)
     if options.backend == "tensorrt":
         from model.engine.image.backends.tensorrt import tensorrt_backend
 
-        return tensorrt_backend(options.checkpoint, directory)
+        return tensorrt_backend(options.checkpoint, options.engines)
     return TorchBackend(
         options.checkpoint, options.device, options.dtype, options.max_batch, options.compiled
     )

@@ -148,8 +148,7 @@ def _empty(setting: Setting, side: int) -> Array:
 
 def _shrunk(pixels: Array, side: int) -> Array:
     factor = len(pixels) // side
-    pooled: Array = pixels.reshape(side, factor, side, factor, 3).mean((1, 3))
-    return pooled
+    return pixels.reshape(side, factor, side, factor, 3).mean((1, 3))
 
 
 def _pixels(image: Image.Image, side: int) -> Array:

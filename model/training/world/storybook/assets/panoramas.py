@@ -64,8 +64,7 @@ def _largest_around(image: Array, radius: int) -> Array:
     """The maximum over a square of `radius` around each pixel; both axes wrap around."""
     offsets = range(-radius, radius + 1)
     rows = np.max([np.roll(image, dy, 0) for dy in offsets], axis=0)
-    largest: Array = np.max([np.roll(rows, dx, 1) for dx in offsets], axis=0)
-    return largest
+    return np.max([np.roll(rows, dx, 1) for dx in offsets], axis=0)
 
 
 def _closed(image: Array, radius: int) -> Array:
@@ -96,8 +95,7 @@ def view(panorama_HWC: Array, yaw: float, pitch: float, field_of_view: float, si
     x = (longitude / (2 * np.pi) + 0.5) * width - 0.5
     y = (0.5 - latitude / np.pi) * height - 0.5
     sampled = _bicubic(panorama_HWC, x, y)
-    pooled: Array = sampled.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3).mean((1, 3))
-    return pooled
+    return sampled.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3).mean((1, 3))
 
 
 def _bicubic(image_HWC: Array, x: Array, y: Array) -> Array:
