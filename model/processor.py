@@ -5,6 +5,10 @@ A prompt is `bos`, then the context in reading order. An image is one `soi` toke
 does around special tokens; neighbouring texts are joined by one space. Each run of text between
 images is tokenised separately.
 
+Where the tokenizer has a chat template, the template's text stands around the content of every
+message, and the answer follows its generation prompt. Without one, messages form one document with
+a line break after the text of each, and the answer continues it.
+
 Special tokens spelled in a user's text are ordinary characters: they never become special ids.
 Only `encode_trusted`, for documents that the operator wrote, reads them as special tokens.
 """
@@ -17,18 +21,55 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from model.config.schema import MMInterleavedConfig
-from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
+from model.segments import ImageSegment, Role, Segment, TextSegment, TokenSegment, messages_of
 
 SOI_TOKEN = "<|beginofimage|>"
 IMAGE_TOKEN = "<|image|>"
 
+# Stands for the content of a message while a chat template is applied.
+_CONTENT = "\ue000{}\ue001"
+_CONTENTS = re.compile("\ue000([0-9]+)\ue001")
 # Beyond this ratio of the sides, resizing before cropping would need unbounded memory.
 _MAX_FULL_RESIZE_RATIO = 16
+
+
+class ChatTemplateError(ValueError):
+    """The chat template of the language model refuses the roles of the messages."""
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer. It never sees what messages say: no text can break it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+
+    def around(self, roles: Sequence[Role]) -> list[list[int]]:
+        """The ids before, between and after the contents of messages; the answer follows them.
+
+        A `bos` that the template begins with is left out.
+
+        Raises:
+            ChatTemplateError: the template does not accept these roles.
+        """
+        messages = [
+            {"role": role, "content": _CONTENT.format(number)} for number, role in enumerate(roles)
+        ]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise ChatTemplateError(f"the chat template refuses {', '.join(roles)}") from error
+        parts = _CONTENTS.split(text.removeprefix(self._tokenizer.bos_token or ""))
+        if parts[1::2] != [str(number) for number in range(len(roles))]:
+            raise ChatTemplateError(f"the chat template leaves out some of {', '.join(roles)}")
+        return [self._tokenizer.encode(part, add_special_tokens=False) for part in parts[::2]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +93,7 @@ class Processor:
         self._plain.encode_special_tokens = True
         self._plain.no_padding()
         self._plain.no_truncation()
+        self.chat_template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._reserved = {
             token.content: index
             for index, token in self._plain.get_added_tokens_decoder().items()
@@ -70,21 +112,32 @@ class Processor:
         """The prompt of a context; with `begin_image` it ends with the `soi` of a further image.
 
         Raises:
+            ChatTemplateError: the chat template does not accept the roles of the context.
             ValueError: generated ids contain an image's tokens, but there is no image.
         """
         ids = [self.special.bos_token_id]
-        images: list[ImageSegment] = []
-        for position, segment in enumerate(context):
+        if self.chat_template is None:
+            ids += self._content_ids(_as_document(context), begin_image)
+        else:
+            *messages, answer = messages_of(context)
+            around = self.chat_template.around([message.role for message in messages])
+            for before, message in zip(around, messages, strict=False):
+                ids += [*before, *self._content_ids(message.segments)]
+            ids += [*around[-1], *self._content_ids(answer.segments, begin_image)]
+        images = [segment for segment in context if isinstance(segment, ImageSegment)]
+        return Prompt(tuple(ids), tuple(s.image for s in images), tuple(s.digest for s in images))
+
+    def _content_ids(self, content: Sequence[Segment], begin_image: bool = False) -> list[int]:
+        """The ids of segments without roles."""
+        ids: list[int] = []
+        for position, segment in enumerate(content):
             if isinstance(segment, ImageSegment):
                 ids.extend(self.image_ids)
-                images.append(segment)
             elif isinstance(segment, TokenSegment):
                 ids.extend(self.generated_ids(segment.token_ids))
-            elif not (position and isinstance(context[position - 1], TextSegment)):
-                ids.extend(self.encode_text(self._run_of_text(context, position, begin_image)))
-        if begin_image:
-            ids.append(self.special.soi_token_id)
-        return Prompt(tuple(ids), tuple(s.image for s in images), tuple(s.digest for s in images))
+            elif not (position and isinstance(content[position - 1], TextSegment)):
+                ids.extend(self.encode_text(self._run_of_text(content, position, begin_image)))
+        return [*ids, self.special.soi_token_id] if begin_image else ids
 
     def _run_of_text(self, context: Sequence[Segment], start: int, begin_image: bool) -> str:
         """The neighbouring texts from `start` on, stripped next to an image."""
@@ -155,6 +208,17 @@ class Processor:
 
     def _holds_special(self, ids: Iterable[int]) -> bool:
         return not set(self._reserved.values()).isdisjoint(ids)
+
+
+def _as_document(context: Sequence[Segment]) -> list[Segment]:
+    """The segments of all messages, and of the answer, as one text without roles."""
+    *messages, answer = messages_of(context)
+    segments: list[Segment] = []
+    for message in messages:
+        if segments and isinstance(last := segments[-1], TextSegment):
+            segments[-1] = TextSegment(last.text + "\n")
+        segments += message.segments
+    return segments + answer.segments
 
 
 def pixel_values(image: Image.Image, side: int) -> torch.Tensor:

@@ -1,10 +1,25 @@
-"""Segments: what an interleaved context consists of, in order."""
+"""Segments: what an interleaved context consists of, in order.
+
+A context is a conversation: its messages, then the answer so far. Segments before the first
+`RoleSegment` belong to the user.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class RoleSegment:
+    """The beginning of a message. The last one, if it is the assistant's, begins the answer."""
+
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -29,4 +44,27 @@ class ImageSegment:
     digest: str
 
 
-Segment = TextSegment | TokenSegment | ImageSegment
+Segment = RoleSegment | TextSegment | TokenSegment | ImageSegment
+
+
+@dataclass
+class ConversationMessage:
+    """What one side says before the other; without `RoleSegment`s."""
+
+    role: Role
+    segments: list[Segment]
+
+
+def messages_of(context: Sequence[Segment]) -> list[ConversationMessage]:
+    """The messages of a context, at least one, then the answer so far, which may be empty."""
+    messages: list[ConversationMessage] = []
+    for segment in context:
+        if isinstance(segment, RoleSegment):
+            messages.append(ConversationMessage(segment.role, []))
+        elif messages:
+            messages[-1].segments.append(segment)
+        else:
+            messages.append(ConversationMessage("user", [segment]))
+    if not messages or messages[-1].role != "assistant":
+        messages.append(ConversationMessage("assistant", []))
+    return messages if len(messages) > 1 else [ConversationMessage("user", []), *messages]

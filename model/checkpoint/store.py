@@ -4,7 +4,8 @@
     model.safetensors                  all tensors under their official names, or, sharded,
     model-00001-of-0000N.safetensors   ... with model.safetensors.index.json
     tokenizer.json                     a `tokenizers` tokenizer
-    tokenizer_config.json              its settings for transformers
+    tokenizer_config.json              its settings for transformers; with `chat_template` prompts
+                                       follow the language model's chat template
     base.json                          only where the language model is a package's (`base_model`)
     update.safetensors                 low-rank updates of a package's tensors (`low_rank`)
     manifest.json                      size and sha256 of every other file
@@ -37,6 +38,7 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 MANIFEST = "manifest.json"
 BASE = "base.json"
+CHAT_TEMPLATE = "chat_template"
 
 _CHUNK_BYTES = 1 << 20
 
@@ -63,7 +65,10 @@ def load_tokenizer(directory: Path | str) -> PreTrainedTokenizerFast:
     settings = json.loads((directory / TOKENIZER_CONFIG).read_text())
     tokens = {k: v for k, v in settings.items() if k.endswith("_token") and isinstance(v, str)}
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(directory / TOKENIZER), clean_up_tokenization_spaces=False, **tokens
+        tokenizer_file=str(directory / TOKENIZER),
+        clean_up_tokenization_spaces=False,
+        chat_template=settings.get(CHAT_TEMPLATE),
+        **tokens,
     )
 
 
@@ -127,6 +132,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
         "clean_up_tokenization_spaces": False,
         **{k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
     }
+    if tokenizer.chat_template:
+        settings[CHAT_TEMPLATE] = tokenizer.chat_template
     (directory / TOKENIZER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
+from model.segments import RoleSegment
 from service.client.stream import GatewayClient, StreamedAnswer
 from service.config import LocalSettings
 
@@ -61,7 +62,7 @@ class ServedAnswerer:
         num_images = answers.max_images(example)
         seed = self.seed + _SEEDS_PER_ANSWER * number
         document = {
-            "content": [_part(part) for part in example.prompt],
+            "content": [_part(part) for part in example.given],
             "temperature": 0.0,
             "max_tokens": answers.MAX_TOKENS * (num_images + 1),
             "max_images": num_images,
@@ -89,6 +90,8 @@ def _part(part: Any) -> dict[str, str]:
     """A part of a prompt in the form of the API."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
+    if isinstance(part, RoleSegment):
+        return {"type": "role", "role": part.role}
     buffer = io.BytesIO()
     part.render().save(buffer, "PNG")
     return {"type": "image", "b64": base64.b64encode(buffer.getvalue()).decode()}

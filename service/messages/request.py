@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from model.sampling_params import ImageParams, SamplingParams
+from model.segments import Role
 from service.messages.message import Message, Modality, Sha256
 
 Priority = Literal["interactive", "batch"]
@@ -28,7 +29,14 @@ class ImagePart(Message):
     sha256: Sha256
 
 
-ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class RolePart(Message):
+    """The beginning of a message; content before the first one is the user's."""
+
+    type: Literal["role"] = "role"
+    role: Role
+
+
+ContentPart = Annotated[TextPart | ImagePart | RolePart, Field(discriminator="type")]
 
 
 @dataclass(frozen=True)

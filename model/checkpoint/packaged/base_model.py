@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,13 +37,17 @@ _VIEW_WEIGHTS = "model-base.safetensors"
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A GGUF file in an installed package."""
+    """A GGUF file in an installed package.
+
+    With `chat` a checkpoint is trained on prompts in the chat template of the file.
+    """
 
     package: str
     version: str
     module: str
     file: str
     sha256: str
+    chat: bool = False
 
     def path(self) -> Path:
         """The path of the file.
@@ -70,7 +74,7 @@ SMOLLM2 = BaseModel(
     file="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-BASES = {"smol": SMOLLM2}
+BASES = {"smol": SMOLLM2, "storybook": replace(SMOLLM2, chat=True)}
 
 
 def base_of(directory: Path | str) -> BaseModel | None:
@@ -124,10 +128,19 @@ def is_base_tensor(name: str) -> bool:
 
 
 def tokenizer(base: BaseModel, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:
-    """The language model's tokenizer with the image tokens."""
+    """The language model's tokenizer with the image tokens, and its template if `base.chat`.
+
+    Raises:
+        CheckpointError: the file has no chat template.
+    """
     from model.checkpoint.packaged.gguf import GgufLanguageModel
 
-    return wrap(with_image_tokens(GgufLanguageModel(base.path()).tokenizer(), config), config)
+    file = GgufLanguageModel(base.path())
+    wrapped = wrap(with_image_tokens(file.tokenizer(), config), config)
+    if base.chat and file.chat_template is None:
+        raise store.CheckpointError(f"{base.file} has no chat template")
+    wrapped.chat_template = file.chat_template if base.chat else None
+    return wrapped
 
 
 def load_base(model: MMInterleaved, base: BaseModel) -> None:

@@ -107,6 +107,12 @@ class GgufLanguageModel:
         )
         return tokenizer
 
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of the file, if it has one."""
+        name = "tokenizer.chat_template"
+        return self._field(name) if name in self._reader.fields else None
+
     def _field(self, name: str) -> Any:
         return self._reader.fields[name].contents()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from model.mm_interleaved import Batch
 from model.processor import Processor
-from model.segments import ImageSegment, TextSegment
+from model.segments import ImageSegment, RoleSegment, Segment, TextSegment, TokenSegment
 from model.text_decoder import context
-from model.training.world.world import Drawable, Example
+from model.training.world.world import Drawable, Example, Part
 
 # Ids do not depend on the pixels, and rendering takes time.
 _ANY_IMAGE = Image.new("RGB", (1, 1))
@@ -52,25 +52,74 @@ def tokenise(example: Example, processor: Processor, may_ask: bool = False) -> T
     With `may_ask` an answer whose last part is an image ends at the `<soi>` of that image, which
     saves reading an image that only the end follows. Unfinished examples always end so.
     """
-    segments = [
-        TextSegment(part) if isinstance(part, str) else ImageSegment(_ANY_IMAGE, "")
-        for part in example.prompt
-    ]
-    prompt = processor.encode(tuple(segments)).input_ids
-    answer: list[int] = []
-    for part in example.answer:
-        answer += processor.encode_text(part) if isinstance(part, str) else processor.image_ids
+    given = _segments(example.given)
+    prompt = processor.encode(given).input_ids
+    answer = _answer_ids(example.answer, processor)
     special = processor.special
     if (may_ask or example.unfinished) and not isinstance(example.answer[-1], str):
         last = len(answer) - answer[::-1].index(special.soi_token_id)
         return Tokenised((*prompt, *answer[:last]), len(prompt), example, asks=True)
     ids = [*prompt, *answer, special.eos_token_id]
     questions = []
+    conversation = [*given, RoleSegment("assistant"), *_exactly(example.answer, processor)]
     for question, reply in example.further:
-        asked = processor.encode_text(question)
+        conversation += [RoleSegment("user"), TextSegment(question)]
+        asked = _question_ids(ids, conversation, processor)
         questions.append(range(len(ids), len(ids) + len(asked)))
         ids += [*asked, *processor.encode_text(reply), special.eos_token_id]
+        conversation += [RoleSegment("assistant"), *_exactly((reply,), processor)]
     return Tokenised(tuple(ids), len(prompt), example, questions=tuple(questions))
+
+
+def _segments(parts: Iterable[Part | RoleSegment]) -> list[Segment]:
+    """Parts as a client sends them."""
+    segments: list[Segment] = []
+    for part in parts:
+        if isinstance(part, RoleSegment):
+            segments.append(part)
+        elif isinstance(part, str):
+            segments.append(TextSegment(part))
+        else:
+            segments.append(ImageSegment(_ANY_IMAGE, ""))
+    return segments
+
+
+def _answer_ids(parts: Iterable[Part], processor: Processor) -> list[int]:
+    """Parts as the model generates them: white space next to an image stays."""
+    ids: list[int] = []
+    for part in parts:
+        ids += processor.encode_text(part) if isinstance(part, str) else processor.image_ids
+    return ids
+
+
+def _exactly(parts: Iterable[Part], processor: Processor) -> list[Segment]:
+    """The segments of a generated answer."""
+    return [
+        TokenSegment(tuple(processor.encode_text(part)))
+        if isinstance(part, str)
+        else ImageSegment(_ANY_IMAGE, "")
+        for part in parts
+    ]
+
+
+def _question_ids(
+    ids: Sequence[int], conversation: Sequence[Segment], processor: Processor
+) -> list[int]:
+    """The ids between the end of an answer, `ids`, and the answer to the question after it.
+
+    Without a chat template a question directly follows the end-of-text token.
+
+    Raises:
+        ValueError: the chat template does not end answers with the end-of-text token.
+    """
+    if processor.chat_template is None:
+        question = conversation[-1]
+        assert isinstance(question, TextSegment)
+        return processor.encode_text(question.text)
+    prompt = list(processor.encode(conversation).input_ids)
+    if prompt[: len(ids)] != list(ids):
+        raise ValueError("the chat template does not end answers with the end-of-text token")
+    return prompt[len(ids) :]
 
 
 def collate(

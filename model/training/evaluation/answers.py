@@ -19,11 +19,11 @@ from model.mm_interleaved import Batch, MMInterleaved
 from model.offline.generation import TextGeneration, generate_texts
 from model.offline.story import Story
 from model.processor import Processor
-from model.segments import ImageSegment, TextSegment
+from model.segments import ImageSegment, RoleSegment, Segment, TextSegment
 from model.synchronizer.unet_synchronizer import SynchronizerBlock
 from model.text_decoder.text_decoder import ImageAttention
 from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
-from model.training.world.world import Example
+from model.training.world.world import Example, Part
 
 SYNCHRONIZERS = ("text", "decoder")
 MAX_TOKENS = 80  # Of a text between two images.
@@ -130,11 +130,7 @@ class OfflineAnswerer:
         return answers
 
     def _begin(self, example: Example, number: int) -> _Draft:
-        segments = [
-            TextSegment(part) if isinstance(part, str) else ImageSegment(part.render(), "")
-            for part in example.prompt
-        ]
-        story = Story.from_context(segments, self.processor)
+        story = Story.from_context([_segment(part) for part in example.given], self.processor)
         return _Draft(story.input_ids, story.pixels_N3SS, number, max_images(example))
 
     def _write(self, drafts: Sequence[_Draft], generator: torch.Generator) -> None:
@@ -169,6 +165,12 @@ class OfflineAnswerer:
             draft.parts.append(image)
             draft.num_images += 1
             draft.asks = False
+
+
+def _segment(part: Part | RoleSegment) -> Segment:
+    if isinstance(part, RoleSegment):
+        return part
+    return TextSegment(part) if isinstance(part, str) else ImageSegment(part.render(), "")
 
 
 def _padded_in_front(drafts: Sequence[_Draft], pad_token_id: int) -> Batch:

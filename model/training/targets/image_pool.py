@@ -236,7 +236,7 @@ def scene_of(image: Drawable) -> Scene:
 def answer_images(sequences: Sequence[Tokenised]) -> list[int]:
     """The indices of the images that belong to answers, requested ones included."""
     is_answer = [
-        number >= sum(not isinstance(part, str) for part in sequence.example.prompt)
+        number >= sequence.example.num_given_images
         for sequence in sequences
         for number in range(len(sequence.example.images))
     ]

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.segments import RoleSegment
+
 
 class Drawable(Protocol):
     """Anything that can be an image of an example; equal ones show the same."""
@@ -37,10 +39,11 @@ class Example:
 
     Attributes:
         task: its name.
-        prompt: the user's content.
+        prompt: the user's content, the last before the answer.
         answer: the content to learn.
         further: further questions with their answers.
         unfinished: the answer ends where it asks for its last image.
+        earlier: what the user said, and the answer to it, for each exchange before the prompt.
     """
 
     task: str
@@ -48,11 +51,27 @@ class Example:
     answer: tuple[Part, ...]
     further: tuple[tuple[str, str], ...] = ()
     unfinished: bool = False
+    earlier: tuple[tuple[tuple[Part, ...], tuple[Part, ...]], ...] = ()
+
+    @property
+    def given(self) -> tuple[Part | RoleSegment, ...]:
+        """Everything before the answer, as messages with roles if there are several."""
+        parts: list[Part | RoleSegment] = []
+        for asked, answered in self.earlier:
+            parts += [*asked, RoleSegment("assistant"), *answered, RoleSegment("user")]
+        return (*parts, *self.prompt)
 
     @property
     def images(self) -> tuple[Drawable, ...]:
         """All images, in reading order."""
-        return tuple(part for part in (*self.prompt, *self.answer) if not isinstance(part, str))
+        return tuple(
+            part for part in (*self.given, *self.answer) if not isinstance(part, (str, RoleSegment))
+        )
+
+    @property
+    def num_given_images(self) -> int:
+        """Number of images before the answer."""
+        return len(self.images) - sum(not isinstance(part, str) for part in self.answer)
 
 
 class ExampleMaker(Protocol):

@@ -36,7 +36,7 @@ ChatPart = Annotated[ChatText | ChatImage, Field(discriminator="type")]
 
 
 class ChatMessage(Schema):
-    """One message. The role is checked but unused: the model continues one document."""
+    """One message. A developer's is a system message."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[ChatPart]

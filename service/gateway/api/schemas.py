@@ -14,7 +14,7 @@ from model.sampling_params import (
     SchedulerName,
     TokenScore,
 )
-from service.messages import RequestImageParams, StoredImage, TextPart, Usage
+from service.messages import RequestImageParams, RolePart, StoredImage, TextPart, Usage
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -62,7 +62,15 @@ class ImageInput(Schema):
         return self
 
 
-ContentInput = Annotated[TextInput | ImageInput, Field(discriminator="type")]
+class RoleInput(RolePart):
+    """The beginning of a message; content before the first one is the user's."""
+
+    model_config = Schema.model_config
+
+    type: Literal["role"]
+
+
+ContentInput = Annotated[TextInput | ImageInput | RoleInput, Field(discriminator="type")]
 
 
 class ImageOptions(Schema):
@@ -157,6 +165,8 @@ class GenerateRequest(SamplingOptions):
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerateRequest:
+        if all(isinstance(part, RoleInput) for part in self.content):
+            raise ValueError("no_content")
         if self.stream and self.background:
             raise ValueError("stream_background")
         if "text" not in self.output_modalities and self.max_images == 0:

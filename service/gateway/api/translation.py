@@ -15,6 +15,7 @@ from service.gateway.api.schemas import (
     Outcome,
     OutputImage,
     OutputText,
+    RoleInput,
     TextInput,
 )
 from service.gateway.problems import Problem
@@ -23,17 +24,18 @@ _FINISH = {"completed": "stop", "incomplete": "length", "cancelled": "stop", "fa
 
 
 def generate_from_chat(chat: ChatRequest) -> GenerateRequest:
-    """The messages as one document, with a line break between messages.
+    """The messages as content with roles; the role of a first user message goes without saying.
 
     Raises:
         Problem: there is no content, or too much.
     """
-    parts: list[TextInput | ImageInput] = []
+    parts: list[TextInput | ImageInput | RoleInput] = []
     for number, message in enumerate(chat.messages):
-        if number and parts and isinstance(parts[-1], TextInput):
-            parts[-1] = parts[-1].model_copy(update={"text": parts[-1].text + "\n"})
+        role = "system" if message.role == "developer" else message.role
+        if number or role != "user":
+            parts.append(RoleInput(type="role", role=role))
         parts += _parts_of(message)
-    if not parts:
+    if all(isinstance(part, RoleInput) for part in parts):
         raise Problem("invalid_value", param="messages", reason="must hold some content")
     if len(parts) > 1024:
         raise Problem("invalid_value", param="messages", reason="hold too many parts")

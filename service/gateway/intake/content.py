@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from service.broker.model_card import ModelCards
 from service.errors import ContextTooLong
-from service.gateway.api.schemas import ContentInput, ImageInput
+from service.gateway.api.schemas import ContentInput, ImageInput, TextInput
 from service.gateway.images.cleaning import PixelBudget, clean_image, decode_base64
 from service.gateway.images.fetch import UrlFetcher
 from service.gateway.images.library import ImageLibrary
@@ -49,7 +49,7 @@ class ContentIntake:
 
     async def _check(self, content: Sequence[ContentInput], uploads: dict[str, bytes]) -> None:
         """Refuse what surely does not fit; the worker, which tokenises, refuses the rest."""
-        texts = [part.text for part in content if not isinstance(part, ImageInput)]
+        texts = [part.text for part in content if isinstance(part, TextInput)]
         images = [part for part in content if isinstance(part, ImageInput)]
         limits = self._limits
         if sum(map(len, texts)) > limits.text_characters:

@@ -44,6 +44,7 @@ _REASONS: dict[str, str] = {
 }
 _MODEL_RULES: dict[str, tuple[str, str]] = {
     "one_source": ("", "needs exactly one of b64, url, upload, sha256"),
+    "no_content": ("content", "must hold text or an image"),
     "stream_background": ("background", "cannot be combined with stream"),
     "no_output": ("max_images", "must be at least 1 when only images are wanted"),
     "draw_now": ("draw_now", "needs images in output_modalities and max_images of at least 1"),
@@ -90,14 +91,18 @@ def _problem(error: Mapping[str, Any]) -> Problem:
     return Problem("invalid_value", param=param or None, reason=reason.format_map(context))
 
 
+def _is_tag(step: str, field: int | str) -> bool:
+    """Whether a step is the tag of the union of content parts, which is not a field."""
+    return step in ("text", "image") or (step == "role" and field == "content")
+
+
 def _path(location: tuple[int | str, ...]) -> str:
     """`content[2].b64` for ("content", 2, "image", "b64"); long names are truncated."""
     path = ""
     for position, step in enumerate(location):
         if isinstance(step, int):
             path += f"[{step}]"
-        elif position and isinstance(location[position - 1], int) and step in ("text", "image"):
-            # The tag of the union of content parts is not a field.
+        elif position and isinstance(location[position - 1], int) and _is_tag(step, location[0]):
             continue
         else:
             name = "".join(c if c.isascii() and c.isprintable() else "?" for c in step[:64])

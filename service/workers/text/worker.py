@@ -11,8 +11,9 @@ import safetensors.torch
 
 from model.engine import protocol
 from model.engine.protocol import TextEnd, TextEngine
+from model.processor import ChatTemplateError
 from model.sampling_params import ImageMode, SamplingParams
-from model.segments import Segment, TextSegment, TokenSegment
+from model.segments import RoleSegment, Segment, TextSegment, TokenSegment
 from service import loop
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker
@@ -21,7 +22,7 @@ from service.broker.stream.events import read_events
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
 from service.config import TextWorkerSettings
-from service.errors import ContextTooLong
+from service.errors import ContextTooLong, InvalidRequest
 from service.log import configure
 from service.messages import (
     Event,
@@ -29,6 +30,7 @@ from service.messages import (
     ImageTask,
     ModelCard,
     PartDoneEvent,
+    RolePart,
     Stage,
     TextDeltaEvent,
     TextResult,
@@ -39,6 +41,8 @@ from service.workers.checkpoint import find_checkpoint
 from service.workers.images import ImageCache
 from service.workers.text.deltas import DeltaWriter, Said
 from service.workers.turns.answer import Answer
+
+_ROLES_REFUSED = "The model does not take messages of these roles in this order."
 
 
 class TextTurns:
@@ -93,6 +97,8 @@ class TextTurns:
                         await writer.finish()
                         return item
                     writer.add(item.text, item.token_ids, item.scores)
+            except ChatTemplateError as error:
+                raise InvalidRequest(_ROLES_REFUSED) from error
             except ValueError as error:
                 if not answer.results and not writer.started:
                     raise ContextTooLong from error
@@ -105,8 +111,11 @@ class TextTurns:
         for part in attempt.request.content:
             if isinstance(part, ImagePart):
                 segments.append(await self._images.segment(part.sha256))
+            elif isinstance(part, RolePart):
+                segments.append(RoleSegment(part.role))
             else:
                 segments.append(TextSegment(part.text))
+        segments.append(RoleSegment("assistant"))
         for result in attempt.status.results:
             if isinstance(result, TextResult):
                 segments.append(TokenSegment(result.token_ids))

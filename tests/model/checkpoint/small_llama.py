@@ -32,6 +32,12 @@ SIZES = LanguageModelConfig(
 )
 
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
 def config_around(llm: LanguageModelConfig = SIZES, **changes: Any) -> MMInterleavedConfig:
     """Preset `tiny` with another language model."""
     tiny = preset("tiny")
@@ -110,6 +116,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
     writer.add_token_merges(["Ġ a"])
+    writer.add_chat_template(CHAT_TEMPLATE)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
 

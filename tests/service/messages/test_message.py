@@ -26,6 +26,7 @@ EXAMPLES: tuple[Message, ...] = (
         image=messages.RequestImageParams(num_inference_steps=3),
         n=2,
     ),
+    messages.RolePart(role="system"),
     messages.TextTask(request_id="req_1", turn=0),
     messages.ImageTask(request_id="req_1", turn=1, index=1, image_tokens=SHA, seed=4),
     messages.ModelCard(

@@ -16,6 +16,7 @@ from tests.model.checkpoint.small_llama import SIZES
 def test_sizes_and_tokenizer_come_from_the_file(gguf_path: Path) -> None:
     read = GgufLanguageModel(gguf_path)
     assert read.config == SIZES
+    assert read.chat_template == small_llama.CHAT_TEMPLATE
     tokenizer = read.tokenizer()
     assert tokenizer.encode(" a <|im_end|>").ids[0] == SIZES.vocab_size - 1
     assert tokenizer.encode("<|im_end|>").ids == [2]

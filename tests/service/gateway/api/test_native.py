@@ -8,6 +8,7 @@ import json
 
 from PIL import Image
 
+from model.segments import RoleSegment
 from tests.service.gateway.conftest import Client, StartGateway
 
 TEXT = [{"type": "text", "text": "A cat."}]
@@ -74,7 +75,9 @@ async def test_forms_keep_their_order(client: Client, picture: bytes) -> None:
 
     assert response.status_code == 200, response.text
     context = client.workers.text.contexts[0]
-    assert [getattr(part, "text", "image") for part in context] == ["before", "image", "after"]
+    *content, answer = context
+    assert [getattr(part, "text", "image") for part in content] == ["before", "image", "after"]
+    assert answer == RoleSegment("assistant")
     assert client.workers.text.samplings[0].max_tokens == 9
     assert client.workers.images.samplings[0].num_inference_steps == 3
 

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from model.segments import ImageSegment, RoleSegment, TextSegment
 from tests.service.gateway.conftest import Client
 
 MESSAGES: list[Any] = [
@@ -33,11 +34,15 @@ async def test_chat(client: Client, api: openai.AsyncOpenAI, picture: bytes) -> 
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage and answer.usage.completion_tokens > 0
     context = client.workers.text.contexts[0]
-    assert [getattr(part, "text", "image") for part in context] == [
-        "Be brief.\n",
-        "A cat.\n",
-        "image",
-    ]
+    assert context[:5] == (
+        RoleSegment("system"),
+        TextSegment("Be brief."),
+        RoleSegment("user"),
+        TextSegment("A cat."),
+        RoleSegment("user"),
+    )
+    assert isinstance(context[5], ImageSegment)
+    assert context[6:] == (RoleSegment("assistant"),)
     await api.close()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from model.segments import RoleSegment, TextSegment
 from tests.service.gateway.conftest import Client
 
 TEXT = [{"type": "text", "text": "A cat."}]
@@ -139,4 +140,4 @@ async def test_special_tokens_in_text_stay_text(client: Client) -> None:
     await client.post({"content": [{"type": "text", "text": evil}]})
 
     # To the engine it is a text segment, which its processor never reads as special tokens.
-    assert [part.text for part in client.workers.text.contexts[0]] == [evil]
+    assert client.workers.text.contexts[0] == (TextSegment(evil), RoleSegment("assistant"))
