@@ -7,6 +7,7 @@
     │   ├── PermissionDenied        403  ├── RequestNotFound      404
     │   ├── BlobNotFound            404  ├── IdempotencyConflict  409
     │   ├── CursorExpired           410
+    │   │   └── EventsReplaced
     │   └── Problem                 one row of the table in service/gateway/problems.py
     ├── CapacityError               too much at present (429, with Retry-After)
     │   ├── QueueFull
@@ -118,6 +119,10 @@ class CursorExpired(RequestError):
     type = "gone_error"
     code = "cursor_expired"
     text = "The events after this id are no longer kept."
+
+
+class EventsReplaced(CursorExpired):
+    """Redis lost events that a reader has received, and others were written in their place."""
 
 
 class CapacityError(ServiceError):

@@ -29,6 +29,7 @@ class Story:
     request_id: str = ""
     events: list[tuple[float, str, dict]] = field(default_factory=list)
     resumes: int = 0
+    restarts: int = 0
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -111,6 +112,11 @@ class Client:
             f"{next(self._gateways)}/v1/requests/{story.request_id}/events",
             headers=headers and {"Last-Event-ID": self._last_id(story)},
         ) as response:
+            if response.status_code == 410:
+                # Redis has lost what came after its last write to disk: the answer starts again.
+                story.events.clear()
+                story.restarts += 1
+                return
             if response.status_code != 200:
                 await asyncio.sleep(0.2)
                 return

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.faults.client import Story
+
+
+def _line(story: Story) -> str:
+    """A wrong story: its end, its numbers, and each part that is not as expected."""
+    parts = itertools.zip_longest(story.parts(), story.expected())
+    differences = [f"{told!r}, not {right!r}" for told, right in parts if told != right]
+    head = f"{story.request_id} {story.prompt}: {story.terminal} {story.numbers()}"
+    return "\n    ".join([head, *differences])
 
 
 @dataclass
@@ -25,6 +34,7 @@ class Report:
     extra_terminals: int = 0
     wrong_answers: int = 0
     resumes: int = 0
+    restarts: int = 0
     recoveries: int = 0
     recovery_p50_s: float = 0.0
     recovery_p99_s: float = 0.0
@@ -40,6 +50,7 @@ class Report:
         terminals: Counter[str] = Counter()
         for story in stories:
             self.resumes += story.resumes
+            self.restarts += story.restarts
             if not story.done:
                 self.unfinished += 1
                 wrong.append(f"{story.request_id} {story.prompt}: no end")
@@ -59,7 +70,7 @@ class Report:
                 good = story.terminal == "response.completed" and story.parts() == story.expected()
             if not good or numbers != list(range(len(numbers))):
                 self.wrong_answers += 1
-                wrong.append(f"{story.request_id} {story.prompt}: {story.terminal} {numbers}")
+                wrong.append(_line(story))
         self.requests, self.terminal = len(stories), dict(terminals)
         return wrong
 

@@ -20,6 +20,7 @@ from redis.asyncio.client import PubSub
 
 from service.broker.connection import Broker, cancel_all, translated_errors
 from service.broker.redis_urls import connect
+from service.broker.stream.delivered import Delivered
 from service.broker.stream.record import parse_event, stored_event
 from service.errors import BrokerError, CursorExpired, InvalidCursor, RequestNotFound
 from service.messages import StoredEvent
@@ -47,11 +48,6 @@ def parse_cursor(cursor: str | None) -> str:
     return cursor if "-" in cursor else f"{cursor}-0"
 
 
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
-
-
 async def read_events(
     broker: Broker, request_id: str, after: str = START, count: int = _CHUNK
 ) -> list[StoredEvent]:
@@ -67,14 +63,14 @@ async def check_cursor(broker: Broker, request_id: str, after: str) -> None:
 
     Raises:
         RequestNotFound: the request does not exist or has expired.
-        CursorExpired: its events have expired, or `after` is beyond its last event.
+        CursorExpired: its events have expired, or there is none with the id `after`: it is of
+            another request, or Redis has lost it.
     """
     known = await broker.call("EXISTS", broker.keys.request(request_id))
-    reply = await broker.call("XREVRANGE", broker.keys.events(request_id), "+", "-", "COUNT", 1)
+    first, last = ("-", "+") if after == START else (after, after)
+    reply = await broker.call("XRANGE", broker.keys.events(request_id), first, last, "COUNT", 1)
     if not reply:
         raise CursorExpired if known else RequestNotFound
-    if after != START and _order(after) > _order(reply[0][0].decode()):
-        raise CursorExpired
 
 
 class Follower:
@@ -151,6 +147,7 @@ class EventHub:
         Raises:
             RequestNotFound: the request does not exist or has expired.
             CursorExpired: the events after `after` have expired.
+            EventsReplaced: Redis has lost delivered events, and others took their place.
             InvalidCursor: `after` is not an event id.
             ConnectionLost: Redis was unreachable for `redis_retry_s`.
         """
@@ -161,15 +158,14 @@ class EventHub:
         await self._add(request_id, follower)
         OPEN_STREAMS.inc()
         try:
-            number = -1
+            delivered = Delivered(cursor)
             while True:
-                events = await self._next(request_id, follower, cursor, ping_s)
+                events = await self._next(request_id, follower, delivered.cursor, ping_s)
                 if not events:
                     await self._check_alive(request_id)
                     yield []
-                if events := [event for event in events if event.sequence_number > number]:
+                if events := delivered.new(events):
                     yield events
-                    cursor, number = events[-1].id, events[-1].sequence_number
                     if events[-1].terminal:
                         return
         finally:

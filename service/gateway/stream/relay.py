@@ -12,7 +12,7 @@ from fastapi import Request as HttpRequest
 
 from service.broker.stream.events import EventHub
 from service.broker.turns.queue import Queue
-from service.errors import ConnectionLost, CursorExpired, RequestNotFound
+from service.errors import ConnectionLost, CursorExpired, EventsReplaced, RequestNotFound
 from service.gateway.stream.answers import Answers
 from service.gateway.stream.race import Race
 from service.gateway.stream.sse import PING, RETRY, EventStreamResponse, client_left, frame
@@ -54,8 +54,8 @@ class Relay:
     ) -> AsyncIterator[list[tuple[StoredEvent, str]]]:
         """Batches of events with the client's JSON; an empty batch when a keep-alive is due.
 
-        Ends early when the events cannot be read any more: the client resumes, and that request
-        is answered with the error's status.
+        Ends early when the events cannot be read any more, or when what was sent has been lost
+        and replaced: the client resumes, and that request is answered with the error's status.
         """
         started, first = time.monotonic(), after is None
         follower = self._hub.follow_batches(request.request_id, after, self._ping_s)
@@ -80,21 +80,25 @@ class Relay:
 
     async def wait(self, http: HttpRequest, request: Request) -> bool:
         """Wait for the end of a request; False if its client leaves or this process stops first."""
-
-        async def follow() -> None:
-            follower = self._hub.follow(request.request_id, None, self._ping_s)
-            async with contextlib.aclosing(follower) as events:  # type: ignore[type-var]
-                async for event in events:
-                    if event is not None and event.terminal:
-                        return
-
-        async with Race(follow(), client_left(http.receive), self.stopping.wait()) as race:
+        ended = self._end(request.request_id)
+        async with Race(ended, client_left(http.receive), self.stopping.wait()) as race:
             first = await race.first()
         if first == 0:
             return True
         if first == 1 and request.cancel_on_disconnect:
             await self.cancel(request.request_id)
         return False
+
+    async def _end(self, request_id: str) -> None:
+        """Return when the request has ended."""
+        while True:
+            # Nothing was sent yet, so that replaced events can be followed from the start.
+            with contextlib.suppress(EventsReplaced):
+                follower = self._hub.follow(request_id, None, self._ping_s)
+                async with contextlib.aclosing(follower) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        if event is not None and event.terminal:
+                            return
 
     async def cancel(self, request_id: str) -> None:
         """Cancel a request whose client has left."""

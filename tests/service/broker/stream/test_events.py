@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from service.broker.connection import Broker
 from service.broker.stream.events import EventHub, read_events
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
-from service.errors import CursorExpired, InvalidCursor, RequestNotFound
+from service.errors import CursorExpired, EventsReplaced, InvalidCursor, RequestNotFound
 from service.messages import PartStartEvent, Request, ResponseCompleted, TextDeltaEvent, TextPart
 
 
@@ -106,6 +107,48 @@ async def test_a_cut_connection_loses_nothing(
         await asyncio.sleep(0.12)
     await writer.end()
     assert await asyncio.wait_for(reader, 20) == list(range(104))
+
+
+async def lose(broker: Broker, writer: Writer, number: int) -> list[str]:
+    """Delete the last events, as a crash of Redis does; returns their ids."""
+    request_id = writer.request.request_id
+    lost = [event.id for event in await read_events(broker, request_id)][-number:]
+    await broker.call("XDEL", broker.keys.events(request_id), *lost)
+    await broker.call("HINCRBY", broker.keys.request(request_id), "seq", -number)
+    return lost
+
+
+async def test_lost_events_that_are_appended_again_change_nothing(
+    hub: EventHub, writer: Writer, broker: Broker
+) -> None:
+    reader = asyncio.create_task(collect(hub, writer))
+    await writer.write(5)
+    await asyncio.sleep(0.05)
+    lost = await lose(broker, writer, 3)
+    await writer.write(5)
+    await writer.end()
+
+    assert await asyncio.wait_for(reader, 20) == list(range(14))
+    assert await collect(hub, writer) == list(range(14))
+    # A stream that would repeat what its reader has is refused.
+    with pytest.raises(CursorExpired):
+        await collect(hub, writer, after=lost[-1])
+
+
+async def test_other_events_in_place_of_lost_ones_end_the_stream(
+    hub: EventHub, writer: Writer, broker: Broker
+) -> None:
+    reader = asyncio.create_task(collect(hub, writer))
+    await writer.write(5)
+    await asyncio.sleep(0.05)
+    await lose(broker, writer, 3)
+    # Another attempt writes the same text, divided otherwise.
+    writer.attempt = replace(writer.attempt, first_number=5, log=[])
+    event = TextDeltaEvent(index=0, text="2 3 4 5 ")
+    await writer.leases.append(writer.attempt, [(event, "2,3,4,5")])
+
+    with pytest.raises(EventsReplaced):
+        await asyncio.wait_for(reader, 20)
 
 
 async def test_silence_is_filled_with_pings(hub: EventHub, writer: Writer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -147,3 +148,52 @@ async def test_stopping_ends_streams_with_a_hint_and_cancels_nothing(client: Cli
     path = response.headers["location"]
     assert (await client.http.get(path)).json()["status"] == "in_progress"
     assert (await client.http.get("/readyz")).status_code == 503
+
+
+async def replace_last_event(client: Client, request_id: str) -> None:
+    """What a crash of Redis and another attempt at the turn leave: another last event."""
+    broker = client.gateway.broker
+    events = broker.keys.events(request_id)
+    [(entry_id, fields)] = await broker.call("XREVRANGE", events, "+", "-", "COUNT", 1)
+    await broker.call("XDEL", events, entry_id)
+    number, kind, data = int(fields[b"n"]), "text.delta", '{"index":0,"text":"other"}'
+    new_id = await broker.call("XADD", events, "*", "n", number, "t", kind, "d", data)
+    told = json.dumps([[new_id.decode(), number, kind, data]])
+    await broker.call("PUBLISH", events, told)
+
+
+async def test_a_stream_whose_events_were_replaced_ends_and_cannot_be_resumed(
+    client: Client,
+) -> None:
+    client.workers.text.hold.clear()
+    document = {"content": TEXT, "stream": True, "on_disconnect": "continue"}
+    received = []
+    async with client.http.stream("POST", "/generate", json=document) as response:
+        path = response.headers["location"]
+        async for line in response.aiter_lines():
+            if line.startswith("id: "):
+                received.append(line[4:])
+            if line == "event: text.delta":
+                await replace_last_event(client, path.rpartition("/")[2])
+
+    resumed = await client.http.get(f"{path}/events", params={"after": received[-1]})
+    assert (resumed.status_code, resumed.json()["error"]["code"]) == (410, "cursor_expired")
+    client.workers.text.hold.set()
+    again = await client.events("GET", f"{path}/events")
+    assert again[-1][1]["type"] == "response.completed"
+
+
+async def test_a_waiting_call_outlives_replaced_events(client: Client) -> None:
+    client.workers.text.hold.clear()
+    waiting = asyncio.create_task(client.post({"content": TEXT}))
+    while not client.workers.text.requests:
+        await asyncio.sleep(0.01)
+    request_id = client.workers.text.requests[0].partition("/")[0]
+    events = client.gateway.broker.keys.events(request_id)
+    while not await client.gateway.broker.call("XRANGE", events, "-", "+", "COUNT", 4):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    await replace_last_event(client, request_id)
+    client.workers.text.hold.set()
+
+    assert (await waiting).json()["status"] == "completed"
