@@ -244,10 +244,53 @@ def _smol() -> MMInterleavedConfig:
     )
 
 
+def _storybook() -> MMInterleavedConfig:
+    """SmolLM2-135M-Instruct for the storybook world: it reads 128 pixels, and generates 192.
+
+    36 visual tokens: five for each of six columns, and six for the place.
+    """
+    smol, vision_width = _smol(), 192
+    decoder = smol.image_decoder
+    return replace(
+        smol,
+        name="storybook",
+        vision=replace(
+            smol.vision,
+            hidden_size=vision_width,
+            intermediate_size=4 * vision_width,
+            image_size=128,
+            patch_size=16,
+        ),
+        visual_perceiver=replace(
+            smol.visual_perceiver,
+            num_queries=36,
+            hidden_size=vision_width,
+            encoder_hidden_size=vision_width,
+            intermediate_size=2 * vision_width,
+        ),
+        num_img_token=36,
+        image_decoder=replace(
+            decoder,
+            image_size=192,
+            perceiver=replace(decoder.perceiver, num_queries=80),
+            unet={
+                **decoder.unet,
+                "sample_size": 24,
+                "block_out_channels": [64, 128, 192],
+                "attention_head_dim": [2, 4, 6],
+                "down_block_types": ["CrossAttnDownBlock2D"] * 3,
+                "up_block_types": ["CrossAttnUpBlock2D"] * 3,
+            },
+            vae={**decoder.vae, "sample_size": 192},
+        ),
+    )
+
+
 PRESETS: dict[str, Callable[[], MMInterleavedConfig]] = {
     "13b": published,
     "bench": _bench,
     "micro": _micro,
     "smol": _smol,
+    "storybook": _storybook,
     "tiny": _tiny,
 }

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     processes = Accelerator()
     console = Console(quiet=not processes.is_main_process)
     recipe = Recipe.load(args.config)
-    recipe.check_objects()
+    recipe.world.check()
     directory = args.runs / args.config.stem / args.stage
     before = args.start
     if before is None and args.stage == "sft":

@@ -10,6 +10,7 @@ import torch
 
 from model.checkpoint.packaged.base_model import BASES, is_base_tensor
 from model.checkpoint.packaged.low_rank import Update
+from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data.batches import pixels_of
@@ -20,6 +21,8 @@ from model.training.objectives.autoencoder import (
     scale_latents,
     write_principal_components,
 )
+from model.training.objectives.cells import CellObjective
+from model.training.objectives.drawing import DrawingObjective
 from model.training.objectives.images import ImageObjective, JointObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.vision import (
@@ -31,7 +34,7 @@ from model.training.objectives.vision import (
 from model.training.parameters import LowRankAdapter
 from model.training.recipe import Phase, Recipe
 from model.training.trainer import Objective, Trainer, TrainerConfig
-from model.training.world.world import ExampleMaker
+from model.training.world.world import ExampleMaker, SegmentedWorld
 
 _ENCODER_IMAGES = 500
 _CALIBRATION_IMAGES = 64
@@ -46,6 +49,7 @@ DEFAULT_WEIGHTS: dict[str, dict[str, float]] = {
         "text_to_image": 0.05,
         "segmentation_to_image": 0.05,
     },
+    "drawing": {"story": 0.6, "text_to_image": 0.4},
     "pictures": {"story": 0.6, "text_to_image": 0.4},
     "joint": {"story": 0.5, "caption": 0.25, "text_to_image": 0.25},
 }
@@ -111,11 +115,18 @@ def _autoencoder(
 ) -> Objective:
     vae, size = model.image_decoder.decoder.vae, model.config.image_decoder.image_size
     vae.requires_grad_(True)
-    return AutoencoderObjective(vae, size, phase, recipe.world, recipe.seed)
+    return AutoencoderObjective(vae, size, phase, recipe.world, recipe.seed, recipe.workers)
 
 
 def _vision(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     return VisionObjective(model.visual_tokenizer, phase, recipe.world, recipe.seed)
+
+
+def _cells(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    world = recipe.world
+    if not isinstance(world, SegmentedWorld):
+        raise ConfigError("the phase `cells` needs a world that knows its things one by one")
+    return CellObjective(model.visual_tokenizer, phase, world, recipe.seed, recipe.workers)
 
 
 def _condense(
@@ -136,11 +147,19 @@ def _language(
     if "vision" in phase.frozen:
         stock = recipe.world.stock(f"{recipe.seed}", phase.num_pictures)
         bank = FeatureBank(model.visual_tokenizer, model.config.spatial_shapes)
-    return LanguageObjective(model, processor, phase, _mixture(recipe, phase, stock), bank)
+    mixture = _mixture(recipe, phase, stock)
+    return LanguageObjective(model, processor, phase, mixture, recipe.world.told, bank)
+
+
+def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    mixture = _mixture(recipe, phase)
+    told = recipe.world.told
+    return DrawingObjective(model, phase, mixture, told, recipe.seed, recipe.workers)
 
 
 def _images(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    return ImageObjective(model, processor, phase, _mixture(recipe, phase), recipe.seed)
+    mixture = _mixture(recipe, phase)
+    return ImageObjective(model, processor, phase, mixture, recipe.world.told, recipe.seed)
 
 
 def _joint(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
@@ -163,9 +182,11 @@ _Builder = Callable[[MMInterleaved, Processor, Recipe, Phase], Objective]
 _BUILDERS: dict[str, _Builder] = {
     "autoencoder": _autoencoder,
     "vision": _vision,
+    "cells": _cells,
     "condense": _condense,
     "align": _align,
     "language": _language,
+    "drawing": _drawing,
     "pictures": _images,
     "joint": _joint,
 }

@@ -1,7 +1,7 @@
 """A training recipe: a TOML file with the phases of `pretrain` and `sft`.
 
 preset = "tiny"
-objects = "drawn"
+world = "drawn"
 
 [[pretrain]]
 phase = "language"          # one of PHASES
@@ -22,16 +22,19 @@ from typing import Any, Self
 from model.checkpoint.packaged.base_model import BASES
 from model.config.schema import ConfigError
 from model.training.parameters import PRETRAINED
-from model.training.world.drawn.painting.objects import FONT_PATH, object_sets
 from model.training.world.drawn.world import DrawnWorld
+from model.training.world.registry import world_of
+from model.training.world.world import World
 
 PHASES = (
     "encoder",
     "autoencoder",
     "vision",
+    "cells",
     "condense",
     "align",
     "language",
+    "drawing",
     "pictures",
     "joint",
 )
@@ -106,56 +109,42 @@ class Recipe:
 
     Attributes:
         preset: sizes; `smol` has a pre-trained language model, which stays frozen.
-        objects: the set of things in the images, or several joined by "+".
+        world: where images and texts come from, a name of `world_of`.
         seed: of everything that is random.
         donor: checkpoint whose vision and image decoder a fresh model starts with; a path in the
             file is relative to the file.
-        half: multiply in bfloat16, faster on hardware with AVX512-BF16 or AMX and on GPUs.
+        workers: processes that make batches ahead, in phases whose images are all new.
+        half: multiply in bfloat16 on GPUs, and on CPUs that have instructions for it.
     """
 
     preset: str
-    objects: str = "drawn"
+    world: World = field(default_factory=DrawnWorld)
     seed: int = 0
     donor: Path | None = None
     half: bool = False
+    workers: int = 0
     pretrain: tuple[Phase, ...] = ()
     sft: tuple[Phase, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse sets of objects that are unknown."""
-        try:
-            object_sets(self.objects)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        """Refuse an update of a language model that there is not."""
         if any(phase.low_rank for phase in (*self.pretrain, *self.sft)) and (
             self.preset not in BASES
         ):
             raise ConfigError(f"low_rank: {self.preset!r} has no pre-trained language model")
-
-    @property
-    def world(self) -> DrawnWorld:
-        """The world that the recipe's examples come from."""
-        return DrawnWorld(self.objects)
-
-    def check_objects(self) -> None:
-        """Check that the images of the objects are available on this machine.
-
-        Raises:
-            ConfigError: this machine lacks the font that they come from.
-        """
-        if lacking := [each.name for each in object_sets(self.objects) if not each.available()]:
-            raise ConfigError(f"images of {', '.join(lacking)} need a font: {FONT_PATH}")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a recipe.
 
         Raises:
-            ConfigError: it holds unknown keys or phases.
+            ConfigError: it holds unknown keys or phases, or names an unknown world.
         """
         document = tomllib.loads(path.read_text())
         document |= {name: tuple(map(_phase, document.get(name, ()))) for name in STAGES}
         _refuse_unknown(document, cls)
+        if "world" in document:
+            document["world"] = world_of(document["world"])
         if "donor" in document:
             document["donor"] = path.parent / document["donor"]
         return cls(**document)

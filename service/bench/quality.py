@@ -35,7 +35,7 @@ from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfi
 from model.training.world.drawn import tasks
 from model.training.world.drawn.reader import match_scene, read_scene
 from model.training.world.drawn.tasks import scenes_of
-from model.training.world.world import Example
+from model.training.world.example import Example
 
 Array = NDArray[np.float32]
 _MANY = Quality(100, "dpmsolver++")

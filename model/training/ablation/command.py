@@ -98,13 +98,14 @@ class Ablation:
         phase = Phase(
             "language", batch_size=recipe.text_batch_size, learn_prompt=False, vision_rate=0.0
         )
-        words = LanguageObjective(model, self.processor, phase, Mixture(_WORDS, _WORLD, seed))
+        mixture = Mixture(_WORDS, _WORLD, seed)
+        words = LanguageObjective(model, self.processor, phase, mixture, _WORLD.told)
         config = TrainerConfig(recipe.word_steps, recipe.text_rate, seed=seed)
         Trainer(words, config, place / "words").run()
         model.requires_grad_(True)
         source = Mixture(_WEIGHTS, _WORLD, seed, self.seen)
         phase = replace(phase, vision_rate=0.5, ordinal_weight=1.0)
-        images = LanguageObjective(model, self.processor, phase, source, self.bank)
+        images = LanguageObjective(model, self.processor, phase, source, _WORLD.told, self.bank)
         Trainer(images, replace(config, steps=recipe.text_steps), place).run()
         return model
 
@@ -112,7 +113,9 @@ class Ablation:
         recipe = self.recipe
         phase = Phase("pictures", batch_size=recipe.picture_batch_size)
         stories = InOrder(self.seen.stories)
-        objective = ImageObjective(model, self.processor, phase, stories, seed, self.bank)
+        objective = ImageObjective(
+            model, self.processor, phase, stories, _WORLD.told, seed, self.bank
+        )
         config = TrainerConfig(recipe.picture_steps, recipe.picture_rate, ema_decay=0.99, seed=seed)
         trainer = Trainer(objective, config, place)
         trainer.run()

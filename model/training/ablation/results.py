@@ -16,11 +16,11 @@ from model.processor import Processor
 from model.training.data.batches import collate, images_of, pixels_of, tokenise
 from model.training.data.features import FeatureBank
 from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
-from model.training.world.drawn.language import ORDINALS
 from model.training.world.drawn.reader import match_hero, read_scene
 from model.training.world.drawn.tasks import scenes_of
 from model.training.world.drawn.world import Stock
-from model.training.world.world import Example, Part
+from model.training.world.example import Example, Part
+from model.training.world.words import ORDINALS
 
 _BOOTSTRAPS = 2000
 Scores = Mapping[str, Sequence[float]]

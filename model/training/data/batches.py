@@ -14,7 +14,8 @@ from model.mm_interleaved import Batch
 from model.processor import Processor
 from model.segments import ImageSegment, RoleSegment, Segment, TextSegment, TokenSegment
 from model.text_decoder import context
-from model.training.world.world import Drawable, Example, Part
+from model.training.world.drawable import Drawable
+from model.training.world.example import Example, Part
 
 # Ids do not depend on the pixels, and rendering takes time.
 _ANY_IMAGE = Image.new("RGB", (1, 1))

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from model.mm_interleaved import MMInterleaved
 from model.training.data.batches import Tokenised, images_of, pixels_of
-from model.training.world.drawn.scene import Scene
-from model.training.world.drawn.world import DrawnWorld
-from model.training.world.world import Drawable
+from model.training.world.drawable import Drawable, LabelledImage
+from model.training.world.world import World
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 _BATCH = 16
@@ -74,11 +73,11 @@ class EncodedScenes:
     """
 
     def __init__(
-        self, tokenizer: VisualTokenizer, number: int, world: DrawnWorld, seed: int = 0
+        self, tokenizer: VisualTokenizer, number: int, world: World, seed: int = 0
     ) -> None:
         rng = random.Random(f"encoded/{seed}")
         self.tokenizer, self.seed = tokenizer, seed
-        self.scenes: list[Scene] = [world.scene(rng) for _ in range(number)]
+        self.scenes: list[LabelledImage] = [world.scene(rng) for _ in range(number)]
         self.bank = FeatureBank(tokenizer, sides=())
 
     def draw(self, step: int, number: int) -> tuple[Tensor, Tensor]:

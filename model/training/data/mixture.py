@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from model.training.data.webdataset import ShardReader
-from model.training.world.world import Example, ExampleMaker, World
+from model.training.world.example import Example
+from model.training.world.world import ExampleMaker, World
 
 SHARDS = "shards:"
 WORDS = "words:"

@@ -21,7 +21,7 @@ from PIL import Image
 
 from model.processor import centre_crop
 from model.training.world.drawn.scene import BASE_SIZE
-from model.training.world.world import Example, Part
+from model.training.world.example import Example, Part
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -23,31 +23,13 @@ from model.segments import ImageSegment, RoleSegment, Segment, TextSegment
 from model.synchronizer.unet_synchronizer import SynchronizerBlock
 from model.text_decoder.text_decoder import ImageAttention
 from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
-from model.training.world.world import Example, Part
+from model.training.world.example import Example, GeneratedAnswer, Part
 
 SYNCHRONIZERS = ("text", "decoder")
 MAX_TOKENS = 80  # Of a text between two images.
 _BATCH = 16
 _PLACEHOLDER_VALUE = 0.5
 _IMAGES_OF_AN_ANSWER = 100
-
-
-@dataclass(frozen=True)
-class GeneratedAnswer:
-    """The texts and images of an answer, in order; `ended` if it ended with `<eos>`."""
-
-    parts: tuple[str | Image.Image, ...]
-    ended: bool
-
-    @property
-    def text(self) -> str:
-        """All text, joined."""
-        return "".join(part for part in self.parts if isinstance(part, str))
-
-    @property
-    def images(self) -> tuple[Image.Image, ...]:
-        """All images."""
-        return tuple(part for part in self.parts if not isinstance(part, str))
 
 
 def max_images(example: Example) -> int:

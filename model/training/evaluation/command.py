@@ -1,4 +1,4 @@
-"""`mmi eval`: scores of a checkpoint on held-out examples of the drawn world."""
+"""`mmi eval`: scores of a checkpoint on held-out examples of a world."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from model.config.schema import ConfigError
 from model.training.data.batches import collate, tokenise
 from model.training.evaluation.answers import (
     SYNCHRONIZERS,
@@ -30,13 +31,14 @@ from model.training.evaluation.answers import (
     OfflineAnswerer,
 )
 from model.training.evaluation.images import ImageSettings
-from model.training.evaluation.scores import SCORES, reader_score
 from model.training.evaluation.sheet import contact_sheet
 from model.training.objectives.losses import text_loss
-from model.training.world.drawn.world import DrawnWorld
+from model.training.world.registry import world_of
+from model.training.world.world import World
 
 _BATCH = 16
-_TASKS = (*SCORES, "reader", "perplexity")
+_WORLDS = ("drawn", "emoji", "storybook")
+_READER, _PERPLEXITY = "reader", "perplexity"
 _HELD_OUT = "held-out"
 _STORIES_OF_A_SHEET = 24
 _STORIES_AT_ONCE = 8
@@ -48,9 +50,9 @@ Report = dict[str, dict[str, float]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmi eval`."""
     parser.add_argument("--checkpoint", type=Path, default=Path("deploy/checkpoints/tiny"))
-    parser.add_argument("--objects", choices=("drawn", "emoji"), default="drawn")
+    parser.add_argument("--world", choices=_WORLDS, default="drawn")
     parser.add_argument("--number", type=int, default=50, help="examples of each task")
-    parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=_TASKS)
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="by default all of the world's")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -63,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument(
-        "--sheet", type=Path, help="write a contact sheet of 24 stories (a PNG) instead of scoring"
+        "--sheet", type=Path, help="write a contact sheet of 24 answers (a PNG) instead of scoring"
     )
+    parser.add_argument("--sheet-task", default="story", help="the task of the contact sheet")
 
 
 def answering_of(args: argparse.Namespace) -> AnswerOptions:
@@ -76,6 +79,7 @@ def answering_of(args: argparse.Namespace) -> AnswerOptions:
 def run(args: argparse.Namespace, answerer: Answerer | None = None) -> int:
     """Evaluate and print a table; `answerer` replaces the checkpoint."""
     console = Console()
+    world_of(args.world).check()
     offline = None
     if answerer is None:
         answerer = offline = OfflineAnswerer.load(args.checkpoint, answering_of(args), args.without)
@@ -90,10 +94,10 @@ def run(args: argparse.Namespace, answerer: Answerer | None = None) -> int:
 
 
 def _write_sheet(args: argparse.Namespace, answerer: Answerer, console: Console) -> None:
-    """Write a contact sheet of consecutive held-out stories."""
-    world = DrawnWorld(args.objects)
+    """Write a contact sheet of the answers to consecutive held-out examples."""
+    world = world_of(args.world)
     asked = [
-        world.example("story", random.Random(f"{_HELD_OUT}/{args.seed}/sheet/{number}"))
+        world.example(args.sheet_task, random.Random(f"{_HELD_OUT}/{args.seed}/sheet/{number}"))
         for number in range(_STORIES_OF_A_SHEET)
     ]
     answers = []
@@ -114,16 +118,14 @@ class Evaluation:
     values: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def world(self) -> DrawnWorld:
-        return DrawnWorld(self.args.objects)
+    def world(self) -> World:
+        return world_of(self.args.world)
 
     def run(self) -> Report:
         """The summary of all scores."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=self.console) as bar:
-            for task in self.args.tasks:
-                if task == "perplexity" and self.offline is None:
-                    continue
+            for task in self._tasks():
                 line = bar.add_task(task, total=self.args.number)
                 for start in range(0, self.args.number, _BATCH):
                     stop = min(start + _BATCH, self.args.number)
@@ -132,20 +134,32 @@ class Evaluation:
                     bar.update(line, completed=stop)
         return summarise(self.values)
 
+    def _tasks(self) -> list[str]:
+        """The tasks to evaluate.
+
+        Raises:
+            ConfigError: a task is not one of the world's.
+        """
+        known = [*self.world.scores, _READER, *([_PERPLEXITY] if self.offline else [])]
+        chosen = self.args.tasks or known
+        if unknown := set(chosen) - {*known, _PERPLEXITY}:
+            raise ConfigError(f"unknown tasks {sorted(unknown)}; known: {', '.join(known)}")
+        return [task for task in chosen if task in known]
+
     def _rows(self, task: str, start: int, stop: int) -> Iterator[tuple[str, float]]:
         """The scores of some examples of a task."""
         world, seed = self.world, self.args.seed
         lots = [random.Random(f"{_HELD_OUT}/{seed}/{task}/{n}") for n in range(start, stop)]
-        if task == "reader":
+        if task == _READER:
             for rng in lots:
-                yield from reader_score(rng, world)
-        elif task == "perplexity":
+                yield from world.reader_score(rng)
+        elif task == _PERPLEXITY:
             for rng in lots:
                 yield "story text, nats a token", self._story_loss(rng)
         else:
             asked = [world.example(task, rng) for rng in lots]
             for example, answer in zip(asked, self.answerer.answer(asked, start), strict=True):
-                yield from SCORES[task](example, answer, world)
+                yield from world.scores[task](example, answer)
 
     @torch.no_grad()
     def _story_loss(self, rng: random.Random) -> float:
@@ -163,7 +177,7 @@ def _document(
     """The report with the settings that it depends on."""
     return {
         "checkpoint": str(args.checkpoint) if offline else "served",
-        "objects": args.objects,
+        "world": args.world,
         "number": args.number,
         "steps": args.steps,
         "guidance": args.guidance,

@@ -8,8 +8,7 @@ from itertools import zip_longest
 
 from PIL import Image, ImageDraw, ImageFont
 
-from model.training.evaluation.answers import GeneratedAnswer
-from model.training.world.world import Example
+from model.training.world.example import Example, GeneratedAnswer
 
 _IMAGE = 112
 _GAP = 8
@@ -40,7 +39,8 @@ def contact_sheet(examples: Sequence[Example], answers: Sequence[GeneratedAnswer
 def _given(example: Example) -> Cell:
     """The user's image and words."""
     words = " ".join(part for part in example.prompt if isinstance(part, str))
-    return words, example.images[0].render(_IMAGE)
+    given = [part for part in example.prompt if not isinstance(part, str)]
+    return words, given[0].render(_IMAGE) if given else None
 
 
 def _pages(answer: GeneratedAnswer) -> list[Cell]:

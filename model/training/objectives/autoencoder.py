@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from model.mm_interleaved import MMInterleaved
 from model.training.data.batches import pixels_of
+from model.training.data.loading import Loader, TensorBatch
 from model.training.parameters import ParameterGroup
 from model.training.recipe import Phase
 from model.training.world.world import World
@@ -134,7 +135,21 @@ def _write_head(vae: AutoencoderKL, latents_NCHW: Tensor) -> None:
 _THING_WEIGHT = 3.0
 _LATENT_NOISE = 0.1
 _LATENT_PENALTY = 1e-4
-_FIRST_THING_LABEL = 2
+
+
+class AutoencoderBatches:
+    """Scenes and the places of their things."""
+
+    def __init__(self, world: World, size: int, batch_size: int, seed: int) -> None:
+        self.world, self.size, self.batch_size, self.seed = world, size, batch_size, seed
+
+    def __getitem__(self, step: int) -> TensorBatch:
+        """Pixels [N, 3, S, S], and where things are [N, 1, S, S]."""
+        rng = random.Random(f"autoencoder/{self.seed}/{step}")
+        scenes = [self.world.scene(rng) for _ in range(self.batch_size)]
+        things = [torch.from_numpy(scene.foreground(self.size)) for scene in scenes]
+        pixels = [pixels_of(scene.render(self.size)) for scene in scenes]
+        return {"pixels": torch.stack(pixels), "things": torch.stack(things).unsqueeze(1)}
 
 
 class AutoencoderObjective:
@@ -147,9 +162,10 @@ class AutoencoderObjective:
         phase: Phase,
         world: World,
         seed: int = 0,
+        workers: int = 0,
     ) -> None:
-        self.vae, self.module = vae, vae
-        self.image_size, self.phase, self.world, self.seed = image_size, phase, world, seed
+        self.vae, self.module, self.phase = vae, vae, phase
+        self.loader = Loader(AutoencoderBatches(world, image_size, phase.batch_size, seed), workers)
 
     def groups(self) -> list[ParameterGroup]:
         """All parameters, or those of the decoder alone."""
@@ -160,12 +176,9 @@ class AutoencoderObjective:
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The loss on fresh scenes."""
-        rng = random.Random(f"autoencoder/{self.seed}/{step}")
-        scenes = [self.world.scene(rng) for _ in range(self.phase.batch_size)]
-        pixels = [pixels_of(scene.render(self.image_size)) for scene in scenes]
-        wanted_N3SS = torch.stack(pixels).to(self.vae.device) * 2 - 1
-        things = [torch.from_numpy(scene.label_map(self.image_size)) for scene in scenes]
-        is_thing_N1SS = (torch.stack(things).to(self.vae.device) >= _FIRST_THING_LABEL).unsqueeze(1)
+        loaded = self.loader.load(step)
+        batch = {name: each.to(self.vae.device, non_blocking=True) for name, each in loaded.items()}
+        wanted_N3SS, is_thing_N1SS = batch["pixels"] * 2 - 1, batch["things"]
         with torch.set_grad_enabled(not self.phase.decoder_only):
             mean_NCHW = self.vae.encode(wanted_N3SS).latent_dist.mean
         noisy_NCHW = mean_NCHW + _LATENT_NOISE * torch.randn_like(mean_NCHW)

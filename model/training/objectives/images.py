@@ -19,8 +19,9 @@ from model.training.objectives.losses import TrainingNoise, denoising_error, ima
 from model.training.parameters import ParameterGroup, freeze_pretrained, published_groups
 from model.training.recipe import IMAGE_TOKENS, Phase
 from model.training.targets.facts import code_loss, codes_of
-from model.training.targets.image_pool import Target, TargetPool, contexts_of, scene_of
-from model.training.world.drawn.scene import Scene
+from model.training.targets.image_pool import Target, TargetPool, contexts_of
+from model.training.world.drawable import Drawable
+from model.training.world.facts import Facts
 
 # Image tokens cost a small part of the U-Net's step.
 _CONTEXTS_PER_IMAGE = 4
@@ -35,14 +36,15 @@ class ImageObjective:
         processor: Processor,
         phase: Phase,
         source: Source,
+        facts: Facts,
         seed: int = 0,
         bank: FeatureBank | None = None,
     ) -> None:
-        self.model, self.phase = model.eval(), phase
+        self.model, self.phase, self.facts = model.eval(), phase, facts
         self.learn_tokens = IMAGE_TOKENS not in phase.frozen
         self.module: nn.Module = model
         self.pool = TargetPool(
-            model, processor, source, phase.num_pictures, seed, bank, phase.redrawn
+            model, processor, source, facts, phase.num_pictures, seed, bank, phase.redrawn
         )
         model.requires_grad_(False)
         for part in self._trained():
@@ -82,11 +84,11 @@ class ImageObjective:
         tokens_NTD = codes = None
         if self.phase.image_token_weight or not self.learn_tokens:
             tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
-            scenes = [scene_of(target.image) for target in drawn]
+            images = [target.image for target in drawn]
             if self.phase.image_token_weight:
-                codes = code_loss(tokens_NTD, scenes, self.model.config)
+                codes = code_loss(tokens_NTD, images, self.facts, self.model.config)
             tokens_NTD = self._near_codes(
-                tokens_NTD[: len(targets)].detach(), scenes[: len(targets)]
+                tokens_NTD[: len(targets)].detach(), images[: len(targets)]
             )
         noise = TrainingNoise.draw(len(targets), self.model.image_decoder.config, device)
         if tokens_NTD is None:
@@ -112,10 +114,10 @@ class ImageObjective:
             noise,
         )
 
-    def _near_codes(self, tokens_NTD: Tensor, scenes: Sequence[Scene]) -> Tensor:
+    def _near_codes(self, tokens_NTD: Tensor, images: Sequence[Drawable]) -> Tensor:
         """A random mix of codes and tokens, at least half codes."""
-        codes_NTD = codes_of(scenes, self.model.config).to(tokens_NTD.device)
-        share_N11 = 1 - torch.rand(len(scenes), 1, 1, device=tokens_NTD.device) / 2
+        codes_NTD = codes_of(images, self.facts, self.model.config).to(tokens_NTD.device)
+        share_N11 = 1 - torch.rand(len(images), 1, 1, device=tokens_NTD.device) / 2
         return torch.lerp(tokens_NTD, codes_NTD, share_N11)
 
     def emphasis(self, targets: Sequence[Target]) -> Tensor:

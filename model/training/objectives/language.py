@@ -25,8 +25,9 @@ from model.training.objectives.losses import text_loss
 from model.training.parameters import ParameterGroup
 from model.training.recipe import Phase
 from model.training.targets.facts import code_loss
-from model.training.targets.image_pool import answer_images, scene_of
+from model.training.targets.image_pool import answer_images
 from model.training.targets.words import Ordinals
+from model.training.world.facts import Facts
 
 _LONGEST_TO_SHORTEST = 2.0
 
@@ -40,10 +41,11 @@ class LanguageObjective:
         processor: Processor,
         phase: Phase,
         source: Source,
+        facts: Facts,
         bank: FeatureBank | None = None,
     ) -> None:
         self.module: nn.Module = model
-        self.model, self.processor, self.phase = model, processor, phase
+        self.model, self.processor, self.phase, self.facts = model, processor, phase, facts
         self.source, self.bank = source, bank
         self._ordinals = Ordinals(model, processor)
         if bank is not None:
@@ -135,8 +137,8 @@ class LanguageObjective:
         context_NKD, mask_NK = self.model.image_contexts(hidden_BLD, batch)
         tokens_MTD = self.model.image_tokens(context_NKD[indices], mask_NK[indices])
         images = [image for sequence in sequences for image in sequence.example.images]
-        scenes = [scene_of(images[index]) for index in indices]
-        return code_loss(tokens_MTD, scenes, self.model.config) * len(indices)
+        wanted = [images[index] for index in indices]
+        return code_loss(tokens_MTD, wanted, self.facts, self.model.config) * len(indices)
 
 
 @dataclass(frozen=True)

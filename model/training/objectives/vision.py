@@ -38,8 +38,8 @@ from model.training.targets.facts import (
     tokens_by_place,
 )
 from model.training.targets.words import readers, word_vectors
-from model.training.world.drawn.scene import FACTS, SLOTS, Scene, values_by_place
-from model.training.world.drawn.world import DrawnWorld
+from model.training.world.drawable import Drawable
+from model.training.world.world import World
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 _COARSEST_READ = 2  # How many of the four maps the facts are read from, the coarsest.
@@ -52,13 +52,15 @@ class VisionObjective:
         self,
         tokenizer: VisualTokenizer,
         phase: Phase,
-        world: DrawnWorld,
+        world: World,
         seed: int = 0,
     ) -> None:
         vision = tokenizer.config.vision
         self.tokenizer, self.phase, self.world, self.seed = tokenizer, phase, world, seed
         sides = (vision.grid_size, *vision.map_sizes[-_COARSEST_READ:])
-        self.facts = nn.ModuleList(FactReadout(side**2 * vision.hidden_size) for side in sides)
+        self.facts = nn.ModuleList(
+            FactReadout(side**2 * vision.hidden_size, world.seen) for side in sides
+        )
         self.colours = nn.ModuleList(nn.Linear(vision.hidden_size, 3) for _ in vision.map_sizes)
         self.module = nn.ModuleList([self.tokenizer, self.facts, self.colours])
 
@@ -74,7 +76,7 @@ class VisionObjective:
         device = self.tokenizer.pos_embed.device
         pixels_N3SS = torch.stack([pixels_of(scene.render()) for scene in scenes]).to(device)
         visual = self.tokenizer(pixels_N3SS)
-        facts, accuracy = self._facts(visual, fact_targets(scenes).to(device))
+        facts, accuracy = self._facts(visual, fact_targets(scenes, self.world.seen).to(device))
         colour = self._colour_distance(visual.maps, pixels_N3SS)
         return {"loss": facts + colour, "facts": facts, "colour": colour, "accuracy": accuracy}
 
@@ -110,12 +112,13 @@ class CondenseObjective:
         self,
         tokenizer: VisualTokenizer,
         phase: Phase,
-        world: DrawnWorld,
+        world: World,
         seed: int = 0,
     ) -> None:
         self.tokenizer, self.phase = tokenizer, phase
         config = tokenizer.config
-        self.facts = FactReadout(config.num_img_token * config.llm.hidden_size)
+        self.known = world.seen
+        self.facts = FactReadout(config.num_img_token * config.llm.hidden_size, world.seen)
         self.module = nn.ModuleList([tokenizer, self.facts])
         self.scenes = EncodedScenes(tokenizer, phase.num_pictures, world, seed)
 
@@ -125,7 +128,7 @@ class CondenseObjective:
 
     @cached_property
     def _targets_NF(self) -> Tensor:
-        return fact_targets(self.scenes.scenes)
+        return fact_targets(self.scenes.scenes, self.known)
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Cross-entropy of the facts."""
@@ -162,12 +165,13 @@ class AlignObjective:
         model: MMInterleaved,
         processor: Processor,
         phase: Phase,
-        world: DrawnWorld,
+        world: World,
         seed: int = 0,
     ) -> None:
-        if model.config.num_img_token <= len(SLOTS):
-            raise ValueError(f"a token for each place needs more than {len(SLOTS)} visual tokens")
-        self.model, self.processor, self.phase = model, processor, phase
+        facts, number = world.seen, model.config.num_img_token
+        if number < facts.num_places:
+            raise ValueError(f"{number} visual tokens are too few for {facts.num_places} places")
+        self.model, self.processor, self.phase, self.facts = model, processor, phase, facts
         self.module: nn.Module = model.visual_tokenizer
         self.scenes = EncodedScenes(model.visual_tokenizer, phase.num_pictures, world, seed)
 
@@ -182,26 +186,30 @@ class AlignObjective:
         targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
         distance = F.mse_loss(tokens_BTD, targets_BTD) / self._variance
         scenes = [self.scenes.scenes[index] for index in chosen_B.tolist()]
-        logits = fact_logits(tokens_BTD, self._words, self._scale)
-        facts = fact_loss(logits, fact_targets(scenes).to(tokens_BTD.device))
+        logits = fact_logits(tokens_BTD, self._words, self._scale, self.facts)
+        facts = fact_loss(logits, fact_targets(scenes, self.facts).to(tokens_BTD.device))
         return {"loss": distance + facts, "distance": distance, "facts": facts}
+
+    @property
+    def _by_place(self) -> list[range]:
+        return tokens_by_place(self.model.config.num_img_token, self.facts.num_places)
 
     @property
     def _scale(self) -> float:
         """Facts are read from the mean token of a place; one of its tokens, or all, hold a word."""
-        tokens, *_ = tokens_by_place(self.model.config.num_img_token)
+        tokens, *_ = self._by_place
         return _SCALE * len(tokens) if self.phase.spell_out else _SCALE
 
     @cached_property
     def _variance(self) -> Tensor:
         """The variance of the embeddings of words that name facts."""
-        words = {word for values in FACTS.values() for word in values}
+        words = {word for values in self.facts.values.values() for word in values}
         return self._vectors(sorted(words)).var()
 
     @cached_property
     def _words(self) -> dict[str, Tensor]:
         """The readers of the values of each fact."""
-        return {name: readers(self._vectors(values)) for name, values in FACTS.items()}
+        return {name: readers(self._vectors(values)) for name, values in self.facts.values.items()}
 
     @cached_property
     def _embeddings_VD(self) -> Tensor:
@@ -215,12 +223,12 @@ class AlignObjective:
     def _targets_NTD(self) -> Tensor:
         return torch.stack([self._target(scene) for scene in self.scenes.scenes])
 
-    def _target(self, scene: Scene) -> Tensor:
+    def _target(self, scene: Drawable) -> Tensor:
         """The target tokens of a scene, relative to the mean embedding, [T, D]."""
-        *slots, background = values_by_place(scene)
-        *tokens, rest = tokens_by_place(self.model.config.num_img_token)
+        *slots, background = self.facts.words_of(scene)
+        *tokens, rest = self._by_place
         if self.phase.spell_out:
-            places = zip((*map(_in_order, slots), background), (*tokens, rest), strict=True)
+            places = zip((*slots, background), (*tokens, rest), strict=True)
             phrases = [_spelled_out(words, len(each)) for words, each in places]
             return torch.stack([self._sum_of(words) for phrase in phrases for words in phrase])
         sums = [self._sum_of(w) for w, each in zip(slots, tokens, strict=True) for _ in each]
@@ -234,12 +242,6 @@ class AlignObjective:
 
     def _vectors(self, words: Sequence[str]) -> Tensor:
         return word_vectors(words, self.processor, self._embeddings_VD) - self._mean_D
-
-
-def _in_order(words: Sequence[str]) -> list[str]:
-    """The words of a slot in spoken order: "left", "small", "red", "boat"."""
-    slot, what, *adjectives = words
-    return [slot, *reversed(adjectives), what]
 
 
 def _spelled_out(words: Sequence[str], number: int) -> list[list[str]]:

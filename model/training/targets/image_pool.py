@@ -34,9 +34,8 @@ from model.training.data.batches import Tokenised, collate, images_of, pixels_of
 from model.training.data.features import FeatureBank, features_of
 from model.training.data.mixture import Source
 from model.training.targets.facts import codes_of
-from model.training.world.drawn.scene import LABELS, Scene
-from model.training.world.drawn.tasks import SceneImage
-from model.training.world.world import Drawable
+from model.training.world.drawable import Drawable
+from model.training.world.facts import Facts
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures
 
 _STEPS = 8
@@ -50,8 +49,8 @@ class Redrawer:
     The images depend on the phase's start alone, so that a killed run resumes exactly.
     """
 
-    def __init__(self, model: MMInterleaved, processor: Processor, seed: int) -> None:
-        self.model, self.processor = model, processor
+    def __init__(self, model: MMInterleaved, processor: Processor, facts: Facts, seed: int) -> None:
+        self.model, self.processor, self.facts = model, processor, facts
         self._decoder = copy.deepcopy(model.image_decoder)
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -62,17 +61,17 @@ class Redrawer:
 
     @torch.no_grad()
     def redraw(
-        self, maps: Sequence[Tensor], previous_N: Sequence[int], scenes: dict[int, Scene]
+        self, maps: Sequence[Tensor], previous_N: Sequence[int], images: dict[int, Drawable]
     ) -> tuple[Tensor, ...]:
         """Maps in which some images are generated ones, each after its generated predecessor.
 
         Args:
             maps: of true images, [N, D, s, s] of each level.
             previous_N: the index of the image before each, -1 for none.
-            scenes: of the images to generate, by index; generated from the codes of the scenes.
+            images: to generate, by index; generated from the codes of their facts.
         """
         redrawn = tuple(map_NDss.float() for map_NDss in maps)
-        todo = dict(scenes)
+        todo = dict(images)
         with torch.autocast(maps[0].device.type, enabled=False):  # Samplers choose their own type.
             while todo:
                 # The first remaining image of each story.
@@ -88,7 +87,7 @@ class Redrawer:
 
     def _maps(
         self,
-        scenes: Sequence[Scene],
+        images: Sequence[Drawable],
         maps: Sequence[Tensor],
         previous_N: Sequence[int],
         indices: Sequence[int],
@@ -97,7 +96,7 @@ class Redrawer:
         visible_N1 = torch.tensor([[index >= 0] for index in before], device=maps[0].device)
         sampler = self.sampler
         prepared = sampler.prepare(
-            codes_of(scenes, self.model.config).to(maps[0].device),
+            codes_of(images, self.facts, self.model.config).to(maps[0].device),
             flatten_maps(
                 [
                     map_NDss[before].unsqueeze(1) * visible_N1[..., None, None, None]
@@ -107,15 +106,15 @@ class Redrawer:
             visible_N1,
         )
         latents_NCHW = sampler.denoise(
-            initial_noise(sampler.config, self.generator, len(scenes)),
+            initial_noise(sampler.config, self.generator, len(images)),
             sampler.join([prepared], guided=True),
             self.generator,
             _STEPS,
             _GUIDANCE,
             scheduler=_SCHEDULER,
         )
-        images = [to_image(pixels_3SS) for pixels_3SS in sampler.decode(latents_NCHW)]
-        pixels_N3SS = torch.stack([self.processor.pixels(image) for image in images])
+        drawn = [to_image(pixels_3SS) for pixels_3SS in sampler.decode(latents_NCHW)]
+        pixels_N3SS = torch.stack([self.processor.pixels(image) for image in drawn])
         features: VisualFeatures = self.model.visual_tokenizer(pixels_N3SS.to(maps[0].device))
         return features.maps
 
@@ -148,6 +147,7 @@ class TargetPool:
         model: MMInterleaved,
         processor: Processor,
         source: Source,
+        facts: Facts,
         num_images: int,
         seed: int = 0,
         bank: FeatureBank | None = None,
@@ -155,7 +155,7 @@ class TargetPool:
     ) -> None:
         self.model, self.processor, self.source, self.bank = model, processor, source, bank
         self.redrawn = redrawn
-        self.redrawer = Redrawer(model, processor, seed) if redrawn else None
+        self.redrawer = Redrawer(model, processor, facts, seed) if redrawn else None
         self.num_images, self.seed = num_images, seed
         self.targets: list[Target] = []
         self._num_chunks = 0
@@ -202,14 +202,14 @@ class TargetPool:
         maps_before = output.visual.maps
         if redraws and self.redrawer:
             copied = {previous_N[index] for index in indices} & set(indices)
-            scenes = {index: scene_of(images[index]) for index in sorted(copied)}
-            maps_before = self.redrawer.redraw(output.visual.maps, previous_N, scenes)
+            known = {index: images[index] for index in sorted(copied)}
+            maps_before = self.redrawer.redraw(output.visual.maps, previous_N, known)
         targets: list[Target] = []
         for latents_CHW, index in zip(latents_MCHW, indices, strict=True):
             before, image = previous_N[index], images[index]
             maps = None if before < 0 else tuple(m[before].half().cpu() for m in maps_before)
             hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half().cpu()
-            foreground_HW = _foreground(image, latents_CHW.shape[-1])
+            foreground_HW = foreground_of(image, latents_CHW.shape[-1])
             targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW, image))
         return targets
 
@@ -222,17 +222,6 @@ def contexts_of(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
     return hidden_NKD.to(device), mask_NK.long().to(device)
 
 
-def scene_of(image: Drawable) -> Scene:
-    """The scene of an image of the world.
-
-    Raises:
-        ValueError: the image does not come from the world.
-    """
-    if not isinstance(image, SceneImage):
-        raise ValueError("the content of an image is known only for images of the world")
-    return image.scene
-
-
 def answer_images(sequences: Sequence[Tokenised]) -> list[int]:
     """The indices of the images that belong to answers, requested ones included."""
     is_answer = [
@@ -243,10 +232,9 @@ def answer_images(sequences: Sequence[Tokenised]) -> list[int]:
     return [index for index, flag in enumerate(is_answer) if flag]
 
 
-def _foreground(image: Drawable, side: int) -> Tensor:
+def foreground_of(image: Drawable, side: int) -> Tensor:
     """The places of the latents with a thing or a hero, [side, side]; none if unknown."""
-    if not isinstance(image, SceneImage):
+    known = getattr(image, "foreground", None)
+    if known is None:
         return torch.zeros(side, side, dtype=torch.bool)
-    labels_SS = torch.from_numpy(image.scene.label_map())
-    first_thing = LABELS.index("hero")
-    return F.adaptive_max_pool2d((labels_SS >= first_thing).half()[None], side)[0].bool()
+    return F.adaptive_max_pool2d(torch.from_numpy(known()).half()[None], side)[0].bool()

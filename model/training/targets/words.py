@@ -19,7 +19,7 @@ from torch import Tensor
 from model.config.schema import SpecialTokens
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.world.drawn.language import ORDINALS
+from model.training.world.words import ORDINALS
 
 
 def word_vectors(words: Sequence[str], processor: Processor, embeddings_VD: Tensor) -> Tensor:

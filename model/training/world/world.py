@@ -3,75 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from model.training.world.drawable import Drawable, LabelledImage, SegmentedImage
+from model.training.world.example import Example, Rows, Score
+from model.training.world.facts import Facts
 
-from model.segments import RoleSegment
-
-
-class Drawable(Protocol):
-    """Anything that can be an image of an example; equal ones show the same."""
-
-    def render(self, size: int = ...) -> Image.Image:
-        """The pixels, RGB, `size` square."""
-        ...
-
-
-class LabelledImage(Drawable, Protocol):
-    """An image whose content is known."""
-
-    def label_map(self, size: int = ...) -> NDArray[np.uint8]:
-        """The class of every pixel, [size, size]."""
-        ...
-
-
-Part = str | Drawable
-
-
-@dataclass(frozen=True)
-class Example:
-    """A user's content and the answer.
-
-    Attributes:
-        task: its name.
-        prompt: the user's content, the last before the answer.
-        answer: the content to learn.
-        further: further questions with their answers.
-        unfinished: the answer ends where it asks for its last image.
-        earlier: what the user said, and the answer to it, for each exchange before the prompt.
-    """
-
-    task: str
-    prompt: tuple[Part, ...]
-    answer: tuple[Part, ...]
-    further: tuple[tuple[str, str], ...] = ()
-    unfinished: bool = False
-    earlier: tuple[tuple[tuple[Part, ...], tuple[Part, ...]], ...] = ()
-
-    @property
-    def given(self) -> tuple[Part | RoleSegment, ...]:
-        """Everything before the answer, as messages with roles if there are several."""
-        parts: list[Part | RoleSegment] = []
-        for asked, answered in self.earlier:
-            parts += [*asked, RoleSegment("assistant"), *answered, RoleSegment("user")]
-        return (*parts, *self.prompt)
-
-    @property
-    def images(self) -> tuple[Drawable, ...]:
-        """All images, in reading order."""
-        return tuple(
-            part for part in (*self.given, *self.answer) if not isinstance(part, (str, RoleSegment))
-        )
-
-    @property
-    def num_given_images(self) -> int:
-        """Number of images before the answer."""
-        return len(self.images) - sum(not isinstance(part, str) for part in self.answer)
+Box = tuple[float, float, float, float]
 
 
 class ExampleMaker(Protocol):
@@ -90,6 +29,33 @@ class World(ExampleMaker, Protocol):
         """The names of its tasks."""
         ...
 
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """The scores of the tasks that are evaluated."""
+        ...
+
+    def reader_score(self, rng: random.Random) -> Rows:
+        """The accuracy on a true image of the reader that the scores use."""
+        ...
+
+    @property
+    def seen(self) -> Facts:
+        """The facts that visual tokens hold."""
+        ...
+
+    @property
+    def told(self) -> Facts:
+        """The facts that image tokens hold: of an image, those that its example tells."""
+        ...
+
+    def check(self) -> None:
+        """Check that this machine has what images are made of, or fetch it.
+
+        Raises:
+            ConfigError: it is missing.
+        """
+        ...
+
     def scene(self, rng: random.Random) -> LabelledImage:
         """A random image, for training what has no text."""
         ...
@@ -100,4 +66,31 @@ class World(ExampleMaker, Protocol):
 
     def stock(self, name: str, num_images: int) -> ExampleMaker:
         """Examples of about that many images, which are functions of the name."""
+        ...
+
+
+@runtime_checkable
+class SegmentedWorld(Protocol):
+    """A world whose images know their things one by one."""
+
+    @property
+    def part_values(self) -> Mapping[str, tuple[str, ...]]:
+        """The values of the facts of a thing; first what it is, whose first value is nothing."""
+        ...
+
+    @property
+    def whole_values(self) -> Mapping[str, tuple[str, ...]]:
+        """The values of the facts of a whole image."""
+        ...
+
+    def scene(self, rng: random.Random) -> SegmentedImage:
+        """A random image."""
+        ...
+
+    def parts(self, image: Drawable) -> Sequence[tuple[Mapping[str, str], Box]]:
+        """The facts of each thing of an image, and its box (left, top, right, bottom) in [0, 1]."""
+        ...
+
+    def whole_facts(self, image: Drawable) -> Mapping[str, str]:
+        """The facts of a whole image."""
         ...

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from model.training.world.drawn.painting.background import Background
 from model.training.world.drawn.scene import Scene, Thing
-
-NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-ORDINALS = ("first", "second", "third", "fourth")
+from model.training.world.words import joined
 
 _AT = {
     "meadow": "in the meadow",
@@ -66,18 +64,13 @@ def side(slot: str) -> str:
     return "in the middle" if slot == "middle" else f"on the {slot}"
 
 
-def join(phrases: list[str]) -> str:
-    """Phrases as a list with "and"."""
-    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
-
-
 def describe(scene: Scene) -> str:
     """Everything in a scene, without a full stop or a capital."""
     phrases = [f"{noun_phrase(thing)} {side(thing.slot)}" for thing in scene.things]
     if scene.hero is not None:
         look = f"{scene.hero.texture} {scene.hero.colour} hero with {scene.hero.ears} ears"
         phrases.append(f"a {look} {side(scene.hero_slot)}")
-    return f"{join(phrases)}, {at_place(scene.background.place)}, {when(scene.background)}"
+    return f"{joined(phrases)}, {at_place(scene.background.place)}, {when(scene.background)}"
 
 
 def sentence(clause: str) -> str:

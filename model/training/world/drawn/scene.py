@@ -12,20 +12,14 @@ from PIL import Image
 
 from model.training.world.drawn.painting.background import (
     HORIZON,
-    PLACES,
-    TIMES,
-    WEATHERS,
     Background,
     background_image,
 )
 from model.training.world.drawn.painting.character import (
-    EARS,
-    TEXTURES,
     Character,
     character_sprite,
 )
 from model.training.world.drawn.painting.objects import ALL_KINDS, KIND_TO_SET, object_sets
-from model.training.world.drawn.painting.palette import CHARACTER_COLOURS
 
 SIZES = {"small": 22, "big": 32}  # Pixels in an image of 96.
 SLOTS = {"left": 18, "middle": 48, "right": 78}  # Centre of a thing, in pixels of 96.
@@ -92,6 +86,10 @@ class Scene:
             labels[rows, columns][part] = LABELS.index(label)
         return labels
 
+    def foreground(self, size: int = BASE_SIZE) -> NDArray[np.bool_]:
+        """Where things and the hero are, [size, size]."""
+        return self.label_map(size) >= LABELS.index("hero")
+
     def box(self, slot: str) -> tuple[float, float, float, float]:
         """The box (x0, y0, x1, y1) of the thing or hero in `slot`, as fractions of the image.
 
@@ -145,51 +143,3 @@ def _with_different_kinds(rng: random.Random, things: tuple[Thing, ...]) -> tupl
         taken.add(kind)
         result.append(replace(thing, kind=kind))
     return tuple(result)
-
-
-_SLOT_FACTS: dict[str, tuple[str, ...]] = {
-    "what": ("nothing", "hero", *ALL_KINDS),
-    "colour": tuple(CHARACTER_COLOURS),
-    "size": tuple(SIZES),
-    "texture": TEXTURES,
-    "ears": EARS,
-}
-FACTS: dict[str, tuple[str, ...]] = {
-    "place": PLACES,
-    "weather": WEATHERS,
-    "time": TIMES,
-    **{f"{slot} {name}": values for slot in SLOTS for name, values in _SLOT_FACTS.items()},
-}
-
-
-def facts_of(scene: Scene) -> dict[str, str]:
-    """The facts of a scene, by the names in `FACTS`; those that do not apply are left out."""
-    background = scene.background
-    facts = {"place": background.place, "weather": background.weather, "time": background.time}
-    facts |= {f"{slot} what": "nothing" for slot in SLOTS}
-    for thing in scene.things:
-        facts[f"{thing.slot} what"] = thing.kind
-        facts[f"{thing.slot} size"] = thing.size
-        if thing.colour:
-            facts[f"{thing.slot} colour"] = thing.colour
-    if scene.hero is not None:
-        slot = scene.hero_slot
-        facts |= {f"{slot} what": "hero", f"{slot} colour": scene.hero.colour}
-        facts |= {f"{slot} texture": scene.hero.texture, f"{slot} ears": scene.hero.ears}
-    return facts
-
-
-def values_by_place(scene: Scene) -> list[list[str]]:
-    """The facts of each slot as words, its name first; last those of the background."""
-    facts = facts_of(scene)
-    slots = [
-        [slot, *(facts[f"{slot} {name}"] for name in _SLOT_FACTS if f"{slot} {name}" in facts)]
-        for slot in SLOTS
-    ]
-    return [*slots, [facts[name] for name in ("place", "weather", "time")]]
-
-
-def place_of(fact: str) -> int:
-    """The place of a fact: its index in `values_by_place` and `tokens_by_place`."""
-    slot, _, _ = fact.rpartition(" ")
-    return list(SLOTS).index(slot) if slot else len(SLOTS)

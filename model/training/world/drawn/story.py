@@ -9,6 +9,7 @@ from model.training.world.drawn import language
 from model.training.world.drawn.painting.background import PLACES, TIMES, WEATHERS, Background
 from model.training.world.drawn.painting.character import Character
 from model.training.world.drawn.scene import Scene, Thing
+from model.training.world.words import NUMBERS
 
 _TIMES_OF_DAY = {2: ("day", "night"), 3: TIMES, 4: ("day", "day", "evening", "night")}
 _KEEP_WEATHER = 0.5
@@ -79,7 +80,7 @@ def _wish(rng: random.Random, first: Scene, num_pages: int) -> str:
     assert first.hero is not None
     thing = language.noun_phrase(first.things[0], with_size=rng.random() < 0.3)
     where = language.at_place(first.background.place)
-    many = f" in {language.NUMBERS[num_pages]} pictures"
+    many = f" in {NUMBERS[num_pages]} pictures"
     if num_pages == 3 and rng.random() < 0.5:
         many = ""
     name = first.hero.name

@@ -17,7 +17,8 @@ from model.training.world.drawn import language
 from model.training.world.drawn.painting.character import Character
 from model.training.world.drawn.scene import BASE_SIZE, LABELS, SLOTS, Scene
 from model.training.world.drawn.story import StoryPlan, draw_story
-from model.training.world.world import Example, Part
+from model.training.world.example import Example, Part
+from model.training.world.words import ORDINALS
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _question_about_one(rng: random.Random, scenes: Sequence[Scene]) -> tuple[st
     """A question about one of some scenes, which it names if there are several, and the answer."""
     position = rng.randrange(len(scenes))
     question, answer = _question(rng, scenes[position])
-    where = f" in the {language.ORDINALS[position]} picture" if len(scenes) > 1 else ""
+    where = f" in the {ORDINALS[position]} picture" if len(scenes) > 1 else ""
     return f"{question}{where}?", language.sentence(answer)
 
 

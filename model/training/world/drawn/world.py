@@ -10,10 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from model.config.schema import ConfigError
 from model.training.world.drawn import tasks
+from model.training.world.drawn.facts import DRAWN_FACTS
+from model.training.world.drawn.painting.objects import FONT_PATH, object_sets
 from model.training.world.drawn.scene import Scene
+from model.training.world.drawn.scores import SCORES, ScoreOfSets, reader_score
 from model.training.world.drawn.tasks import TASKS
-from model.training.world.world import Example
+from model.training.world.example import Example, Rows, Score
+from model.training.world.facts import Facts
 
 _NUM_IMAGES = (1, 2, 2, 3, 3)  # Questions about one of several images are harder.
 _MAX_QUESTIONS = 8
@@ -69,12 +74,29 @@ class DrawnWorld:
 
     objects: str = "drawn"
     tasks: ClassVar[tuple[str, ...]] = tuple(TASKS)
+    seen: ClassVar[Facts] = DRAWN_FACTS
+    told: ClassVar[Facts] = DRAWN_FACTS
 
     def example(self, task: str, rng: random.Random) -> Example:
         return TASKS[task](rng, self.objects)
 
+    def check(self) -> None:
+        lacking = [each.name for each in object_sets(self.objects) if not each.available()]
+        if lacking:
+            raise ConfigError(f"images of {', '.join(lacking)} need a font: {FONT_PATH}")
+
     def scene(self, rng: random.Random) -> Scene:
         return tasks.any_scene(rng, self.objects)
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        return {task: self._bound(score) for task, score in SCORES.items()}
+
+    def _bound(self, score: ScoreOfSets) -> Score:
+        return lambda example, answer: score(example, answer, self.objects)
+
+    def reader_score(self, rng: random.Random) -> Rows:
+        return reader_score(self.scene(rng), self.objects)
 
     def in_words(self, example: Example) -> Example:
         return tasks.in_words(example)

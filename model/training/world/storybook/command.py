@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections import Counter
 from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
 
 from model.training.world.storybook.assets import packages
-from model.training.world.storybook.hero import Hero
 from model.training.world.storybook.language import captions, questions, requests, stories
-from model.training.world.storybook.reader import read_scene
-from model.training.world.storybook.scene import BASE_SIZE, StorybookScene
+from model.training.world.storybook.painting.scene import BASE_SIZE, StorybookScene
+from model.training.world.storybook.scores import reader_score
+from model.training.world.storybook.tasks import sample_scene
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +37,9 @@ def run(args: argparse.Namespace) -> int:
         for _ in range(args.number):
             console.print(example(rng), highlight=False, markup=False)
     elif args.action == "accuracy":
-        for name, (right, total) in accuracy(rng, args.number).items():
-            console.print(f"{name:<14} {right:>5} of {total:<5} {right / max(total, 1):.3f}")
+        for name, values in accuracy(rng, args.number).items():
+            console.print(f"{name:<24} {sum(values) / len(values):.3f} of {len(values)}")
     return 0
-
-
-def sample_scene(rng: random.Random) -> StorybookScene:
-    """A random scene, every other one with a hero."""
-    hero = Hero.sample(rng) if rng.random() < 0.5 else None
-    return StorybookScene.sample(rng, 3 if hero else 4, hero)
 
 
 def sheet(scenes: list[StorybookScene], columns: int = 6) -> Image.Image:
@@ -64,7 +57,7 @@ def example(rng: random.Random) -> str:
     scene = sample_scene(rng)
     kind = rng.randrange(4)
     if kind == 0:
-        return f"> {requests.request(rng, scene)}\n"
+        return f"> {requests.request(rng, scene).text}\n"
     if kind == 1:
         return f"> [image] {captions.ask(rng)}\n{captions.describe(scene)}\n"
     if kind == 2:
@@ -74,29 +67,10 @@ def example(rng: random.Random) -> str:
     return f"> {story.introduction} [image] {story.wish}\n{pages}\n{story.closing}\n"
 
 
-def accuracy(rng: random.Random, number: int) -> dict[str, tuple[int, int]]:
-    """How often the reader is right on true scenes: right answers and cases, by attribute."""
-    right: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-
-    def count(name: str, cases: int, hits: int) -> None:
-        total[name] += cases
-        right[name] += hits
-
+def accuracy(rng: random.Random, number: int) -> dict[str, list[float]]:
+    """The reader's scores on true scenes."""
+    values: dict[str, list[float]] = {}
     for _ in range(number):
-        scene = sample_scene(rng)
-        seen = read_scene(scene.render())
-        for name in ("place", "time", "weather"):
-            same = getattr(scene.setting, name) == getattr(seen.setting, name)
-            count(name, 1, same)
-        wanted = Counter((thing.noun, thing.size) for thing in scene.things)
-        found = Counter((thing.noun, thing.size) for thing in seen.things)
-        count("things found", wanted.total(), (wanted & found).total())
-        count("things true", found.total(), (wanted & found).total())
-        if scene.hero:
-            for trait in ("species", "colour", "pattern", "token"):
-                same = seen.hero is not None and getattr(seen.hero, trait) == getattr(
-                    scene.hero, trait
-                )
-                count(f"hero {trait}", 1, same)
-    return {name: (right[name], total[name]) for name in total}
+        for name, value in reader_score(sample_scene(rng)):
+            values.setdefault(name, []).append(value)
+    return values

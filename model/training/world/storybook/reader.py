@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.training.world.storybook.assets.sprites import sprite
-from model.training.world.storybook.hero import (
+from model.training.world.storybook.painting.hero import (
     COLOURS,
     PATTERNS,
     SPECIES,
@@ -32,10 +32,15 @@ from model.training.world.storybook.hero import (
     Pattern,
     hero_sprite,
 )
-from model.training.world.storybook.hero import HEIGHT as HERO_HEIGHT
-from model.training.world.storybook.nouns import NOUNS
-from model.training.world.storybook.places import Setting, all_settings, backdrop, precipitation
-from model.training.world.storybook.scene import (
+from model.training.world.storybook.painting.hero import HEIGHT as HERO_HEIGHT
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.places import (
+    Setting,
+    all_settings,
+    backdrop,
+    precipitation,
+)
+from model.training.world.storybook.painting.scene import (
     BASE_SIZE,
     SIZES,
     Layer,

@@ -12,7 +12,7 @@ from model.processor import Processor
 from model.segments import ImageSegment, TextSegment
 from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
 from model.training.world.drawn.tasks import TASKS
-from model.training.world.world import Example
+from model.training.world.example import Example
 
 QUICK = ImageSettings(num_inference_steps=2, batch_size=2)
 

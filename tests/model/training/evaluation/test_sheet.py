@@ -6,9 +6,9 @@ import random
 
 import numpy as np
 
-from model.training.evaluation.answers import GeneratedAnswer
 from model.training.evaluation.sheet import contact_sheet
 from model.training.world.drawn.world import DrawnWorld
+from model.training.world.example import GeneratedAnswer
 
 
 def test_a_sheet_grows_with_its_stories() -> None:

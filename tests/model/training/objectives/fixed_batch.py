@@ -56,14 +56,14 @@ def language(
     **settings: Any,
 ) -> LanguageObjective:
     phase = Phase("language", batch_size=batch_size, **settings)
-    return LanguageObjective(model, processor, phase, mixture("language", weights))
+    return LanguageObjective(model, processor, phase, mixture("language", weights), WORLD.told)
 
 
 def images(
     model: MMInterleaved, processor: Processor, batch_size: int, **settings: Any
 ) -> ImageObjective:
     phase = Phase("pictures", batch_size=batch_size, **settings)
-    return ImageObjective(model, processor, phase, mixture("pictures"))
+    return ImageObjective(model, processor, phase, mixture("pictures"), WORLD.told)
 
 
 def joint(

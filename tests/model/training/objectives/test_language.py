@@ -47,9 +47,9 @@ def test_a_frozen_encoder_sees_the_images_of_a_stock_once(
     bank = FeatureBank(model.visual_tokenizer, model.config.spatial_shapes)
     source = Mixture(weights, WORLD, stock=stock)
     phase = Phase("language", batch_size=4)
-    objective = LanguageObjective(model, processor, phase, source, bank)
+    objective = LanguageObjective(model, processor, phase, source, WORLD.told, bank)
     encoder = copy.deepcopy(model.visual_tokenizer.encoder.state_dict())
-    fresh = LanguageObjective(model, processor, phase, source).losses(0)["loss"]
+    fresh = LanguageObjective(model, processor, phase, source, WORLD.told).losses(0)["loss"]
     assert objective.losses(0)["loss"].item() == pytest.approx(fresh.item(), abs=2e-3)
     falls(objective, tmp_path, 3e-3, 0.8)
     for name, tensor in model.visual_tokenizer.encoder.state_dict().items():

@@ -22,7 +22,6 @@ from model.training.targets.facts import (
     fact_logits,
     fact_loss,
     fact_targets,
-    values_by_place,
 )
 from tests.model.training.objectives.fixed_batch import WORLD, falls
 
@@ -62,18 +61,18 @@ def test_visual_tokens_can_spell_out_what_they_show(
         model, processor, Phase("align", batch_size=4, num_pictures=8, spell_out=True), WORLD
     )
     scene = objective.scenes.scenes[0]
-    (slot, *_), *_ = values_by_place(scene)
+    (slot, *_), *_ = WORLD.seen.words_of(scene)
     apart_DV = objective._embeddings_VD.T - objective._mean_D[:, None]
     word = apart_DV[:, processor.encode_text(f" {slot}")].mean(1)
     torch.testing.assert_close(objective._targets_NTD[0, 0], word)
     # The targets themselves say every fact (by chance: more than 1.1 nats).
-    logits = fact_logits(objective._targets_NTD, objective._words, objective._scale)
-    facts = fact_loss(logits, fact_targets(objective.scenes.scenes))
+    logits = fact_logits(objective._targets_NTD, objective._words, objective._scale, WORLD.seen)
+    facts = fact_loss(logits, fact_targets(objective.scenes.scenes, WORLD.seen))
     assert facts < 0.5
     falls(objective, tmp_path, 3e-3, 0.9)
 
 
 def test_too_few_visual_tokens_are_not_aligned(processor: Processor) -> None:
     small = MMInterleaved(preset("micro"))
-    with pytest.raises(ValueError, match="more than 3 visual tokens"):
+    with pytest.raises(ValueError, match="2 visual tokens are too few for 4 places"):
         AlignObjective(small, processor, Phase("align"), WORLD)

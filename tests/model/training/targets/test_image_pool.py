@@ -9,9 +9,10 @@ import torch
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data.batches import pixels_of
-from model.training.targets.image_pool import Redrawer, Target, TargetPool, scene_of
+from model.training.targets.image_pool import Redrawer, Target, TargetPool
 from model.training.world.drawn import tasks as examples
-from model.training.world.world import Example
+from model.training.world.drawn.facts import DRAWN_FACTS
+from model.training.world.example import Example
 
 
 class _Story:
@@ -22,7 +23,7 @@ class _Story:
 
 
 def _targets(model: MMInterleaved, processor: Processor, redrawn: float) -> list[Target]:
-    pool = TargetPool(model, processor, _Story(), 100, redrawn=redrawn)
+    pool = TargetPool(model, processor, _Story(), DRAWN_FACTS, 100, redrawn=redrawn)
     with torch.autocast("cpu", torch.bfloat16):  # As the trainer does.
         pool.draw(0, 1)
     return pool.targets
@@ -48,13 +49,13 @@ def test_what_is_drawn_depends_on_the_start_alone(
     images = examples.story(random.Random(1)).images[:3]
     side = model.config.vision.image_size
     maps = model.visual_tokenizer(torch.stack([pixels_of(p.render(side)) for p in images])).maps
-    scenes = {index: scene_of(images[index]) for index in (1, 2)}
+    known = {index: images[index] for index in (1, 2)}
     drawn = []
     for learns in (False, True):
-        redrawer = Redrawer(model, processor, 0)
+        redrawer = Redrawer(model, processor, DRAWN_FACTS, 0)
         if learns:
             torch.nn.init.normal_(model.image_decoder.decoder.unet.conv_out.weight)
-        drawn.append(redrawer.redraw(maps, [-1, 0, 1], scenes))
+        drawn.append(redrawer.redraw(maps, [-1, 0, 1], known))
     for true, first, second in zip(maps, *drawn, strict=True):
         assert torch.equal(first, second)
         assert [torch.equal(*pair) for pair in zip(true, first, strict=True)] == [

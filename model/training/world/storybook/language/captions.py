@@ -6,7 +6,8 @@ import random
 
 from model.training.world.storybook.language import phrases
 from model.training.world.storybook.language.forms import capitalised, fill
-from model.training.world.storybook.scene import StorybookScene
+from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.words import joined
 
 
 def ask(rng: random.Random) -> str:
@@ -34,5 +35,5 @@ def describe(scene: StorybookScene) -> str:
     if scene.stand:
         side = phrases.at_side(phrases.side_of(scene.stand.x))
         entries.append((scene.stand.x, f"{phrases.hero_phrase(scene.stand.hero)} {side}"))
-    what = phrases.joined([phrase for _, phrase in sorted(entries)])
+    what = joined([phrase for _, phrase in sorted(entries)])
     return capitalised(f"{what}, {phrases.where(scene.setting)} {phrases.when(scene.setting)}.")

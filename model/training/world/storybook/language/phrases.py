@@ -5,17 +5,20 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from model.training.world.storybook.hero import TOKENS, Hero
-from model.training.world.storybook.nouns import NOUNS
-from model.training.world.storybook.places import PLACES, Setting
-from model.training.world.storybook.scene import Size, StorybookScene
+from model.training.world.storybook.painting.hero import TOKENS, Hero
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.places import PLACES, Setting
+from model.training.world.storybook.painting.scene import Size, StorybookScene, StorybookThing
+from model.training.world.words import NUMBERS
 
-NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-ORDINALS = ("first", "second", "third", "fourth", "fifth")
 SIDES = ("left", "middle", "right")
+
+UNTOLD = ""  # The place of a setting that a text does not name.
+_DAY_UNSAID = 0.5
 
 # Other ways to say where; the first is the one that captions use.
 _WHERE: dict[str, tuple[str, ...]] = {
+    UNTOLD: ("",),
     "living room": ("in the living room", "in a bright living room", "at home", "in the lounge"),
     "bridge": ("on the glass bridge", "on a glass walkway", "in a glass corridor"),
     "city": (
@@ -66,10 +69,27 @@ _ADJECTIVES = {
 class Group:
     """Things of one noun and size that stand next to each other, and where on the whole."""
 
-    noun: str
-    size: Size
-    number: int
-    x: float
+    things: tuple[StorybookThing, ...]
+
+    @property
+    def noun(self) -> str:
+        """What they are."""
+        return self.things[0].noun
+
+    @property
+    def size(self) -> Size:
+        """How big they are."""
+        return self.things[0].size
+
+    @property
+    def number(self) -> int:
+        """How many they are."""
+        return len(self.things)
+
+    @property
+    def x(self) -> float:
+        """Their middle, in fractions of the image."""
+        return sum(thing.x for thing in self.things) / len(self.things)
 
     @property
     def side(self) -> str:
@@ -93,10 +113,9 @@ def groups(scene: StorybookScene) -> tuple[Group, ...]:
     for thing in sorted(scene.things, key=lambda t: t.x):
         last = found[-1] if found else None
         if last and (last.noun, last.size) == (thing.noun, thing.size):
-            x = (last.x * last.number + thing.x) / (last.number + 1)
-            found[-1] = Group(last.noun, last.size, last.number + 1, x)
+            found[-1] = Group((*last.things, thing))
         else:
-            found.append(Group(thing.noun, thing.size, 1, thing.x))
+            found.append(Group((thing,)))
     return tuple(found)
 
 
@@ -141,11 +160,6 @@ def hero_phrase(hero: Hero) -> str:
     return f"{article(f'{pattern}{hero.colour} {hero.species}')} {TOKENS[hero.token].phrase}"
 
 
-def joined(phrases: list[str]) -> str:
-    """Phrases as a list with "and"."""
-    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
-
-
 def where(setting: Setting, rng: random.Random | None = None) -> str:
     """The place as an adverbial; the plain one without `rng`."""
     choices = _WHERE[setting.place]
@@ -158,7 +172,12 @@ def going(place: str) -> str:
 
 
 def when(setting: Setting, rng: random.Random | None = None) -> str:
-    """Time and weather as adverbials: "at night in the snow"."""
+    """Time and weather as adverbials: "at night in the snow".
+
+    With `rng` the day, which is meant where nothing is said, is said every other time.
+    """
+    if rng and setting.time == "day" and rng.random() < _DAY_UNSAID:
+        return weather(setting, rng)
     times = _WHEN[setting.time]
     time = rng.choice(times) if rng else times[0]
     if setting.weather == "clear":

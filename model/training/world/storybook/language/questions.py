@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from model.training.world.storybook.hero import PATTERNS
 from model.training.world.storybook.language import phrases
 from model.training.world.storybook.language.forms import capitalised, fill
-from model.training.world.storybook.nouns import NOUNS
-from model.training.world.storybook.scene import StorybookScene
+from model.training.world.storybook.painting.hero import PATTERNS
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.words import NUMBERS
 
 Pair = tuple[str, str]
 Family = Callable[[random.Random, StorybookScene], Iterator[Pair]]
@@ -53,7 +54,7 @@ def numbers(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
                 "[how many {nouns} are there|how many {nouns} do you see|count the {nouns}|"
                 "how many {nouns} are in the picture]"
             )
-            answer = phrases.NUMBERS.get(number, str(number))
+            answer = NUMBERS[number]
             yield fill(rng, form, nouns=phrases.plural(noun)), answer
 
 
@@ -148,8 +149,14 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def ask(rng: random.Random, scene: StorybookScene) -> Pair:
-    """A question about one detail of a scene and its answer, both as sentences."""
+def ask(rng: random.Random, scene: StorybookScene, ordinal: str | None = None) -> Pair:
+    """A question about one detail of a scene and its answer, both as sentences.
+
+    With `ordinal` it is about the "second" of several pictures, which it names.
+    """
     families = [list(family(rng, scene)) for family in FAMILIES.values()]
     question, answer = rng.choice(rng.choice([pairs for pairs in families if pairs]))
+    if ordinal:
+        form = "[{q} in the {o} [picture|image]|in the {o} [picture|image], {q}]"
+        question = fill(rng, form, q=question, o=ordinal)
     return capitalised(question) + rng.choice(("?", "?", "?", "")), capitalised(answer) + "."

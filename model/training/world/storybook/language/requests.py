@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from model.training.world.storybook.language import phrases
 from model.training.world.storybook.language.forms import capitalised, fill, mistyped
-from model.training.world.storybook.nouns import NOUNS
-from model.training.world.storybook.scene import StorybookScene
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.words import joined
 
 Family = Callable[[random.Random, StorybookScene], str]
 
@@ -19,12 +21,12 @@ _PICTURE = "[picture|image|drawing|painting|illustration]"
 
 def _scene(rng: random.Random, scene: StorybookScene) -> str:
     """The whole scene in one phrase, parts in one of several orders, some of them left out."""
-    what = phrases.joined(phrases.subjects(scene, rng, _SYNONYMS))
+    what = joined(phrases.subjects(scene, rng, _SYNONYMS))
     where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
-    template = rng.choice(
-        ("{what} {where} {when}", "{what} {when} {where}", "{what} {where}, {when}")
-    )
-    return template.format(what=what, where=where, when=when)
+    orders = ["{what} {where} {when}", "{what} {when} {where}"]
+    if where and when:
+        orders.append("{what} {where}, {when}")
+    return " ".join(rng.choice(orders).format(what=what, where=where, when=when).split())
 
 
 def imperative(rng: random.Random, scene: StorybookScene) -> str:
@@ -73,15 +75,14 @@ def fragment(rng: random.Random, scene: StorybookScene) -> str:
         part.removeprefix("a ").removeprefix("an ")
         for part in phrases.subjects(scene, rng, _SYNONYMS)
     ]
-    parts += [
-        rng.choice((scene.setting.place, phrases.where(scene.setting, rng))),
-        scene.setting.time,
-    ]
-    if scene.setting.weather != "clear":
-        parts.append(scene.setting.weather)
+    setting = scene.setting
+    parts.append(rng.choice((setting.place, phrases.where(setting, rng))))
+    parts.append("" if setting.time == "day" and rng.random() < 0.5 else setting.time)
+    parts.append("" if setting.weather == "clear" else setting.weather)
+    told = [part for part in parts if part]
     if rng.random() < 0.3:
-        rng.shuffle(parts)
-    return ", ".join(parts)
+        rng.shuffle(told)
+    return ", ".join(told)
 
 
 def bare(rng: random.Random, scene: StorybookScene) -> str:
@@ -91,7 +92,7 @@ def bare(rng: random.Random, scene: StorybookScene) -> str:
 
 def place_first(rng: random.Random, scene: StorybookScene) -> str:
     """As in: In the forest at night: two cats. Draw this."""
-    what = phrases.joined(phrases.subjects(scene, rng, _SYNONYMS))
+    what = joined(phrases.subjects(scene, rng, _SYNONYMS))
     form = (
         "[{where} {when}: {what}. [draw|paint|show] [this|that|it].|"
         "[draw|paint] [a scene|something] {where}, {when}, with {what}.|"
@@ -117,7 +118,7 @@ def arranged(rng: random.Random, scene: StorybookScene) -> str:
         "[put|place|with|there should be|there is] {what}[.||!]"
     )
     where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
-    return capitalised(fill(rng, form, where=where, when=when, what=phrases.joined(placed)))
+    return capitalised(fill(rng, form, where=where, when=when, what=joined(placed)))
 
 
 def statement(rng: random.Random, scene: StorybookScene) -> str:
@@ -203,10 +204,38 @@ TRAINED: dict[str, Family] = {
 }
 HELD_OUT: dict[str, Family] = {"purpose": purpose, "imagined": imagined, "chatty": chatty}
 
+# Families whose sentences need a place.
+_WITH_PLACE = ("place first", "arranged")
 _MISTYPED = 0.12
 
 
-def request(rng: random.Random, scene: StorybookScene) -> str:
-    """A request for an image of a scene, of any trained family, now and then mistyped."""
-    text = rng.choice(tuple(TRAINED.values()))(rng, scene)
-    return mistyped(rng, text, rng.randint(1, 2)) if rng.random() < _MISTYPED else text
+@dataclass(frozen=True)
+class Request:
+    """The text of a request, and what of the image it leaves open.
+
+    Attributes:
+        text: what the user says.
+        has_place: whether it says where.
+        has_sides: whether it says what stands on which side.
+    """
+
+    text: str
+    has_place: bool
+    has_sides: bool
+
+
+def request(
+    rng: random.Random,
+    scene: StorybookScene,
+    families: Mapping[str, Family] = TRAINED,
+    has_place: bool = True,
+) -> Request:
+    """A request for an image of a scene, of a random family, now and then mistyped."""
+    names = [name for name in families if has_place or name not in _WITH_PLACE]
+    name = rng.choice(names)
+    if not has_place:
+        scene = replace(scene, setting=replace(scene.setting, place=phrases.UNTOLD))
+    text = families[name](rng, scene)
+    if rng.random() < _MISTYPED:
+        text = mistyped(rng, text, rng.randint(1, 2))
+    return Request(text, has_place, name == "arranged")

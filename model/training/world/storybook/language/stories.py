@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from model.training.world.storybook.hero import Hero
 from model.training.world.storybook.language import phrases
 from model.training.world.storybook.language.forms import capitalised, fill, mistyped
-from model.training.world.storybook.nouns import NOUNS
-from model.training.world.storybook.places import PLACES, TIMES, WEATHERS, Setting
-from model.training.world.storybook.scene import StorybookScene
+from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
+from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.words import NUMBERS
 
 # {n} the hero's name, {x} the thing with its article, {t} the thing with "the", {w} where it is,
 # {g} the place as a goal, {f} a feeling.
@@ -233,7 +234,7 @@ def _wish(rng: random.Random, first: StorybookScene, name: str, number: int) -> 
     many = fill(
         rng,
         "[in {k} {p}|with {k} {p}|with {k} [images|illustrations]|on {k} pages]",
-        k=phrases.NUMBERS.get(number, "five"),
+        k=NUMBERS[number],
         p=pictures,
     )
     if number == 1:

@@ -9,8 +9,8 @@ import pytest
 
 from model.training.world.storybook.assets import packages
 from model.training.world.storybook.assets.packages import PANORAMAS, SPRITES, AssetError
-from model.training.world.storybook.nouns import NOUNS
-from model.training.world.storybook.places import PLACES
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.places import PLACES
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from model.training.world.storybook.hero import Hero
 from model.training.world.storybook.language import phrases
 from model.training.world.storybook.language.captions import describe
-from model.training.world.storybook.nouns import NOUNS
-from model.training.world.storybook.places import Setting
-from model.training.world.storybook.scene import Stand, StorybookScene, StorybookThing
+from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.places import Setting
+from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
 
 _SETTING = Setting("forest", 0, "night", "snow")
 

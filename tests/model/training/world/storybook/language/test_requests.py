@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from model.training.world.storybook.language import captions, questions, requests, stories
-from model.training.world.storybook.places import Setting
-from model.training.world.storybook.scene import StorybookScene, StorybookThing
+from model.training.world.storybook.painting.places import Setting
+from model.training.world.storybook.painting.scene import StorybookScene, StorybookThing
 
 _SCENE = StorybookScene(
     Setting("harbour", 0, "evening"),

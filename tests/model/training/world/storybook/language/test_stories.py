@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from model.training.world.storybook.hero import COLOURS, TOKENS
 from model.training.world.storybook.language.stories import sample_story
+from model.training.world.storybook.painting.hero import COLOURS, TOKENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 

@@ -7,9 +7,14 @@ import random
 import numpy as np
 import pytest
 
-from model.training.world.storybook.hero import Hero
-from model.training.world.storybook.places import Setting
-from model.training.world.storybook.scene import MAX_THINGS, Stand, StorybookScene, StorybookThing
+from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.places import Setting
+from model.training.world.storybook.painting.scene import (
+    MAX_THINGS,
+    Stand,
+    StorybookScene,
+    StorybookThing,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from PIL import Image
 
 from model.training.world.storybook.assets.panoramas import to_image
 from model.training.world.storybook.assets.sprites import sprite
-from model.training.world.storybook.hero import HEIGHT as HERO_HEIGHT
-from model.training.world.storybook.hero import Hero, hero_sprite
-from model.training.world.storybook.nouns import HEIGHTS, NOUNS
-from model.training.world.storybook.places import Setting, backdrop, precipitation
+from model.training.world.storybook.painting.hero import HEIGHT as HERO_HEIGHT
+from model.training.world.storybook.painting.hero import Hero, hero_sprite
+from model.training.world.storybook.painting.nouns import HEIGHTS, NOUNS
+from model.training.world.storybook.painting.places import Setting, backdrop, precipitation
 
 Array = NDArray[np.float32]
 Size = Literal["small", "normal", "big"]
@@ -34,6 +34,8 @@ _AIR = (0.4, 0.6)
 # How much of the narrower of two neighbours may lie behind the other.
 _OVERLAP = 0.12
 _ATTEMPTS = 60
+_SHADOW_ENDS = 2.0  # In reaches, where a shadow takes 3 in 100,000 off.
+_SOLID = 0.5  # Opacity from which a pixel belongs to a sprite.
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Stand:
     hero: Hero
     x: float
     y: float
+
+    @property
+    def height(self) -> float:
+        """Height of the hero without its token, as a fraction of the image."""
+        return HERO_HEIGHT
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ class StorybookScene:
         """Display values [S, S, 3] in [0, 1]."""
         canvas = backdrop(self.setting, size).copy()
         light = np.array(self.setting.light, np.float32)
-        for layer in self.layers(size):
+        for _, layer in self.layers(size):
             if layer.grounded:
                 shade(canvas, layer)
             paste(canvas, layer, light)
@@ -155,28 +162,37 @@ class StorybookScene:
             canvas = canvas * (1 - coverage) + colour * coverage
         return canvas
 
-    def layers(self, size: int) -> Iterator[Layer]:
+    def instances(self, size: int = BASE_SIZE) -> NDArray[np.uint8]:
+        """Which of `entries` each pixel shows, [S, S]: its index plus one, 0 for the place."""
+        owners = np.zeros((size, size), np.uint8)
+        numbers = {id(entry): number for number, entry in enumerate(self.entries, 1)}
+        for entry, layer in self.layers(size):
+            rows, columns, part = clip(layer, owners)
+            owners[rows, columns][part[..., 3] > _SOLID] = numbers[id(entry)]
+        return owners
+
+    def foreground(self, size: int = BASE_SIZE) -> NDArray[np.bool_]:
+        """Where things and the hero are, [S, S]."""
+        return self.instances(size) > 0
+
+    @property
+    def entries(self) -> tuple[StorybookThing | Stand, ...]:
+        """Things and hero from left to right."""
+        entries: list[StorybookThing | Stand] = [*self.things]
+        entries += [self.stand] if self.stand else []
+        return tuple(sorted(entries, key=lambda entry: entry.x))
+
+    def layers(self, size: int) -> Iterator[tuple[StorybookThing | Stand, Layer]]:
         """Sprites in painting order: what is farther away (higher up) first."""
-        entries: list[StorybookThing | Stand] = [
-            *self.things,
-            *([self.stand] if self.stand else []),
-        ]
-        for entry in sorted(entries, key=lambda e: e.y):
+        for entry in sorted(self.entries, key=lambda entry: entry.y):
             if isinstance(entry, StorybookThing):
-                yield thing_layer(entry, size)
+                yield entry, thing_layer(entry, size)
             else:
-                yield hero_layer(entry, size)
+                yield entry, hero_layer(entry, size)
 
     def boxes(self) -> dict[StorybookThing | Stand, Box]:
         """The box (x0, y0, x1, y1) in [0, 1] of every thing and of the hero."""
-        entries: list[StorybookThing | Stand] = [
-            *self.things,
-            *([self.stand] if self.stand else []),
-        ]
-        ordered = sorted(entries, key=lambda e: e.y)
-        return {
-            entry: _box(layer) for entry, layer in zip(ordered, self.layers(BASE_SIZE), strict=True)
-        }
+        return {entry: _box(layer) for entry, layer in self.layers(BASE_SIZE)}
 
 
 def thing_layer(thing: StorybookThing, size: int) -> Layer:
@@ -221,7 +237,7 @@ def _width(noun: str, size: Size) -> float:
     return HEIGHTS[NOUNS[noun].stature] * SIZES[size] * width / 64
 
 
-def clip(layer: Layer, canvas: Array) -> tuple[slice, slice, Array]:
+def clip(layer: Layer, canvas: NDArray[Any]) -> tuple[slice, slice, Array]:
     """Rows and columns of the canvas that a layer covers, and the covering part of its sprite."""
     height, width = layer.pixels_hw4.shape[:2]
     top, left = max(layer.top, 0), max(layer.left, 0)
@@ -254,9 +270,19 @@ def shade(canvas_SS3: Array, layer: Layer) -> None:
     centre = layer.left + (solid[0] + solid[-1]) / 2
     half_width = max((solid[-1] - solid[0]) / 2 * 1.15, 2.0)
     bottom, half_height = layer.top + layer.pixels_hw4.shape[0] - 0.01 * size, 0.2 * half_width + 1
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
-    distance = ((x + 0.5 - centre) / half_width) ** 2 + ((y + 0.5 - bottom) / half_height) ** 2
-    canvas_SS3 *= (1 - 0.5 * np.exp(-1.2 * distance**1.5)).astype(np.float32)[..., None]
+    rows, columns = _near(bottom, half_height, size), _near(centre, half_width, size)
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + 0.5
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] + 0.5
+    distance = ((x - centre) / half_width) ** 2 + ((y - bottom) / half_height) ** 2
+    shadow = (1 - 0.5 * np.exp(-1.2 * distance**1.5)).astype(np.float32)
+    canvas_SS3[rows, columns] *= shadow[..., None]
+
+
+def _near(middle: float, reach: float, size: int) -> slice:
+    """The pixels that a shadow of that reach darkens visibly."""
+    first, last = middle - _SHADOW_ENDS * reach, middle + _SHADOW_ENDS * reach
+    start = min(max(int(first), 0), size)
+    return slice(start, min(max(int(last) + 1, start), size))
 
 
 def _box(layer: Layer) -> Box:

@@ -150,7 +150,7 @@ def _fog(pixels: Array, setting: Setting) -> Array:
     return pixels * (1 - veil) + colour * veil
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def precipitation(setting: Setting, size: int) -> tuple[Array, Array] | None:
     """What falls in front of the whole scene: colour [C] and coverage [size, size, 1], or None.
 

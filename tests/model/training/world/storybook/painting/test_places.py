@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.training.world.storybook.places import (
+from model.training.world.storybook.painting.places import (
     PLACES,
     Setting,
     all_settings,
