@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("deploy/train/tiny.toml"))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs keep state")
     parser.add_argument(
+        "--workers", type=int, default=0, help="processes that make batches ahead of their steps"
+    )
+    parser.add_argument(
         "--start", type=Path, help="checkpoint to start from instead of a fresh one"
     )
 
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return run_ablation(args.config, args.runs)
     processes = Accelerator()
     console = Console(quiet=not processes.is_main_process)
-    recipe = Recipe.load(args.config)
+    recipe = replace(Recipe.load(args.config), workers=args.workers)
     recipe.world.check()
     directory = args.runs / args.config.stem / args.stage
     before = args.start

@@ -137,6 +137,8 @@ def _condense(
 
 
 def _align(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    if phase.spread:
+        spread_visual_tokens(model.visual_tokenizer)
     return AlignObjective(model, processor, phase, recipe.world, recipe.seed)
 
 

@@ -67,6 +67,7 @@ class Phase:
             the phase's start, in place of true ones.
         decoder_only: freeze the autoencoder's encoder.
         spell_out: in `align` each visual token is one word, not the sum of all words of its place.
+        spread: `align` starts with a perceiver that tells places apart, as `condense` does.
         low_rank: rank of an update of a pre-trained language model that `language` learns.
     """
 
@@ -90,6 +91,7 @@ class Phase:
     redrawn: float = 0.0
     decoder_only: bool = True
     spell_out: bool = False
+    spread: bool = False
     low_rank: int = 0
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ def test_recipe_with_unknown_key_is_refused(tmp_path: Path) -> None:
         Recipe.load(path)
 
 
-@pytest.mark.parametrize("recipe", ["tiny", "smol"])
+@pytest.mark.parametrize("recipe", ["tiny", "smol", "storybook"])
 def test_shipped_recipes_are_valid(recipe: str) -> None:
     read = Recipe.load(Path(__file__).parents[3] / "deploy" / "train" / f"{recipe}.toml")
     assert read.sft

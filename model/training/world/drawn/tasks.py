@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from model.training.world.drawn import language
@@ -33,6 +34,10 @@ class SceneImage:
         if not self.as_label_map:
             return self.scene.render(size)
         return Image.fromarray(LABEL_COLOURS[self.scene.label_map(size)])
+
+    def foreground(self, size: int = BASE_SIZE) -> NDArray[np.bool_]:
+        """Where things and the hero are, [size, size]."""
+        return self.scene.foreground(size)
 
 
 def _label_colours() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
