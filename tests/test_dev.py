@@ -31,39 +31,6 @@ def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return module
 
 
-def test_pip_configuration_reaches_uv(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = """
-:env:.cert='/ca.pem'
-global.cert='/other.pem'
-global.extra-index-url='\\nhttps://b.example/simple\\nhttps://c.example/simple'
-global.find-links='/wheels\\n/more'
-global.index-url='https://a.example/simple'
-global.progress-bar='off'
-install.index-url='https://d.example/simple'
-"""
-    monkeypatch.setattr(dev, "pip", lambda *_: listed)
-
-    assert dev.pip_settings() == {
-        "SSL_CERT_FILE": "/ca.pem",
-        "UV_DEFAULT_INDEX": "https://d.example/simple",
-        "UV_INDEX": "https://b.example/simple https://c.example/simple",
-        "UV_FIND_LINKS": "/wheels,/more",
-    }
-
-
-def test_uv_settings_override_those_of_pip(
-    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_as_uv(tmp_path, monkeypatch, 'echo "$UV_FIND_LINKS $SSL_CERT_FILE $UV_INDEX_STRATEGY"')
-    monkeypatch.setattr(dev, "pip", lambda *_: "global.find-links='/pip'\nglobal.cert='/ca.pem'\n")
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setenv("UV_FIND_LINKS", "/uv")
-
-    result = dev.uv("version", capture_output=True, text=True)
-
-    assert result.stdout == "/uv /ca.pem unsafe-best-match\n"
-
-
 def test_one_message_names_all_missing_prerequisites(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,55 +50,13 @@ def test_one_message_names_all_missing_prerequisites(
 def test_prerequisites_are_checked_before_anything_is_installed(
     dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("VENV", "STAMP", "PRIVATE_UV"):
+    for name in ("VENV", "STAMP"):
         monkeypatch.setattr(dev, name, tmp_path / name)
     monkeypatch.setattr(dev, "LIBRARIES", {"libnuma1": "libabsent.so.1"})
     monkeypatch.setattr(dev, "uv", lambda *_: pytest.fail("uv was called"))
 
     with pytest.raises(SystemExit, match="libnuma1"):
         dev.install()
-
-
-@pytest.mark.parametrize(
-    ("answers", "installed"),
-    [
-        ("torch==*+cpu*", "--no-deps torch=={v}+cpu"),
-        ("--torch-backend*", "--no-deps --torch-backend cpu torch=={v}"),
-        ("nothing", "torch=={v}"),
-    ],
-)
-def test_the_cpu_build_of_torch_is_preferred(
-    dev: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    answers: str,
-    installed: str,
-) -> None:
-    pip_install = 7  # words before the packages: pip install --directory / --python VENV --no-deps
-    use_as_uv(
-        tmp_path,
-        monkeypatch,
-        f'case "$*" in *--dry-run) shift {pip_install}; '
-        f'case "$*" in {answers}) exit 0;; esac; exit 1;; esac; echo "uv: $*"',
-    )
-
-    dev.install_torch()
-
-    output = capfd.readouterr()
-    version = re.search(r"^torch==(.*)$", (dev.LOCKS / "dev.txt").read_text(), re.M)
-    assert version is not None
-    assert output.out.splitlines() == [
-        f"uv: pip install --directory / --python {dev.VENV} {installed.format(v=version[1])}"
-    ]
-    assert ("CUDA build" in output.err) == (answers == "nothing")
-
-
-def use_as_uv(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put a shell script on PATH in place of uv."""
-    (folder / "uv").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "uv").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 def test_the_lock_and_the_python_asked_for_decide_whether_to_install_again(
@@ -182,7 +107,7 @@ def test_every_lock_is_resolved_by_dev(dev: ModuleType) -> None:
     assert LOCKS.keys() == dev.LOCKED.keys()
 
 
-@pytest.mark.parametrize("name", ["gateway", "worker-cpu", "dev"])
+@pytest.mark.parametrize("name", ["gateway", "worker-cpu", "image-worker-cpu", "dev"])
 def test_locks_without_cuda_hold_none_of_it(name: str) -> None:
     packages = pins(name).keys()
     assert not packages & VISION
@@ -203,8 +128,14 @@ def test_locks_agree(dev: ModuleType) -> None:
     for name in LOCKS:
         locked = pins(name)
         other = {p for p in locked.keys() & known.keys() if locked[p] != known[p]}
-        assert other == (set(dev.CUDA_PINS) if name == "worker-gpu" else set())
+        assert other == (set(dev.CUDA_PINS) & locked.keys() if name.endswith("-gpu") else set())
         known |= {package: locked[package] for package in locked.keys() - known.keys()}
+
+
+@pytest.mark.parametrize("variant", ["cpu", "gpu"])
+def test_the_image_workers_lock_is_part_of_the_text_workers(variant: str) -> None:
+    """The text worker's image adds its packages to the image worker's layers."""
+    assert pins(f"image-worker-{variant}").items() <= pins(f"worker-{variant}").items()
 
 
 def test_make_and_dev_have_the_same_tasks(dev: ModuleType) -> None:
