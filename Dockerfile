@@ -26,6 +26,7 @@ FROM builder AS image-packages
 ARG VARIANT
 COPY deploy/requirements/image-worker-${VARIANT}.txt ./
 # Nothing on a CPU imports Triton, the largest package of all; headers and tests are for builds.
+# hadolint ignore=SC2086
 RUN --mount=type=bind,source=deploy/pip,target=/pip \
     --mount=type=cache,target=/root/.cache/uv \
     if [ "${VARIANT}" = cpu ]; then without="--without=triton"; fi \
@@ -80,11 +81,11 @@ FROM base AS worker
 ARG VARIANT
 # An OpenMP runtime and libnuma for PyTorch and vLLM. Triton, on GPUs only, builds its launchers
 # with a C compiler at run time.
-# hadolint ignore=DL3008
+# hadolint ignore=DL3008,SC2086
 RUN if [ "${VARIANT}" = gpu ]; then compiler="gcc libc6-dev"; fi \
     && apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 libnuma1 ${compiler:-} \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=image-packages /opt/venv /opt/venv
 COPY deploy/checkpoints /app/deploy/checkpoints
 ENV MMI_HEALTH_HOST=0.0.0.0

@@ -82,7 +82,6 @@ def uv(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, env=environment, **{"check": True, **options})
 
 
-
 def pins_of(lock: Path) -> list[str]:
     return lock.read_text().splitlines()
 
@@ -103,9 +102,7 @@ def install_lock(
     """
     present = pins_of(beyond) if beyond else []
     pins = [
-        pin
-        for pin in pins_of(lock)
-        if pin not in present and pin.partition("==")[0] not in without
+        pin for pin in pins_of(lock) if pin not in present and pin.partition("==")[0] not in without
     ]
     # Away from pyproject.toml: its overrides are for resolving the locks.
     command = ("pip", "install", "--directory", "/", *place)

@@ -39,11 +39,11 @@ install.index-url='https://d.example/simple'
     }
 
 
-def test_uv_settings_override_those_of_pip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uv_settings_override_those_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_as_uv(tmp_path, monkeypatch, 'echo "$UV_FIND_LINKS $SSL_CERT_FILE $UV_INDEX_STRATEGY"')
-    monkeypatch.setattr(installer, "pip", lambda *_: "global.find-links='/pip'\nglobal.cert='/ca.pem'\n")
+    monkeypatch.setattr(
+        installer, "pip", lambda *_: "global.find-links='/pip'\nglobal.cert='/ca.pem'\n"
+    )
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("UV_FIND_LINKS", "/uv")
 

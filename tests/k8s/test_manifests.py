@@ -1,12 +1,12 @@
-"""Every overlay renders, fits its schemas, is hardened, and says the same as the code."""
+"""Every overlay and component renders, fits its schemas, is hardened, and agrees with the code."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +14,89 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from prometheus_client.metrics import MetricWrapperBase
+from pydantic_settings import BaseSettings
 
 from service.broker.keys import GROUP, Keyspace
 from service.cli import main
+from service.commands.autoscaling import COMPONENTS as COMPONENT_OF
+from service.commands.autoscaling import SCALERS
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 KEDA = ROOT / "tests" / "data" / "keda"
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s" / "overlays").iterdir())
+COMPONENTS = sorted(path.name for path in (ROOT / "k8s" / "components").iterdir())
+VERSIONS = ("1.32", "1.34", "1.36")
+# Kinds of operators whose definitions are not here.
+FOREIGN_GROUPS = {
+    "external-secrets.io",
+    "gateway.networking.k8s.io",
+    "monitoring.coreos.com",
+}
+CLUSTER_WIDE = {"Namespace", "PriorityClass"}
 DEPLOYMENTS = ("gateway", "text-worker", "image-worker")
 
 Document = dict[str, Any]
 
 
-def sources() -> list[Document]:
-    """All documents as they are written, without kustomize."""
-    paths = [
-        *(ROOT / "k8s" / "base").glob("*.yaml"),
-        *(ROOT / "k8s" / "components").rglob("*.yaml"),
-    ]
-    texts = [path.read_text() for path in paths if path.name != "kustomization.yaml"]
-    return [document for text in texts for document in yaml.safe_load_all(text) if document]
-
-
-def render(overlay: str) -> list[Document]:
-    """An overlay through kustomize."""
-    command = ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
-    text = subprocess.run(command, capture_output=True, check=True).stdout
-    return list(yaml.safe_load_all(text))
+def render(directory: Path) -> list[Document]:
+    """What kustomize makes of a directory."""
+    command = ["kubectl", "kustomize", str(directory)]
+    result = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert result.returncode == 0, result.stderr
+    return list(yaml.safe_load_all(result.stdout))
 
 
 @functools.cache
 def documents(overlay: str) -> list[Document]:
-    """An overlay, or where kubectl is missing at least what it is made of."""
-    return render(overlay) if shutil.which("kubectl") else sources()
+    return render(ROOT / "k8s" / "overlays" / overlay)
 
 
-def pods(overlay: str) -> list[Document]:
-    found = [d for d in documents(overlay) if d["kind"] in ("Deployment", "StatefulSet")]
-    assert len(found) == 4
-    return found
+@functools.cache
+def combined(*components: str) -> list[Document]:
+    """The base with components, as an overlay of an operator's own would have it."""
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "somewhere",
+        "resources": ["../../k8s/base"],
+        "components": [f"../../k8s/components/{name}" for name in components],
+    }
+    parent = ROOT / "out"
+    parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as directory:
+        (Path(directory) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return render(Path(directory))
+
+
+def pod_specs(rendered: list[Document]) -> dict[str, Document]:
+    """From each Deployment, StatefulSet, Job and CronJob to its pod's specification."""
+    specs = {}
+    for document in rendered:
+        spec = document.get("spec", {})
+        if document["kind"] == "CronJob":
+            spec = spec["jobTemplate"]["spec"]
+        if document["kind"] in ("CronJob", "Deployment", "Job", "StatefulSet"):
+            specs[f"{document['kind']}/{document['metadata']['name']}"] = spec["template"]["spec"]
+    return specs
+
+
+def named(rendered: list[Document], kind: str, name: str) -> Document:
+    found = [d for d in rendered if (d["kind"], d["metadata"]["name"]) == (kind, name)]
+    assert len(found) == 1, (kind, name)
+    return found[0]
+
+
+def config_map(rendered: list[Document], name: str) -> Document:
+    """A generated ConfigMap, whose name ends in a hash."""
+    found = [
+        d
+        for d in rendered
+        if d["kind"] == "ConfigMap"
+        and re.fullmatch(rf"{name}-[a-z0-9]{{10}}", d["metadata"]["name"])
+    ]
+    assert len(found) == 1, name
+    return found[0]
 
 
 def keda_schema(kind: str) -> Document:
@@ -72,29 +114,57 @@ def forbid_unknown(schema: Any) -> None:
             forbid_unknown(value)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_builtin_kinds_are_valid(overlay: str) -> None:
-    for document in documents(overlay):
-        if not document["apiVersion"].startswith("keda.sh"):
-            kubernetes_validate.validate(document, "1.32", strict=True)
+def check_schemas(rendered: list[Document], version: str) -> None:
+    """Built-in kinds against Kubernetes, KEDA's against its definitions; others are not checked."""
+    for document in rendered:
+        group = document["apiVersion"].partition("/")[0]
+        if group == "keda.sh":
+            schema = keda_schema(document["kind"])
+            # metadata is the API server's own type.
+            schema["properties"]["metadata"] = {"type": "object"}
+            forbid_unknown({"properties": {"spec": schema["properties"]["spec"]}})
+            jsonschema.validate(document, schema)
+        elif group not in FOREIGN_GROUPS:
+            kubernetes_validate.validate(document, version, strict=True)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_keda_kinds_are_valid(overlay: str) -> None:
-    keda = [d for d in documents(overlay) if d["apiVersion"].startswith("keda.sh")]
-    assert {d["kind"] for d in keda} == {"ScaledObject", "TriggerAuthentication"}
-    for document in keda:
-        schema = keda_schema(document["kind"])
-        # metadata is the API server's own type.
-        schema["properties"]["metadata"] = {"type": "object"}
-        forbid_unknown({"properties": {"spec": schema["properties"]["spec"]}})
-        jsonschema.validate(document, schema)
+def test_overlays_are_valid(overlay: str, version: str) -> None:
+    check_schemas(documents(overlay), version)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_components_are_valid(component: str) -> None:
+    needed = {"redis-tls": ("autoscaling",)}.get(component, ())
+    rendered = combined(*needed, component)
+    version = "1.33" if component == "checkpoint-image" else VERSIONS[0]
+    check_schemas(rendered, version)
+    assert rendered != combined()
+
+
+COMBINATIONS = [
+    ("external-redis", "autoscaling", "network-policies", "network-policies-external-redis"),
+    ("external-redis", "autoscaling-sentinel", "redis-tls", "network-policies"),
+    ("external-redis", "autoscaling-cluster", "redis-tls", "monitoring"),
+    ("autoscaling", "checkpoint-claim", "checkpoint-job", "cache-claim", "tensorrt-job"),
+    ("autoscaling", "checkpoint-image", "user-namespaces", "priority-classes", "http-route"),
+]
+
+
+@pytest.mark.parametrize("components", COMBINATIONS, ids="+".join)
+def test_components_go_together(components: tuple[str, ...]) -> None:
+    rendered = combined(*components)
+    check_schemas(rendered, "1.33")
+    names = [d["metadata"]["name"] for d in rendered if d["kind"] == "StatefulSet"]
+    assert names == ([] if "external-redis" in components else ["redis"])
 
 
 def check_triggers(document: Document, num_partitions: int) -> None:
     """Queued and running tasks of every partition and priority are in the formula."""
     scalers = json.loads((KEDA / "scalers-schema.json").read_text())["scalers"]
-    known = next(s for s in scalers if s["type"] == "redis-streams")["parameters"]
+    kind = document["spec"]["triggers"][0]["type"]
+    known = next(s for s in scalers if s["type"] == kind)["parameters"]
     names = {parameter["name"] for parameter in known}
     stage = document["spec"]["scaleTargetRef"]["name"].removesuffix("-worker")
     watched: dict[str, set[str]] = {}
@@ -104,6 +174,7 @@ def check_triggers(document: Document, num_partitions: int) -> None:
         assert metadata["consumerGroup"] == GROUP
         mode = {"lagCount", "pendingEntriesCount"} & set(metadata)
         watched.setdefault(metadata["stream"], set()).update(mode)
+        assert "address" not in metadata  # it comes from the secret
     both = {"lagCount", "pendingEntriesCount"}
     assert watched == dict.fromkeys(Keyspace(num_partitions=num_partitions).all_tasks(stage), both)
     modifiers = document["spec"]["advanced"]["scalingModifiers"]
@@ -113,9 +184,12 @@ def check_triggers(document: Document, num_partitions: int) -> None:
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in formula)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+SCALED = sorted({*OVERLAYS} - {"laptop"})
+
+
+@pytest.mark.parametrize("overlay", SCALED)
 def test_triggers_see_the_streams_of_every_configured_partition(overlay: str) -> None:
-    config = next(d for d in documents(overlay) if d["metadata"]["name"] == "mmi-config")
+    config = config_map(documents(overlay), "mmi-config")
     num_partitions = int(config["data"]["MMI_NUM_PARTITIONS"])
     scaled = [d for d in documents(overlay) if d["kind"] == "ScaledObject"]
     assert len(scaled) == 2
@@ -123,84 +197,173 @@ def test_triggers_see_the_streams_of_every_configured_partition(overlay: str) ->
         check_triggers(document, num_partitions)
 
 
+@pytest.mark.parametrize(("redis", "component"), COMPONENT_OF.items())
+def test_the_authentication_has_what_each_scaler_needs(redis: str, component: str) -> None:
+    rendered = combined(component)
+    authentication = named(rendered, "TriggerAuthentication", "mmi-redis")
+    given = {target["parameter"] for target in authentication["spec"]["secretTargetRef"]}
+    needed = {
+        "standalone": {"address", "password"},
+        "sentinel": {"addresses", "password", "sentinelMaster"},
+        "cluster": {"addresses", "password"},
+    }
+    assert given >= needed[redis]
+    scalers = json.loads((KEDA / "scalers-schema.json").read_text())["scalers"]
+    known = next(s for s in scalers if s["type"] == SCALERS[redis])["parameters"]
+    accepted = {p["name"] for p in known if p.get("triggerAuthenticationVariableReadable")}
+    assert given <= accepted
+
+
+@pytest.mark.parametrize("redis", SCALERS)
 @pytest.mark.parametrize("num_partitions", [1, 3])
-def test_triggers_are_generated(num_partitions: int, tmp_path: Path) -> None:
-    assert main(["autoscaling", "--partitions", str(num_partitions), "--out", str(tmp_path)]) == 0
+def test_triggers_are_generated(redis: str, num_partitions: int, tmp_path: Path) -> None:
+    arguments = ["--partitions", str(num_partitions), "--redis", redis, "--out", str(tmp_path)]
+    assert main(["autoscaling", *arguments]) == 0
     for stage in ("text", "image"):
         text = (tmp_path / f"{stage}-worker.yaml").read_text()
         check_triggers(yaml.safe_load(text), num_partitions)
-        schema = keda_schema("ScaledObject")
-        schema["properties"]["metadata"] = {"type": "object"}
-        jsonschema.validate(yaml.safe_load(text), schema)
+        check_schemas([yaml.safe_load(text)], VERSIONS[0])
         if num_partitions == 1:
-            committed = ROOT / "k8s" / "components" / "autoscaling" / f"{stage}-worker.yaml"
-            assert committed.read_text() == text
+            directory = ROOT / "k8s" / "components" / COMPONENT_OF[redis]
+            assert (directory / f"{stage}-worker.yaml").read_text() == text
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_pods_are_hardened(overlay: str) -> None:
-    for document in pods(overlay):
-        pod = document["spec"]["template"]["spec"]
+EVERYTHING = ("checkpoint-job", "tensorrt-job", "redis-backup", "cache-claim", "checkpoint-claim")
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, None])
+def test_pods_are_hardened(overlay: str | None) -> None:
+    specs = pod_specs(documents(overlay) if overlay else combined(*EVERYTHING))
+    assert len(specs) >= 4
+    for pod in specs.values():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
         assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
         for container in pod["containers"]:
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False
             assert context["readOnlyRootFilesystem"] is True
             assert context["capabilities"] == {"drop": ["ALL"]}
-            assert {"livenessProbe", "readinessProbe"} <= set(container)
+            assert "restartPolicy" in pod or {"livenessProbe", "readinessProbe"} <= set(container)
             assert "memory" in container["resources"]["limits"]
             assert ":latest" not in container["image"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_environment_variables_are_settings(overlay: str) -> None:
-    settings = (GatewaySettings, TextWorkerSettings, ImageWorkerSettings)
-    known = {f"MMI_{field.upper()}" for kind in settings for field in kind.model_fields}
-    known |= {"HOME", "REDIS_PASSWORD"}
-    config = next(d for d in documents(overlay) if d["metadata"]["name"] == "mmi-config")
-    used = set(config["data"])
-    for document in pods(overlay):
-        for container in document["spec"]["template"]["spec"]["containers"]:
-            used |= {variable["name"] for variable in container.get("env", ())}
-    assert used <= known
+def test_environment_variables_are_settings_of_their_role(overlay: str) -> None:
+    kinds = {
+        "gateway": GatewaySettings,
+        "text-worker": TextWorkerSettings,
+        "image-worker": ImageWorkerSettings,
+    }
+    known = {name: fields(kind) for name, kind in kinds.items()}
+    shared = set(config_map(documents(overlay), "mmi-config")["data"])
+    assert shared <= set.union(*known.values())
+    for name in DEPLOYMENTS:
+        pod = pod_specs(documents(overlay))[f"Deployment/{name}"]
+        (container,) = pod["containers"]
+        assert container["envFrom"] == [
+            {
+                "configMapRef": {
+                    "name": config_map(documents(overlay), "mmi-config")["metadata"]["name"]
+                }
+            }
+        ]
+        used = {variable["name"] for variable in container["env"]}
+        assert used <= known[name] | {"OMP_NUM_THREADS"}
+        assert "MMI_REDIS_URL" in used
+
+
+def test_the_gateway_of_prod_has_keys() -> None:
+    (container,) = pod_specs(documents("prod"))["Deployment/gateway"]["containers"]
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert "MMI_AUTH" not in variables  # `keys` is the default
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert variables["MMI_API_KEYS_FILE"] == f"{mounts['keys']}/keys.json"
+
+
+def fields(kind: type[BaseSettings]) -> set[str]:
+    return {f"MMI_{field.upper()}" for field in kind.model_fields}
+
+
+@pytest.mark.parametrize("overlay", SCALED)
+def test_no_manifest_sets_replicas_that_an_autoscaler_sets(overlay: str) -> None:
+    scaled = {
+        d["spec"]["scaleTargetRef"]["name"]
+        for d in documents(overlay)
+        if d["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")
+    }
+    assert scaled == set(DEPLOYMENTS)
+    for name in scaled:
+        assert "replicas" not in named(documents(overlay), "Deployment", name)["spec"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_overlay_alone_names_the_namespace(overlay: str) -> None:
+    sources = [
+        path
+        for path in (ROOT / "k8s").rglob("*")
+        if path.is_file() and "mm-interleaved.svc" in path.read_text()
+    ]
+    assert sources == []
+    directory = ROOT / "k8s" / "overlays" / overlay
+    namespace = yaml.safe_load((directory / "kustomization.yaml").read_text())["namespace"]
+    assert named(documents(overlay), "Namespace", namespace)
+    for document in documents(overlay):
+        if document["kind"] not in CLUSTER_WIDE:
+            assert document["metadata"]["namespace"] == namespace
+        if document["kind"] == "Secret" and document["metadata"]["name"] == "mmi-redis":
+            assert document["stringData"]["address"] == f"redis.{namespace}.svc:6379"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_changed_setting_rolls_the_pods_that_read_it(overlay: str) -> None:
+    name = config_map(documents(overlay), "redis-config")["metadata"]["name"]
+    redis = pod_specs(documents(overlay))["StatefulSet/redis"]
+    assert {"name": "config", "configMap": {"name": name}} in redis["volumes"]
+
+
+def test_threads_follow_the_cpu_request() -> None:
+    for name in ("text-worker", "image-worker"):
+        (container,) = pod_specs(documents("prod"))[f"Deployment/{name}"]["containers"]
+        threads = next(v for v in container["env"] if v["name"] == "OMP_NUM_THREADS")
+        assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
+
+
+def test_the_laptop_fits_into_four_gibibytes() -> None:
+    kinds = {document["kind"] for document in documents("laptop")}
+    assert not kinds & {"ScaledObject", "TriggerAuthentication", "HorizontalPodAutoscaler"}
+    limits = [
+        in_mib(container["resources"]["limits"]["memory"])
+        for pod in pod_specs(documents("laptop")).values()
+        for container in pod["containers"]
+    ]
+    assert len(limits) == 4
+    assert sum(limits) <= 4096
+
+
+def in_mib(quantity: str) -> int:
+    return int(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
 
 
 def test_grace_is_longer_than_the_drain() -> None:
-    for document in sources():
-        if document["kind"] == "Deployment":
-            grace = document["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-            assert grace > GatewaySettings.model_fields["drain_s"].default + 10
-            assert grace > TextWorkerSettings.model_fields["drain_s"].default + 10
+    for name in DEPLOYMENTS:
+        grace = pod_specs(combined())[f"Deployment/{name}"]["terminationGracePeriodSeconds"]
+        assert grace > GatewaySettings.model_fields["drain_s"].default + 10
+        assert grace > TextWorkerSettings.model_fields["drain_s"].default + 10
 
 
 def test_redis_is_configured_as_outside_of_kubernetes() -> None:
-    config = next(d for d in sources() if d["metadata"]["name"] == "redis-config")
-    assert config["data"]["redis.conf"] == (ROOT / "deploy" / "redis.conf").read_text()
+    config = config_map(combined(), "redis-config")["data"]["redis.conf"]
+    assert config == (ROOT / "deploy" / "redis.conf").read_text()
+    laptop = config_map(documents("laptop"), "redis-config")["data"]["redis.conf"]
+    differing = set(config.splitlines()) ^ set(laptop.splitlines())
+    assert {line.split()[0] for line in differing} == {"maxmemory"}
 
 
-def test_compose_file_builds_every_target() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    for name in DEPLOYMENTS:
-        assert services[name]["build"]["target"] == name
-        assert f" AS {name}\n" in dockerfile
-        assert services[name]["read_only"] is True
-
-
-def test_dashboard_uses_metrics_that_exist() -> None:
-    from service import metrics
-
-    exported = {
-        sample
-        for value in vars(metrics).values()
-        if isinstance(value, MetricWrapperBase)
-        for family in value.describe()
-        for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket")
-    }
-    dashboard = json.loads((ROOT / "deploy" / "dashboard.json").read_text())
-    for panel in dashboard["panels"]:
-        for target in panel["targets"]:
-            words = target["expr"].replace("(", " ").replace("[", " ").replace(")", " ").split()
-            assert {word for word in words if word.startswith("mmi_")} <= exported
+def test_cluster_and_compose_have_the_same_alerts_and_dashboard() -> None:
+    rules = named(combined("monitoring"), "PrometheusRule", "mmi")
+    assert rules["spec"] == yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())
+    dashboard = named(combined("monitoring"), "ConfigMap", "mmi-dashboard")
+    assert dashboard["data"]["dashboard.json"] == (ROOT / "deploy" / "dashboard.json").read_text()

@@ -1,0 +1,71 @@
+"""docker-compose.yml builds what the Dockerfile offers, hardened and bounded, with settings that exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ROLES = {
+    "gateway": GatewaySettings,
+    "text-worker": TextWorkerSettings,
+    "image-worker": ImageWorkerSettings,
+    "text-worker-gpu": TextWorkerSettings,
+    "image-worker-gpu": ImageWorkerSettings,
+}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_every_role_is_built_from_its_target(name: str) -> None:
+    target, variant = name.removesuffix("-gpu"), "gpu" if name.endswith("-gpu") else ""
+    build = SERVICES[name]["build"]
+    assert build["target"] == target
+    assert f" AS {target}\n" in (ROOT / "Dockerfile").read_text()
+    assert build.get("args", {}).get("VARIANT", "") == variant
+    assert SERVICES[name]["image"].startswith(f"mm-interleaved/{target}:")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_is_hardened_and_bounded(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_environment_variables_are_settings_of_their_role(name: str) -> None:
+    known = {f"MMI_{field.upper()}" for field in ROLES[name].model_fields}
+    used = SERVICES[name]["environment"].keys()
+    assert used <= known | {"PROBE"}
+    assert "MMI_REDIS_URL" in used
+
+
+def test_the_workers_serve_the_model_of_the_readme() -> None:
+    for name in ("text-worker", "image-worker"):
+        checkpoint = SERVICES[name]["environment"]["MMI_CHECKPOINT"]
+        assert checkpoint == "${MMI_CHECKPOINT:-/app/deploy/checkpoints/smol}"
+    assert (ROOT / "deploy" / "checkpoints" / "smol" / "config.json").is_file()
+
+
+def test_the_gateway_can_use_keys() -> None:
+    gateway = SERVICES["gateway"]
+    assert gateway["secrets"] == ["api-keys"]
+    assert gateway["environment"]["MMI_API_KEYS_FILE"] == "/run/secrets/api-keys"
+    default = COMPOSE["secrets"]["api-keys"]["file"].partition(":-")[2].removesuffix("}")
+    assert (ROOT / default).is_file()
+
+
+def test_redis_may_not_exceed_its_container() -> None:
+    configuration = (ROOT / "deploy" / "redis.conf").read_text()
+    assert "maxmemory 3gb" in configuration
+    assert SERVICES["redis"]["mem_limit"] == "4g"

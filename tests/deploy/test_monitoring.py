@@ -1,0 +1,68 @@
+"""Alerts and the dashboard use metrics that exist; every alert has a test and a runbook."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from service import metrics
+from service.workers.image import metrics as image_metrics
+from service.workers.text import metrics as text_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())["groups"][0]["rules"]
+
+
+def exported() -> set[str]:
+    """Names of all time series that a process exports."""
+    names = {
+        sample
+        for value in vars(metrics).values()
+        if isinstance(value, MetricWrapperBase)
+        for family in value.describe()
+        for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket")
+    }
+    for module in (image_metrics, text_metrics):
+        names |= set(re.findall(r"mmi_\w+", Path(module.__file__).read_text()))
+    return names | {f"{name}_total" for name in names}
+
+
+def used(expression: str) -> set[str]:
+    return set(re.findall(r"mmi_\w+", expression))
+
+
+def test_dashboard_uses_metrics_that_exist() -> None:
+    dashboard = json.loads((ROOT / "deploy" / "dashboard.json").read_text())
+    expressions = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    assert len(expressions) > 10
+    for expression in expressions:
+        assert used(expression) <= exported()
+
+
+def test_alerts_use_metrics_that_exist() -> None:
+    assert len(RULES) > 10
+    for rule in RULES:
+        assert used(rule["expr"])
+        assert used(rule["expr"]) <= exported()
+
+
+def test_every_alert_has_a_runbook() -> None:
+    headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
+    for rule in RULES:
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["alert"] in headings
+
+
+def test_every_alert_is_tested_raised_and_quiet() -> None:
+    """`make lint-deploy` runs these with promtool."""
+    tests = yaml.safe_load((ROOT / "tests" / "data" / "alerts" / "alerts_test.yml").read_text())
+    outcomes = {
+        (case["alertname"], bool(case["exp_alerts"]))
+        for test in tests["tests"]
+        for case in test["alert_rule_test"]
+    }
+    assert outcomes == {(rule["alert"], raised) for rule in RULES for raised in (True, False)}
