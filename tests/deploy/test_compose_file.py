@@ -1,4 +1,4 @@
-"""docker-compose.yml builds what the Dockerfile offers, hardened and bounded, with settings that exist."""
+"""docker-compose.yml: built from the Dockerfile, hardened, bounded, with settings that exist."""
 
 from __future__ import annotations
 

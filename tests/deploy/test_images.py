@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 STAGES = {
-    name: body for name, body in re.findall(r"^FROM .*? AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
+    name: body
+    for name, body in re.findall(r"^FROM .*? AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
 }
 PACKAGES = [name for name in STAGES if name.endswith("-packages")]
 
@@ -21,7 +22,10 @@ def test_packages_are_installed_apart_from_the_source(stage: str) -> None:
     read = re.findall(r"^COPY (?!--from)(.*) \S+$", STAGES[stage], re.M)
     read += re.findall(r"source=(\S+?),", STAGES[stage])
     assert read
-    assert all(path.startswith(("deploy/pip", "deploy/requirements/", "deploy/installer.py")) for path in read)
+    assert all(
+        path.startswith(("deploy/pip", "deploy/requirements/", "deploy/installer.py"))
+        for path in read
+    )
 
 
 @pytest.mark.parametrize("stage", ["gateway", "image-worker", "text-worker"])
@@ -32,7 +36,9 @@ def test_the_source_is_the_last_layer(stage: str) -> None:
 
 
 def test_only_the_variant_for_gpus_has_a_compiler() -> None:
-    final = "".join(STAGES[name] for name in ("base", "gateway", "worker", "image-worker", "text-worker"))
+    final = "".join(
+        STAGES[name] for name in ("base", "gateway", "worker", "image-worker", "text-worker")
+    )
     (condition,) = re.findall(r"if \[ \"\$\{VARIANT\}\" = gpu \]; then compiler=.*?; fi", final)
     assert not re.search("gcc|g\\+\\+|clang|build-essential", final.replace(condition, ""))
 
