@@ -67,6 +67,15 @@ def test_coverage_below_a_floor_fails_the_run(suite: Path) -> None:
     assert "2 passed" in counts
 
 
+def test_only_the_floors_of_measured_packages_hold(suite: Path) -> None:
+    result = run(suite, "--cov=service", "--cov-report=", CI="true")
+
+    *_, service, counts = result.stdout.splitlines()
+    assert result.returncode == 0
+    assert service == "branch coverage of service/: 100.0 % (at least 90 %)"
+    assert "2 passed" in counts
+
+
 def test_coverage_above_the_floors_passes(suite: Path) -> None:
     test = suite / "tests" / "test_signs.py"
     test.write_text(test.read_text() + "    assert model.sign.sign(-1) == -1\n")

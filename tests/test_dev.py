@@ -145,6 +145,14 @@ def test_make_and_dev_have_the_same_tasks(dev: ModuleType) -> None:
     assert set(targets[1].split()) <= set(dev.TASKS)
 
 
+def test_check_runs_the_whole_suite_in_two_parts(dev: ModuleType) -> None:
+    *others, service, rest = dev.TASKS["check"][1].split(" && ")
+
+    assert {"lint-imports", "python -m mypy", "ruff check ."} <= set(others)
+    assert "--cov=service" in service and service.endswith(" tests/service")
+    assert rest == "python -m pytest --ignore=tests/service"
+
+
 def test_usage_needs_no_environment() -> None:
     result = subprocess.run(
         [sys.executable, "-S", "-E", ROOT / "dev"], capture_output=True, text=True, check=True
