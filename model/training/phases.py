@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from model.checkpoint.packaged.base_model import BASES, is_base_tensor
 from model.checkpoint.packaged.low_rank import Update
@@ -22,6 +23,7 @@ from model.training.objectives.autoencoder import (
     write_principal_components,
 )
 from model.training.objectives.cells import CellObjective
+from model.training.objectives.chat import ChatObjective
 from model.training.objectives.drawing import DrawingObjective
 from model.training.objectives.images import ImageObjective, JointObjective
 from model.training.objectives.language import LanguageObjective
@@ -33,6 +35,7 @@ from model.training.objectives.vision import (
 )
 from model.training.parameters import LowRankAdapter
 from model.training.recipe import Phase, Recipe
+from model.training.targets.chat import ChatTargets
 from model.training.trainer import Objective, Trainer, TrainerConfig
 from model.training.world.world import ExampleMaker, SegmentedWorld
 
@@ -70,6 +73,8 @@ def run_phase(
         _freeze_language(model)
     adapter = LowRankAdapter(model, phase.low_rank) if phase.low_rank else None
     objective = _BUILDERS[phase.phase](model, processor, recipe, phase)
+    if phase.chat_weight:
+        objective = _chatting(objective, model, processor, recipe, phase, directory.parent)
     config = TrainerConfig(
         steps=phase.steps,
         learning_rate=phase.learning_rate,
@@ -86,6 +91,25 @@ def run_phase(
     if phase.phase == "autoencoder" and not phase.decoder_only:
         calibrate_latents(model, recipe)
     return update
+
+
+def _chatting(
+    objective: Objective,
+    model: MMInterleaved,
+    processor: Processor,
+    recipe: Recipe,
+    phase: Phase,
+    directory: Path,
+) -> Objective:
+    """The objective that keeps chatting; its targets are made once for all phases of a stage."""
+    processes = Accelerator()
+    model.to(processes.device)
+    with processes.main_process_first():
+        path, base = directory / "chat.safetensors", BASES[model.config.name]
+        targets = ChatTargets.at(path, model, processor, base, recipe.seed)
+    # Answers are short beside stories: half as many cost about a quarter more time.
+    batch_size = -(-phase.batch_size // 2)
+    return ChatObjective(objective, model, targets, phase.chat_weight, batch_size)
 
 
 def _world_pixels(recipe: Recipe, size: int, number: int) -> torch.Tensor:

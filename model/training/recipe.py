@@ -68,6 +68,8 @@ class Phase:
         decoder_only: freeze the autoencoder's encoder.
         spell_out: in `align` each visual token is one word, not the sum of all words of its place.
         spread: `align` starts with a perceiver that tells places apart, as `condense` does.
+        chat_weight: weight in `language` of the divergence from the untouched language model on its
+            own answers to plain requests.
         low_rank: rank of an update of a pre-trained language model that `language` learns.
     """
 
@@ -92,6 +94,7 @@ class Phase:
     decoder_only: bool = True
     spell_out: bool = False
     spread: bool = False
+    chat_weight: float = 0.0
     low_rank: int = 0
 
     def __post_init__(self) -> None:
@@ -101,8 +104,9 @@ class Phase:
         if unknown := set(self.frozen) - {*PRETRAINED, IMAGE_TOKENS}:
             known = (*PRETRAINED, IMAGE_TOKENS)
             raise ConfigError(f"unknown frozen parts {sorted(unknown)}; known: {known}")
-        if self.low_rank and self.phase != "language":
-            raise ConfigError(f"low_rank: {self.phase!r} does not train the language model")
+        for option in ("low_rank", "chat_weight"):
+            if getattr(self, option) and self.phase != "language":
+                raise ConfigError(f"{option}: {self.phase!r} does not train the language model")
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,11 @@ class Recipe:
             self.preset not in BASES
         ):
             raise ConfigError(f"low_rank: {self.preset!r} has no pre-trained language model")
+        base = BASES.get(self.preset)
+        if any(phase.chat_weight for phase in (*self.pretrain, *self.sft)) and not (
+            base and base.chat
+        ):
+            raise ConfigError(f"chat_weight: {self.preset!r} is no chat model")
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,13 @@ from model.training.evaluation.answers import (
     AnswerOptions,
     OfflineAnswerer,
 )
+from model.training.evaluation.chat.questions import TASK as CHAT
+from model.training.evaluation.chat.scores import (
+    question_rows,
+    ratio_row,
+    request_rows,
+    untouched_answerer,
+)
 from model.training.evaluation.images import ImageSettings
 from model.training.evaluation.sheet import contact_sheet
 from model.training.objectives.losses import text_loss
@@ -52,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("deploy/checkpoints/tiny"))
     parser.add_argument("--world", choices=_WORLDS, default="drawn")
     parser.add_argument("--number", type=int, default=50, help="examples of each task")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="by default all of the world's")
+    parser.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help=f"by default all of the world's; also {CHAT}"
+    )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -132,7 +142,13 @@ class Evaluation:
                     for name, value in self._rows(task, start, stop):
                         self.values.setdefault(name, []).append(value)
                     bar.update(line, completed=stop)
-        return summarise(self.values)
+        return summarise(self.values) | ratio_row(self.values)
+
+    @cached_property
+    def untouched(self) -> OfflineAnswerer | None:
+        """The untouched language model that chat is compared with."""
+        checkpoint = self.args.checkpoint if self.offline else None
+        return untouched_answerer(checkpoint, answering_of(self.args))
 
     def _tasks(self) -> list[str]:
         """The tasks to evaluate.
@@ -142,9 +158,11 @@ class Evaluation:
         """
         known = [*self.world.scores, _READER, *([_PERPLEXITY] if self.offline else [])]
         chosen = self.args.tasks or known
-        if unknown := set(chosen) - {*known, _PERPLEXITY}:
-            raise ConfigError(f"unknown tasks {sorted(unknown)}; known: {', '.join(known)}")
-        return [task for task in chosen if task in known]
+        if unknown := set(chosen) - {*known, _PERPLEXITY, CHAT}:
+            raise ConfigError(
+                f"unknown tasks {sorted(unknown)}; known: {', '.join((*known, CHAT))}"
+            )
+        return [task for task in chosen if task in {*known, CHAT}]
 
     def _rows(self, task: str, start: int, stop: int) -> Iterator[tuple[str, float]]:
         """The scores of some examples of a task."""
@@ -156,6 +174,9 @@ class Evaluation:
         elif task == _PERPLEXITY:
             for rng in lots:
                 yield "story text, nats a token", self._story_loss(rng)
+        elif task == CHAT:
+            yield from question_rows(self.answerer, self.untouched, start, stop)
+            yield from request_rows(self.answerer, world, lots, start)
         else:
             asked = [world.example(task, rng) for rng in lots]
             for example, answer in zip(asked, self.answerer.answer(asked, start), strict=True):

@@ -8,7 +8,7 @@ import pytest
 
 from model.checkpoint import store
 from model.config.schema import ConfigError
-from model.training.recipe import Recipe
+from model.training.recipe import Phase, Recipe
 
 RECIPE = Path(__file__).parents[3] / "deploy" / "train" / "tiny.toml"
 
@@ -46,3 +46,14 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         path.write_text(f'preset = "micro"\n{text}')
         with pytest.raises(ConfigError, match=word):
             Recipe.load(path)
+
+
+@pytest.mark.parametrize(
+    ("preset", "phase", "word"),
+    [("smol", "language", "'smol' is no chat model"), ("storybook", "joint", "does not train")],
+)
+def test_only_the_language_of_a_chat_model_is_kept(preset: str, phase: str, word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        Recipe(preset, sft=(Phase(phase, chat_weight=1.0),))
+    kept = Recipe("storybook", sft=(Phase("language", chat_weight=1.0),))
+    assert kept.sft[0].chat_weight

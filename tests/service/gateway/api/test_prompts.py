@@ -16,7 +16,7 @@ from model.offline.story import Story
 from model.processor import Processor
 from model.segments import ImageSegment, RoleSegment, Segment, TextSegment, TokenSegment
 from model.training.data.batches import tokenise
-from model.training.world.world import Example
+from model.training.world.example import Example
 from service.commands.evaluate import _part
 from tests.model.chat_template import TEMPLATE
 from tests.service.gateway.conftest import Client
