@@ -23,6 +23,7 @@ def _split(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Numbers = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
 
 
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -173,5 +174,8 @@ class ImageWorkerSettings(WorkerSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
+    warm_up: Numbers = Field(
+        default=(1,), description="Numbers of images of which steps are made ready and compiled"
+    )
     engines: Path | None = Field(default=None, description="Directory that mmi compile wrote")
     progress_interval_s: float = Field(default=0.1, ge=0)

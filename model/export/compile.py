@@ -162,7 +162,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt")
     parser.add_argument("--flavour", choices=("rtx", "standard"), default="rtx")
     parser.add_argument(
-        "--target", default=None, help="compute capabilities, such as 8.6,8.9 (rtx only)"
+        "--target",
+        default=None,
+        help="compute capabilities, such as 8.6,8.9, or current (rtx only)",
     )
     parser.add_argument("--precision", choices=("float16", "bfloat16", "float32"), default=None)
     parser.add_argument("--buckets", default="1,4", help="images per evaluation, such as 1,4")

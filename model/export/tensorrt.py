@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+import torch
+
 Flavour = Literal["standard", "rtx"]
 # The second name is the package of bindings that the first one re-exports.
 _MODULES: dict[Flavour, tuple[str, str]] = {
@@ -54,22 +56,43 @@ def version(flavour: Flavour) -> str:
 
 
 def parse_targets(flavour: Flavour, targets: Sequence[str]) -> list[str]:
-    """Compute capabilities such as `8.6` as members of the library's list, such as `SM86`.
+    """Compute capabilities such as `8.6` as the library names them, such as `SM86`.
+
+    TensorRT-RTX has a list of capabilities that it builds for anywhere. Others, such as 9.0, it
+    can only try for the GPU at hand; `current` means that one, listed or not.
 
     Raises:
-        ValueError: the flavour does not build for one of them.
+        ValueError: the flavour does not build for one of them here.
     """
     if flavour == "standard":
         if targets:
             raise ValueError("the standard flavour builds for the GPU it runs on: no targets")
         return []
-    known = set(library(flavour).ComputeCapability.__members__)
-    names = [f"SM{target.replace('.', '')}" for target in targets]
+    known, current = _listed(library(flavour)), _current()
+    names = [
+        current or target if target == "current" else f"SM{target.replace('.', '')}"
+        for target in targets
+    ]
     for name, target in zip(names, targets, strict=True):
-        if name not in known:
-            listed = sorted(member for member in known if member.startswith("SM"))
-            raise ValueError(f"{target} is not a target of TensorRT-RTX; known: {listed}")
+        if name not in known and name != current:
+            raise ValueError(
+                f"{target} is not a target of TensorRT-RTX on this machine; known: {sorted(known)},"
+                f" and the machine's own GPU ({current or 'none'})"
+            )
     return names
+
+
+def _listed(trt: ModuleType) -> set[str]:
+    """The capabilities that engines can be built for without such a GPU."""
+    return {name for name in trt.ComputeCapability.__members__ if name.startswith("SM")}
+
+
+def _current() -> str | None:
+    """The capability of this machine's GPU."""
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return f"SM{major}{minor}"
 
 
 def build(
@@ -102,7 +125,8 @@ def build(
     if targets:
         config.num_compute_capabilities = len(targets)
         for index, name in enumerate(targets):
-            config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+            member = name if name in _listed(trt) else "CURRENT"
+            config.set_compute_capability(getattr(trt.ComputeCapability, member), index)
     cache = _read_timing_cache(config, timing_cache) if flavour == "standard" else None
     plan = builder.build_serialized_network(network, config)
     if plan is None:

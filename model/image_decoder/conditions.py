@@ -45,6 +45,17 @@ class Conditions:
     def num_bytes(self) -> int:
         return sum(x.nbytes for x in (*self.tensors, self.visible))
 
+    def clone(self) -> Conditions:
+        """A copy in memory of its own."""
+        tensors = [x.clone() for x in self.tensors]
+        return Conditions.of(tensors, len(self.keys), self.visible.clone())
+
+    def copy_(self, source: Conditions) -> None:
+        """Overwrite with conditions of the same shapes."""
+        pairs = zip((*self.tensors, self.visible), (*source.tensors, source.visible), strict=True)
+        for mine, theirs in pairs:
+            mine.copy_(theirs)
+
     @staticmethod
     def stack(images: Sequence[Conditions], negative: Conditions | None = None) -> Conditions:
         """Join images to a batch; with `negative`, its half comes first in keys and values."""

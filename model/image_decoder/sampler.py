@@ -2,8 +2,8 @@
 
 `prepare` computes what all steps share, `denoise` goes from noise to clean latents, `decode` makes
 pixels of them. Offline generation, the image engine and the exported graphs use the same parts:
-`initial_noise`, `Trajectory`, `guide` and `decode`. The engine advances many trajectories by one
-evaluation of the U-Net.
+`initial_noise`, `Trajectory` and `advance` (in `schedule.py`), `guide` and `decode`. The engine
+advances many trajectories by one evaluation of the U-Net.
 
 Legend: B images, N rows (2B with guidance: negative half first), T image tokens, D width, C latent
 channels, H, W latent grid, S side of an image in pixels.
@@ -11,9 +11,7 @@ channels, H, W latent grid, S side of an image in pixels.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
 
 import diffusers
 import torch
@@ -21,53 +19,11 @@ from torch import Tensor
 
 from model.config.schema import ImageDecoderConfig
 from model.image_decoder.conditions import Conditions
+from model.image_decoder.schedule import Schedule, Trajectory, advance
 from model.image_decoder.unet_step import UNetStep
 from model.synchronizer.folding import FoldedSynchronizer
 from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer
-
-SCHEDULERS = {
-    "ddpm": diffusers.DDPMScheduler,
-    "ddim": diffusers.DDIMScheduler,
-    "dpmsolver++": diffusers.DPMSolverMultistepScheduler,
-    "unipc": diffusers.UniPCMultistepScheduler,
-}
-# The published sampler never clips its prediction of the clean latents.
-_FIXED = {"clip_sample": False}
-
-
-class Scheduler(Protocol):
-    """The used part of a diffusers scheduler."""
-
-    timesteps: Tensor
-    alphas_cumprod: Tensor
-    init_noise_sigma: float
-    config: Any
-
-    def set_timesteps(self, num_inference_steps: int) -> None: ...
-
-    def step(
-        self, model_output: Tensor, timestep: Tensor, sample: Tensor, **options: Any
-    ) -> Any: ...
-
-
-def make_scheduler(name: str, config: Mapping[str, Any], num_inference_steps: int) -> Scheduler:
-    """A new scheduler on the noise schedule of the checkpoint.
-
-    Raises:
-        ValueError: there is no scheduler of that name, or the step count is out of its range.
-    """
-    try:
-        kind = SCHEDULERS[name]
-    except KeyError:
-        raise ValueError(f"unknown scheduler {name!r}; known: {', '.join(SCHEDULERS)}") from None
-    if not 1 <= num_inference_steps <= int(config.get("num_train_timesteps", 1000)):
-        raise ValueError(f"num_inference_steps={num_inference_steps} is out of range")
-    accepted = set(inspect.signature(kind).parameters)
-    options = {key: value for key, value in {**config, **_FIXED}.items() if key in accepted}
-    scheduler = cast(Scheduler, kind(**options))
-    scheduler.set_timesteps(num_inference_steps)
-    return scheduler
 
 
 def initial_noise(
@@ -88,83 +44,20 @@ def initial_noise(
     return torch.randn((num, int(config.unet["in_channels"]), *shape), generator=generator)
 
 
-class Trajectory:
-    """The way of latents from noise to an image: their scheduler, their random numbers, their step.
-
-    Schedulers of higher order keep state, so images that are not always evaluated together each
-    need a trajectory of their own.
-    """
-
-    def __init__(
-        self,
-        schedule: Mapping[str, Any],
-        scheduler: str,
-        num_inference_steps: int,
-        noise_BCHW: Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        """Start at noise.
-
-        Args:
-            schedule: noise schedule of the checkpoint.
-            scheduler: name in `SCHEDULERS`.
-            num_inference_steps: steps.
-            noise_BCHW: from `initial_noise`.
-            generator: draws the noise of each step, for schedulers that add some.
-
-        Raises:
-            ValueError: see `make_scheduler`.
-        """
-        self.scheduler = make_scheduler(scheduler, schedule, num_inference_steps)
-        self.latents = noise_BCHW * float(self.scheduler.init_noise_sigma)
-        self.step = 0
-        self._generator = generator
-
-    @property
-    def num_steps(self) -> int:
-        return len(self.scheduler.timesteps)
-
-    @property
-    def done(self) -> bool:
-        return self.step >= self.num_steps
-
-    @property
-    def timestep(self) -> Tensor:
-        """Timestep of the next step, a scalar."""
-        return self.scheduler.timesteps[self.step]
-
-    def advance(self, prediction_BCHW: Tensor) -> None:
-        """Take one step with the guided prediction."""
-        noisy = isinstance(self.scheduler, diffusers.DDPMScheduler)
-        options = {"generator": self._generator} if noisy else {}
-        self.latents = self.scheduler.step(
-            prediction_BCHW, self.timestep, self.latents, return_dict=False, **options
-        )[0]
-        self.step += 1
-
-    def clean_latents(self, prediction_BCHW: Tensor) -> Tensor:
-        """The clean latents that the guided prediction of the next step implies."""
-        alpha = float(self.scheduler.alphas_cumprod[int(self.timestep)])
-        signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-        if self.scheduler.config.prediction_type == "v_prediction":
-            return self.latents.mul(signal) - prediction_BCHW.mul(noise)
-        return self.latents.sub(prediction_BCHW, alpha=noise).div(signal)
-
-
-def guide(prediction_NCHW: Tensor, scale_B: Tensor, rescale_B: Tensor) -> Tensor:
+def guide(prediction_NCHW: Tensor, scale_B: Tensor, rescale_B: Tensor | None = None) -> Tensor:
     """Classifier-free guidance, optionally with its contrast restored: [B, C, H, W].
 
     Args:
         prediction_NCHW: negative half, then positive half; returned as it is if there is one half.
         scale_B: guidance scale of every image.
         rescale_B: how much of the positive half's standard deviation to restore, 0 to 1
-            (https://arxiv.org/abs/2305.08891, section 3.4).
+            (https://arxiv.org/abs/2305.08891, section 3.4); None for none of any image.
     """
     if len(prediction_NCHW) == len(scale_B):
         return prediction_NCHW
     negative, positive = prediction_NCHW.chunk(2)
     guided = negative + scale_B.view(-1, 1, 1, 1) * (positive - negative)
-    if not bool((rescale_B > 0).any()):
+    if rescale_B is None:
         return guided
     ratio = positive.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True)
     return guided * (1 + rescale_B.view(-1, 1, 1, 1) * (ratio - 1))
@@ -228,16 +121,16 @@ class ImageSampler(UNetStep):
     ) -> Tensor:
         """Stage two: clean latents [B, C, H, W] of images that take all steps together."""
         num, device = len(noise_BCHW), self.unet.device
-        noise_BCHW = noise_BCHW.to(device, self.unet.dtype)
-        trajectory = Trajectory(
-            self.config.scheduler, scheduler, num_inference_steps, noise_BCHW, generator
-        )
-        scale_B = noise_BCHW.new_full((num,), guidance_scale)
-        rescale_B = noise_BCHW.new_full((num,), guidance_rescale)
+        schedule = Schedule.of(scheduler, self.config.scheduler, num_inference_steps, device)
+        trajectory = Trajectory(schedule, noise_BCHW, generator)
+        scale_B = torch.full((num,), guidance_scale, device=device)
+        rescale_B = torch.full_like(scale_B, guidance_rescale) if guidance_rescale > 0 else None
         while not trajectory.done:
-            timesteps_B = trajectory.timestep.to(device).expand(num)
-            prediction_NCHW = self.predict(trajectory.latents, timesteps_B, conditions)
-            trajectory.advance(guide(prediction_NCHW, scale_B, rescale_B))
+            timesteps_B, latents_BCHW = trajectory.timestep.expand(num), trajectory.latents
+            prediction_NCHW = self.predict(
+                latents_BCHW.to(self.unet.dtype), timesteps_B, conditions
+            )
+            advance([trajectory], guide(prediction_NCHW.float(), scale_B, rescale_B))
         return trajectory.latents
 
     @torch.no_grad()

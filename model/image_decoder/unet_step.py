@@ -11,7 +11,8 @@ so they share one row up to the first cross-attention, where their conditions fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
 from torch import Tensor
@@ -60,11 +62,29 @@ class Synchronizer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """How the repeated blocks are called, which make up nearly all of a step.
+
+    Compiled one by one, they need a small graph for each shape instead of one of the whole step.
+    """
+
+    resnet: Callable[[ResnetBlock2D, Tensor, Tensor], Tensor]
+    layer: Callable[[BasicTransformerBlock, Tensor, Tensor, Tensor], Tensor]
+    attend: Callable[[SkipReader, Tensor, Tensor, Tensor], Tensor]
+
+    @classmethod
+    def eager(cls) -> Blocks:
+        """Call them as they are."""
+        return cls(_resnet, _layer, _attend_maps)
+
+
 class UNetStep:
     """A U-Net with its synchronizer; without one (None), nothing is added to the skips."""
 
     def __init__(self, unet: UNet2DConditionModel, synchronizer: Synchronizer | None) -> None:
         self.unet, self.synchronizer = unet, synchronizer
+        self.blocks = Blocks.eager()
 
     def prepare(
         self, image_tokens_BTW: Tensor, features_BIVD: Tensor, visible_BI: Tensor
@@ -87,12 +107,13 @@ class UNetStep:
     def predict(self, latents_BCHW: Tensor, timesteps_B: Tensor, conditions: Conditions) -> Tensor:
         """Predict noise (or velocity): [N, C, H, W], N the rows of the conditions' keys."""
         unet = self.unet
-        cross = iter(zip(conditions.keys, conditions.values, strict=True))
+        cross = _Cross(zip(conditions.keys, conditions.values, strict=True), self.blocks)
         emb_BE = unet.time_embedding(unet.time_proj(timesteps_B).to(latents_BCHW.dtype))
         sample, skips = _down(unet, latents_BCHW, emb_BE, cross)
         sample = _middle(unet.mid_block, sample, emb_BE, cross)
         if self.synchronizer is not None:
-            sample, skips = _synchronize(self.synchronizer, sample, skips, conditions)
+            read = self.blocks.attend
+            sample, skips = _synchronize(self.synchronizer, sample, skips, conditions, read)
         sample = _up(unet, sample, skips, emb_BE, cross)
         if unet.conv_norm_out is not None:
             sample = unet.conv_act(unet.conv_norm_out(sample))
@@ -118,7 +139,12 @@ def cross_attentions(unet: UNet2DConditionModel) -> Iterator[Attention]:
                 yield layer.attn2
 
 
-_Cross = Iterator[tuple[Tensor, Tensor]]
+@dataclass(frozen=True)
+class _Cross:
+    """Keys and values of the cross-attentions still to come, and how blocks are called."""
+
+    keys_values: Iterator[tuple[Tensor, Tensor]]
+    blocks: Blocks
 
 
 def _down(
@@ -130,7 +156,7 @@ def _down(
     for block in unet.down_blocks:
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
         for resnet, attention in zip(block.resnets, attentions, strict=True):
-            sample = resnet(sample, _rows_like(emb, sample))
+            sample = cross.blocks.resnet(resnet, sample, emb)
             if attention is not None:
                 sample = _transform(attention, sample, cross)
             skips.append(sample)
@@ -142,19 +168,23 @@ def _down(
 
 def _middle(block: UNetMidBlock2DCrossAttn, sample: Tensor, emb: Tensor, cross: _Cross) -> Tensor:
     first, *others = block.resnets
-    sample = first(sample, _rows_like(emb, sample))
+    sample = cross.blocks.resnet(first, sample, emb)
     for attention, resnet in zip(block.attentions, others, strict=True):
         sample = _transform(attention, sample, cross)
-        sample = resnet(sample, _rows_like(emb, sample))
+        sample = cross.blocks.resnet(resnet, sample, emb)
     return sample
 
 
 def _synchronize(
-    synchronizer: Synchronizer, sample: Tensor, skips: list[Tensor], conditions: Conditions
+    synchronizer: Synchronizer,
+    sample: Tensor,
+    skips: list[Tensor],
+    conditions: Conditions,
+    attend: Callable[[SkipReader, Tensor, Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """Add every block's residual to its skip, and the last one's to the middle."""
     added = [
-        x + block.attend(x, values, conditions.visible)
+        attend(block, x, values, conditions.visible)
         for block, x, values in zip(
             synchronizer.blocks, (*skips, sample), conditions.maps, strict=True
         )
@@ -170,7 +200,7 @@ def _up(
         attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
         for resnet, attention in zip(block.resnets, attentions, strict=True):
             sample = torch.cat((sample, _rows_like(skips.pop(), sample)), dim=1)
-            sample = resnet(sample, _rows_like(emb, sample))
+            sample = cross.blocks.resnet(resnet, sample, emb)
             if attention is not None:
                 sample = _transform(attention, sample, cross)
         for upsampler in block.upsamplers or ():
@@ -187,12 +217,21 @@ def _transform(transformer: Transformer2DModel, sample: Tensor, cross: _Cross) -
     else:
         hidden = transformer.proj_in(hidden).flatten(2).transpose(1, 2)
     for layer in transformer.transformer_blocks:
-        hidden = _layer(layer, hidden, *next(cross))
+        hidden = cross.blocks.layer(layer, hidden, *next(cross.keys_values))
     if transformer.use_linear_projection:
         hidden = transformer.proj_out(hidden).transpose(1, 2).unflatten(2, (height, width))
     else:
         hidden = transformer.proj_out(hidden.transpose(1, 2).unflatten(2, (height, width)))
     return hidden.contiguous() + _rows_like(sample, hidden)
+
+
+def _resnet(resnet: ResnetBlock2D, sample: Tensor, emb: Tensor) -> Tensor:
+    return resnet(sample, _rows_like(emb, sample))
+
+
+def _attend_maps(block: SkipReader, sample: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+    """A skip with its residual."""
+    return sample + block.attend(sample, values, visible)
 
 
 def _layer(layer: BasicTransformerBlock, hidden: Tensor, keys: Tensor, values: Tensor) -> Tensor:

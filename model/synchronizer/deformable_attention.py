@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from model.device.stream import upload
 from model.synchronizer.kernels.gather import sample_by_gather
 from model.synchronizer.kernels.grid import sample_by_grid
 
@@ -121,7 +122,8 @@ class DeformableAttention(nn.Module):
         values_BVHd = self.value_proj(features_BVD).unflatten(-1, (H, -1))
         offsets_BLHSP2 = self.sampling_offsets(query_BLD).view(B, L, H, S, P, 2).float()
         weights_BLHSP = self.attention_weights(query_BLD).view(B, L, H, S * P).softmax(-1)
-        size_S12 = torch.tensor([(w, h) for h, w in self.shapes], device=query_BLD.device)[:, None]
+        size_S12 = torch.tensor([(w, h) for h, w in self.shapes])[:, None]
+        size_S12 = upload(size_S12, query_BLD.device)
         places_BLHSP2 = reference_1L2[:, :, None, None, None] + offsets_BLHSP2 / size_S12
         sampled_BLD = deformable_attention(
             values_BVHd, self.shapes, places_BLHSP2, weights_BLHSP.view(B, L, H, S, P)

@@ -136,7 +136,7 @@ class FoldedBlock(nn.Module):
     def tables(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Positions [L, C] and reference points [L, 2] of a skip's grid; computed once a grid."""
         if (height, width) not in self._tables:
-            reference_1L2 = grid_centers([(height, width)]).to(self.pos_embed.device)
+            reference_1L2 = grid_centers([(height, width)], self.pos_embed.device)
             positions_LC = resize_grid(self.pos_embed, height, width)
             self._tables[height, width] = positions_LC, reference_1L2[0]
         return self._tables[height, width]

@@ -42,7 +42,7 @@ from model.engine.protocol import ImageEnd
 from model.segments import ImageSegment
 
 _PUBLISHED = {"official": 1, "batch": 8}  # The largest batch of each variant.
-_PARTS = ("prepare_s", "denoise_s", "schedule_s", "decode_s")
+_PARTS = ("prepare_s", "denoise_s", "schedule_s", "decode_s", "wait_s")
 _LARGEST_BATCH = 8
 
 
@@ -185,6 +185,7 @@ class ImageServers:
                 max_batch=_LARGEST_BATCH,
                 engines=self._engines,
                 compiled=bool(compiled),
+                warm_up=(1, _LARGEST_BATCH),
                 fallback=False,
             )
             engine = BatchedImageEngine(options)

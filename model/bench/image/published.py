@@ -25,7 +25,8 @@ from torch import Tensor
 from model.bench.image.load import ImageLoad
 from model.checkpoint import load
 from model.image_decoder.image_decoder import ImageDecoder
-from model.image_decoder.sampler import Trajectory, decode, guide, initial_noise, make_scheduler
+from model.image_decoder.sampler import decode, guide, initial_noise
+from model.image_decoder.schedule import Schedule, Trajectory, advance, make_scheduler
 from model.mm_interleaved import IMAGE
 from model.sampling_params import ImageParams
 from model.synchronizer.deformable_attention import grid_centers
@@ -213,14 +214,13 @@ def published_images(
     pipeline = rebuild_pipeline(decoder, directory)
     generators = [torch.Generator().manual_seed(one.seed) for one in sampling]
     noise_BCHW = torch.cat([initial_noise(config, generator) for generator in generators])
-    trajectory = Trajectory(
-        config.scheduler, first.scheduler, first.num_inference_steps, noise_BCHW, generators[0]
-    )
+    schedule = Schedule.of(first.scheduler, config.scheduler, first.num_inference_steps)
+    trajectory = Trajectory(schedule, noise_BCHW, generators[0])
     scale_B = torch.tensor([one.guidance_scale for one in sampling])
     while not trajectory.done:
         timesteps_B = trajectory.timestep.expand(len(noise_BCHW))
         prediction_NCHW = published_step(
             decoder, trajectory.latents, timesteps_B, tokens_BTD, features_BIVD
         )
-        trajectory.advance(guide(prediction_NCHW, scale_B, torch.zeros_like(scale_B)))
+        advance([trajectory], guide(prediction_NCHW, scale_B))
     return decode(pipeline.vae, trajectory.latents)

@@ -16,7 +16,7 @@ from model.engine.image.job import ImageJob, ImageUpdate
 from model.engine.image.loop import DenoisingLoop, ImageStatistics
 from model.engine.image.options import ImageEngineOptions
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
-from model.image_decoder.sampler import make_scheduler
+from model.image_decoder.schedule import make_scheduler
 from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 

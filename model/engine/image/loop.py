@@ -7,6 +7,11 @@ random numbers) and guidance, so the other images of a batch do not change it. T
 images that fit into the largest bucket are evaluated; the others keep their latents and wait.
 Images that can't be evaluated together (other size, no guidance, float32) take turns, one step
 each.
+
+On a GPU the thread enqueues a step and does not wait for it: it waits for the step before, so that
+one step is always queued behind the running one, and images can still join between any two. The
+news of a step or a decoding is delivered once the device has done it (`Deliveries`). Within a step
+nothing is copied to the host.
 """
 
 from __future__ import annotations
@@ -14,20 +19,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from model.engine.image.backends.base import Backend, Predict, pad
+from model.device.deliveries import Deliveries
+from model.device.stream import Stream, stream_of
+from model.engine.image.backends.base import Backend, pad
 from model.engine.image.feature_cache import ImageFeatureCache
-from model.engine.image.job import ImageJob
+from model.engine.image.job import ImageJob, JoinedImages
 from model.engine.image.previews import LatentColours
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
 from model.image_decoder.sampler import guide
+from model.image_decoder.schedule import advance
 from model.processor import to_image
 
+# Steps that may be queued behind the running one. More would delay those who join and leave.
+_STEPS_AHEAD = 1
+_FAILURES = (RuntimeError, ValueError, ArithmeticError, MemoryError)
 logger = logging.getLogger(__name__)
 
 
@@ -49,6 +60,7 @@ class ImageStatistics:
     denoise_s: float = 0.0
     schedule_s: float = 0.0
     decode_s: float = 0.0
+    wait_s: float = 0.0
     batch_sizes: dict[int, int] = field(default_factory=dict)
 
     def count_step(self, num_images: int, num_rows: int) -> None:
@@ -60,16 +72,25 @@ class ImageStatistics:
 class DenoisingLoop:
     """Generates all images submitted to it, on one thread."""
 
-    def __init__(self, backend: Backend, memory_bytes: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        memory_bytes: int,
+        cache_bytes: int,
+        stream: Stream | None = None,
+    ) -> None:
+        """Take a started backend; `stream` is by default the one of its device."""
         self.statistics = ImageStatistics()
         self._backend = backend
         self.memory_bytes = memory_bytes
         self.cache = ImageFeatureCache(cache_bytes)
+        self._stream = stream or stream_of(torch.device(backend.capabilities.device))
+        self._deliveries = Deliveries(self._stream)
         self._colours: LatentColours | None = None
         self._lock = threading.Condition()
         self._waiting: list[ImageJob] = []
         self._running: list[ImageJob] = []
-        self._joined: dict[tuple[object, ...], tuple[list[ImageJob], Predict]] = {}
+        self._joined: dict[tuple[object, ...], JoinedImages] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="denoising", daemon=True)
 
@@ -110,8 +131,10 @@ class DenoisingLoop:
         with self._lock:
             self._drop()
             self._admit()
-        for jobs in self._groups():
+        groups = self._groups()
+        for jobs in groups:
             self._step(jobs)
+        self._deliver(_STEPS_AHEAD if groups else 0)
         self.statistics.num_running = len(self._running)
 
     def _run(self) -> None:
@@ -153,7 +176,8 @@ class DenoisingLoop:
     def _groups(self) -> list[list[ImageJob]]:
         """The most urgent images of every group, as many as its largest bucket holds."""
         groups: dict[tuple[object, ...], list[ImageJob]] = {}
-        for job in sorted(self._running, key=lambda job: job.urgency):
+        stepping = (job for job in self._running if not job.decoding)
+        for job in sorted(stepping, key=lambda job: job.urgency):
             groups.setdefault(job.group, []).append(job)
         for gone in set(self._joined) - set(groups):
             del self._joined[gone]
@@ -165,16 +189,27 @@ class DenoisingLoop:
         return self._backend.precise() if job.precise else self._backend
 
     def _step(self, jobs: list[ImageJob]) -> None:
-        """Take one step of a group; an error in it ends these images, not the loop."""
+        """Enqueue one step of a group; an error in it ends these images, not the loop."""
         try:
             self._prepare(jobs)
             self._advance(jobs)
             self._finish([job for job in jobs if job.trajectory.done])
-        except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-            logger.exception("step of %s failed", [job.request_id for job in jobs])
-            self.statistics.num_failed += len(jobs)
-            for job in jobs:
-                self._end(job, RuntimeError(f"image generation failed: {error}"))
+        except _FAILURES as error:
+            self._fail(jobs, error)
+
+    def _deliver(self, ahead: int) -> None:
+        """Deliver what the device has done; wait until at most `ahead` steps are enqueued."""
+        try:
+            self._deliveries.deliver(ahead)
+        except _FAILURES as error:  # The device failed: whatever was computed on it is lost.
+            self._fail([job for job in self._running if job.conditions is not None], error)
+        self.statistics.wait_s = self._deliveries.waited_s
+
+    def _fail(self, jobs: Sequence[ImageJob], error: Exception) -> None:
+        logger.error("step of %s failed", [job.request_id for job in jobs], exc_info=error)
+        self.statistics.num_failed += len(jobs)
+        for job in jobs:
+            self._end(job, RuntimeError(f"image generation failed: {error}"))
 
     def _prepare(self, jobs: Sequence[ImageJob]) -> None:
         """Stage one, for images that have not taken a step."""
@@ -184,7 +219,9 @@ class DenoisingLoop:
                 backend = self._backend_of(job)
                 features_11VD = self._features(job, backend)
                 job.conditions = backend.prepare(job.image_tokens_1TD, features_11VD)
-                job.begin(backend.config.image_decoder)
+                job.begin(backend.config.image_decoder, self._stream.device)
+            if job.params.num_previews and self._colours is None:
+                self._colours = LatentColours(self._backend, self._stream)
         self.statistics.prepare_s += time.perf_counter() - started
 
     def _features(self, job: ImageJob, backend: Backend) -> Tensor | None:
@@ -198,17 +235,16 @@ class DenoisingLoop:
     def _advance(self, jobs: list[ImageJob]) -> None:
         """Stage two: evaluate the U-Net, guide, and advance every trajectory by one step."""
         started = time.perf_counter()
-        num, bucket = len(jobs), self._bucket(jobs)
+        num, bucket, joined = len(jobs), self._bucket(jobs), self._join(jobs)
         latents_BCHW = pad(torch.cat([job.trajectory.latents for job in jobs]), bucket)
         timesteps_B = pad(torch.stack([job.trajectory.timestep for job in jobs]), bucket)
-        padded_NCHW = self._predict(jobs)(latents_BCHW, timesteps_B).to("cpu", torch.float32)
+        padded_NCHW = joined.predict(latents_BCHW, timesteps_B).float()
         prediction_NCHW = padded_NCHW.unflatten(0, (-1, bucket))[:, :num].flatten(0, 1)
         evaluated = time.perf_counter()
-        scale_B = torch.tensor([job.params.guidance_scale for job in jobs])
-        rescale_B = torch.tensor([job.params.guidance_rescale for job in jobs])
-        guided_BCHW = guide(prediction_NCHW, scale_B, rescale_B)
-        for job, guided_1CHW in zip(jobs, guided_BCHW.split(1), strict=True):
-            self._advance_one(job, guided_1CHW)
+        guided_BCHW = guide(prediction_NCHW, joined.scale_B, joined.rescale_B)
+        clean_BCHW = advance([job.trajectory for job in jobs], guided_BCHW)
+        reports = [self._report(job, x) for job, x in zip(jobs, clean_BCHW, strict=True)]
+        self._deliveries.add(lambda: [report() for report in reports])
         self.statistics.denoise_s += evaluated - started
         self.statistics.schedule_s += time.perf_counter() - evaluated
         self.statistics.count_step(num, len(prediction_NCHW))
@@ -217,40 +253,53 @@ class DenoisingLoop:
         buckets = self._backend_of(jobs[0]).capabilities.buckets
         return min(bucket for bucket in buckets if bucket >= len(jobs))
 
-    def _predict(self, jobs: list[ImageJob]) -> Predict:
-        """The U-Net on the joined conditions; kept as long as the same images take part."""
-        first = jobs[0]
-        members, predict = self._joined.get(first.group, ([], None))
-        if predict is None or members != jobs:
-            conditions = [job.conditions for job in jobs if job.conditions is not None]
-            padding = [conditions[-1]] * (self._bucket(jobs) - len(jobs))
-            predict = self._backend_of(first).join([*conditions, *padding], first.guided)
-            self._joined[first.group] = list(jobs), predict
-        return predict
+    def _join(self, jobs: list[ImageJob]) -> JoinedImages:
+        """What the steps of a group share; kept as long as the same images take part."""
+        group, joined = jobs[0].group, self._joined.get(jobs[0].group)
+        if joined is None or joined.jobs != jobs:
+            backend, bucket = self._backend_of(jobs[0]), self._bucket(jobs)
+            joined = JoinedImages.of(jobs, backend, bucket, self._stream.device)
+            self._joined[group] = joined
+        return joined
 
-    def _advance_one(self, job: ImageJob, prediction_1CHW: Tensor) -> None:
-        """Take an image's step, and report it."""
-        trajectory = job.trajectory
-        number = job.preview_after(trajectory.step + 1)
-        if number is not None:
-            if self._colours is None:
-                self._colours = LatentColours(self._backend)
-            clean_1CHW = trajectory.clean_latents(prediction_1CHW)
-            job.emit(ImagePreview(number, self._colours.image(clean_1CHW[0])))
-        trajectory.advance(prediction_1CHW)
-        job.emit(ImageProgress(trajectory.step, trajectory.num_steps))
+    def _report(self, job: ImageJob, clean_CHW: Tensor) -> Callable[[], None]:
+        """Tells the caller of an image about the step that it has just taken."""
+        updates: list[Callable[[], ImageProgress | ImagePreview]] = []
+        step, number = job.trajectory.step, job.preview_after(job.trajectory.step)
+        if number is not None and self._colours is not None:
+            colours = self._colours
+            colours_3HW = self._stream.download(colours.of(clean_CHW[None])[0])
+            updates.append(lambda: ImagePreview(number, colours.image(colours_3HW)))
+        updates.append(lambda: ImageProgress(step, job.trajectory.num_steps))
+
+        def report() -> None:
+            if job in self._running:
+                for update in updates:
+                    job.emit(update())
+
+        return report
 
     def _finish(self, jobs: list[ImageJob]) -> None:
-        """Stage three; an image that is black or not finite in 16 bits is repeated in float32."""
+        """Stage three: enqueue the decoding of images that have taken all their steps."""
         if not jobs:
             return
         started = time.perf_counter()
         backend = self._backend_of(jobs[0])
-        images = backend.decode(torch.cat([job.trajectory.latents for job in jobs])).cpu()
+        latents_BCHW = torch.cat([job.trajectory.latents for job in jobs])
+        images_B3SS = self._stream.download(backend.decode(latents_BCHW))
+        finite_B = self._stream.download(latents_BCHW.isfinite().flatten(1).all(1))
+        for job in jobs:
+            job.decoding = True
+        self._deliveries.add(lambda: self._complete(jobs, images_B3SS, finite_B))
         self.statistics.decode_s += time.perf_counter() - started
-        for job, pixels_3SS in zip(jobs, images, strict=True):
-            finite = bool(pixels_3SS.isfinite().all() and job.trajectory.latents.isfinite().all())
-            reduced = backend.capabilities.precision != "float32"
+
+    def _complete(self, jobs: Sequence[ImageJob], images_B3SS: Tensor, finite_B: Tensor) -> None:
+        """Hand out images; one that is black or not finite in 16 bits is repeated in float32."""
+        reduced = self._backend_of(jobs[0]).capabilities.precision != "float32"
+        for job, pixels_3SS, has_finite in zip(jobs, images_B3SS, finite_B.tolist(), strict=True):
+            finite = has_finite and bool(pixels_3SS.isfinite().all())
+            if job not in self._running:
+                continue
             if reduced and not job.precise and (not finite or is_black(pixels_3SS)):
                 self._retry(job)
             elif not finite:
@@ -264,7 +313,7 @@ class DenoisingLoop:
         """Generate an image again from its seed in float32."""
         logger.warning("image of %s is black or not finite: retry in float32", job.request_id)
         self.statistics.num_retried_in_float32 += 1
-        job.precise, job.conditions = True, None
+        job.precise, job.decoding, job.conditions = True, False, None
 
     def _end(self, job: ImageJob, update: ImageEnd | Exception) -> None:
         if job in self._running:

@@ -23,7 +23,9 @@ class ImageEngineOptions:
         cache_mib: for maps of conditioning images.
         max_steps: denoising steps an image may ask for.
         max_area: largest image, as a multiple of the checkpoint's own area.
-        compiled: torch.compile, with CUDA graphs on a GPU.
+        compiled: let torch.compile compile the blocks of `torch`'s step, while the engine serves.
+        warm_up: numbers of images of which steps are made ready, and compiled.
+        compile_cache: directory for the code of compiled blocks.
         engines: directory of compiled graphs (`mmi compile`).
         fallback: use `torch` where the chosen backend can't run; else refuse to start.
     """
@@ -38,5 +40,7 @@ class ImageEngineOptions:
     max_steps: int = 200
     max_area: float = 1.0
     compiled: bool = False
+    warm_up: tuple[int, ...] = (1,)
+    compile_cache: Path = Path(".build/compiled")
     engines: Path = Path(".build/engines")
     fallback: bool = True

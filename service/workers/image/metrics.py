@@ -30,7 +30,7 @@ _GAUGES = {
     "num_waiting": ("mmi_image_waiting", "Images that wait for memory"),
     "num_running": ("mmi_image_running", "Images in progress"),
 }
-_PARTS = ("prepare", "denoise", "schedule", "decode")
+_PARTS = ("prepare", "denoise", "schedule", "decode", "wait")
 
 
 class ImageEngineCollector(Collector):

@@ -195,6 +195,8 @@ def main(settings: ImageWorkerSettings) -> int:
         dtype=settings.dtype,
         max_batch=settings.concurrency,
         compiled=settings.compile,
+        warm_up=settings.warm_up,
+        compile_cache=settings.cache_dir / "compiled",
         engines=settings.engines or settings.cache_dir / "engines",
     )
     engine = BatchedImageEngine(options)

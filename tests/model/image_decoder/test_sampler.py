@@ -1,27 +1,17 @@
-"""Noise, trajectories, guidance, and the recorded images of the official implementation."""
+"""Noise, guidance, and the recorded images of the official implementation."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
 from model.config.presets import preset
 from model.image_decoder.conditions import Conditions
 from model.image_decoder.image_decoder import ImageDecoder
-from model.image_decoder.sampler import (
-    SCHEDULERS,
-    ImageSampler,
-    Trajectory,
-    guide,
-    initial_noise,
-    make_scheduler,
-)
+from model.image_decoder.sampler import ImageSampler, guide, initial_noise
 from model.synchronizer.unet_synchronizer import flatten_maps
 from tests.model import golden
 from tests.model.image_decoder.recorded import previous
-
-SCHEDULE = preset("tiny").image_decoder.scheduler
 
 
 def test_every_step_of_guided_sampling(
@@ -70,53 +60,12 @@ def test_noise_of_a_seed() -> None:
     assert initial_noise(config, torch.Generator(), size=(6, 8)).shape == (1, 16, 6, 8)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_trajectory_takes_the_steps_of_its_scheduler(scheduler: str) -> None:
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    trajectory = Trajectory(SCHEDULE, scheduler, 4, noise, generator)
-    plain, random = make_scheduler(scheduler, SCHEDULE, 4), torch.Generator().manual_seed(1)
-    expected = noise
-    assert torch.equal(trajectory.latents, noise)
-    for timestep in plain.timesteps:
-        assert not trajectory.done
-        assert trajectory.timestep == timestep
-        prediction = trajectory.latents * 0.1
-        options = {"generator": random} if scheduler == "ddpm" else {}
-        expected = plain.step(expected * 0.1, timestep, expected, **options).prev_sample
-        trajectory.advance(prediction)
-        assert torch.equal(trajectory.latents, expected)
-    assert trajectory.done
-    assert trajectory.step == trajectory.num_steps == 4
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_clean_latents_undo_the_noise(prediction_type: str) -> None:
-    clean, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
-    schedule = {**SCHEDULE, "prediction_type": prediction_type}
-    trajectory = Trajectory(schedule, "ddpm", 3, noise, torch.Generator())
-    alpha = float(trajectory.scheduler.alphas_cumprod[int(trajectory.timestep)])
-    signal, spread = alpha**0.5, (1 - alpha) ** 0.5
-    trajectory.latents = signal * clean + spread * noise
-    velocity = signal * noise - spread * clean
-    prediction = noise if prediction_type == "epsilon" else velocity
-    assert torch.allclose(trajectory.clean_latents(prediction), clean, atol=1e-4)
-
-
-def test_unknown_schedulers_and_step_counts_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown scheduler 'euler'; known: ddpm, ddim"):
-        make_scheduler("euler", SCHEDULE, 3)
-    for steps in (0, 1001):
-        with pytest.raises(ValueError, match=f"num_inference_steps={steps}"):
-            make_scheduler("ddpm", SCHEDULE, steps)
-
-
 def test_guidance_has_a_scale_for_each_image() -> None:
     negative, positive = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    both, none = torch.cat((negative, positive)), torch.zeros(2)
-    guided = guide(both, torch.tensor([1.0, 3.0]), none)
+    both = torch.cat((negative, positive))
+    guided = guide(both, torch.tensor([1.0, 3.0]))
     assert torch.allclose(guided[0], positive[0], atol=1e-6)
     assert torch.allclose(guided[1], negative[1] + 3 * (positive[1] - negative[1]), atol=1e-6)
-    assert guide(positive, torch.ones(2), none) is positive
+    assert guide(positive, torch.ones(2)) is positive
     restored = guide(both, torch.tensor([5.0, 5.0]), torch.ones(2))
     assert torch.allclose(restored.std((1, 2, 3)), positive.std((1, 2, 3)), atol=1e-5)

@@ -19,7 +19,8 @@ from model.image_decoder.conditions import Conditions
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """One evaluation of the U-Net for joined images: from latents [B, C, H, W] and timesteps [B] to
-[N, C, H, W] in float32. The result may be overwritten by the next evaluation."""
+[N, C, H, W] in float32, all on the backend's device and without waiting for it. The result may be
+overwritten by the next evaluation."""
 
 
 class BackendUnavailable(RuntimeError):
@@ -32,7 +33,7 @@ class Capabilities:
 
     Attributes:
         name: of the backend.
-        device: where it runs.
+        device: where it runs, and where latents and predictions are.
         precision: number type of the U-Net.
         buckets: numbers of images that one evaluation may hold, ascending.
         sizes: latent grids (height, width) it accepts; None: any that the networks can halve.

@@ -87,5 +87,10 @@ def make_backend(options: ImageEngineOptions) -> Backend:
 
         return tensorrt_backend(options.checkpoint, options.engines)
     return TorchBackend(
-        options.checkpoint, options.device, options.dtype, options.max_batch, options.compiled
+        options.checkpoint,
+        options.device,
+        options.dtype,
+        options.max_batch,
+        warm_up=options.warm_up,
+        compiled_into=options.compile_cache if options.compiled else None,
     )

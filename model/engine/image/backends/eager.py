@@ -1,4 +1,4 @@
-"""The `torch` backend: PyTorch on the CPU or a GPU, eager or compiled.
+"""The `torch` backend: PyTorch on the CPU or a GPU; eager, recorded or compiled.
 
 Legend: B images, N rows, T image tokens, D width, V positions, C latent channels, H, W latent
 grid, S pixels.
@@ -6,7 +6,8 @@ grid, S pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +16,17 @@ from torch import Tensor
 
 from model.checkpoint import load, store
 from model.config.schema import MMInterleavedConfig
+from model.device.graph import Graphs, graphs_of
+from model.device.stream import upload
 from model.engine.image.backends.base import Backend, Capabilities, Predict
+from model.engine.image.steps.cache import CompileCache, cache_key
+from model.engine.image.steps.captured import CapturedStep, Step
+from model.engine.image.steps.compiled import CompiledStep, StepInputs
 from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler, encode
 from model.mm_interleaved import IMAGE
 from model.processor import pixel_values
-from model.synchronizer.kernels.grid import GridSampling
+from model.synchronizer.kernels.grid import GridOperator
 from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import flatten_maps
 
@@ -36,18 +42,34 @@ class TorchBackend:
         device: str = "auto",
         dtype: str = "auto",
         max_batch: int = 8,
-        compiled: bool = False,
+        *,
+        warm_up: Sequence[int] = (1,),
+        compiled_into: Path | None = None,
         sampling: MapSampling | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
+        """Not started yet.
+
+        Args:
+            checkpoint: directory of the model.
+            device: `auto`, `cpu` or `cuda`.
+            dtype: `auto` or a number type.
+            max_batch: images in one evaluation.
+            warm_up: numbers of images of which a step is made ready.
+            compiled_into: compile the blocks of the step, and keep the code in this directory.
+            sampling: how maps are read; by default the fastest.
+            graphs: what records steps; by default what the device has.
+        """
         self.checkpoint = checkpoint
         self.config: MMInterleavedConfig = store.load_config(checkpoint)
         self.device = torch.device(choose_device(device))
         self.dtype = _DTYPES[choose_dtype(dtype, self.device)]
         self.max_batch = max_batch
-        self.compiled = compiled
-        self._sampling = sampling
+        self._buckets = [bucket for bucket in warm_up if bucket <= max_batch]
+        self._compiled_into, self._sampling = compiled_into, sampling
+        self._graphs = graphs or graphs_of(self.device)
         self._sampler: ImageSampler | None = None
-        self._step: Callable[[Tensor, Tensor, Conditions], Tensor] | None = None
+        self._step: Step | None = None
         self._precise: TorchBackend | None = None
 
     @property
@@ -58,59 +80,81 @@ class TorchBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Any batch up to the largest, any size; if compiled, batches of powers of two."""
-        sizes = range(1, self.max_batch + 1)
+        """Any batch up to the largest, and any size."""
+        how = "compiled" if self._compiled_into else "eager"
         return Capabilities(
             name="torch",
             device=str(self.device),
             precision=str(self.dtype).removeprefix("torch."),
-            buckets=tuple(n for n in sizes if not self.compiled or n & (n - 1) == 0),
+            buckets=tuple(range(1, self.max_batch + 1)),
             sizes=None,
             image_bytes=image_bytes(self.config, self.dtype.itemsize),
-            notes=(f"torch {torch.__version__}", "compiled" if self.compiled else "eager"),
+            notes=(f"torch {torch.__version__}", f"{how}, recorded" if self._graphs else how),
         )
 
     def start(self) -> None:
-        """Load the weights, fold them, and run one warm-up step to compile the kernels."""
+        """Load the weights, fold them, make steps ready, and begin to compile them if asked."""
         model = load.load_model(self.checkpoint, IMAGE, self.dtype, self.device)
         self.visual_tokenizer = model.visual_tokenizer
         decoder = model.image_decoder
         assert decoder is not None
         if self.device.type == "cuda":
             decoder.decoder.unet.to(memory_format=torch.channels_last)
-        # torch.compile can't look into the fused kernel, but fuses `grid_sample` with its
-        # neighbours.
-        self._sampler = decoder.sampler(
-            self._sampling or (GridSampling() if self.compiled else None)
-        )
-        self._step = self._sampler.predict
-        if self.compiled:
-            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            self._step = torch.compile(self._sampler.predict, mode=mode, dynamic=False)
-        self.warm_up(self.capabilities.buckets if self.compiled else (1,))
+        sampling = self._sampling or (GridOperator() if self._compiled_into else None)
+        self._sampler = decoder.sampler(sampling)
+        self._step = self._recorded(self._sampler.predict)
+        for bucket in self._buckets:
+            self._warm_up(bucket)
+        if self._compiled_into is not None:
+            self._step = self._compile(self._compiled_into)
 
-    def warm_up(self, buckets: Sequence[int]) -> None:
-        """Evaluate once in every bucket."""
-        decoder = self.config.image_decoder
-        tokens = torch.zeros(1, decoder.perceiver.num_queries, decoder.perceiver.hidden_size)
-        prepared = self.prepare(tokens, None)
-        shape = (int(decoder.unet["in_channels"]), decoder.latent_size, decoder.latent_size)
-        for bucket in buckets:
-            predict = self.join([prepared] * bucket, guided=True)
-            predict(torch.zeros(bucket, *shape), torch.zeros(bucket))
+    def _recorded(self, step: Step) -> Step:
+        return step if self._graphs is None else CapturedStep(step, self._graphs)
+
+    @torch.no_grad()
+    def _warm_up(self, bucket: int) -> None:
+        """Evaluate once: kernels are loaded, and the step is recorded."""
+        assert self._step is not None
+        self._step(*self.example(bucket))
+
+    def _compile(self, directory: Path) -> CompiledStep:
+        """The present step, to be replaced by compiled ones in the course of time."""
+        assert self._step is not None
+        step = CompiledStep(self.sampler, self._step, self._recorded)
+        key = cache_key(self.config, self.device, self.dtype, self._buckets)
+        inputs = [partial(self.example, bucket) for bucket in self._buckets]
+        step.compile(inputs, CompileCache(directory, key))
+        return step
+
+    def example(self, bucket: int) -> StepInputs:
+        """Random inputs of a guided step with preceding images."""
+        decoder, generator = self.config.image_decoder, torch.Generator().manual_seed(0)
+
+        def random(*shape: int) -> Tensor:
+            return upload(torch.randn(shape, generator=generator), self.device, self.dtype)
+
+        perceiver, side = decoder.perceiver, decoder.latent_size
+        num_features = sum(side * side for side in self.config.vision.map_sizes)
+        prepared = self.prepare(
+            random(1, perceiver.num_queries, perceiver.hidden_size),
+            random(1, 1, num_features, self.config.image_embed_dim),
+        )
+        latents_BCHW = random(bucket, int(decoder.unet["in_channels"]), side, side)
+        timesteps_B = torch.full((bucket,), 500, device=self.device)
+        return latents_BCHW, timesteps_B, self.sampler.join([prepared] * bucket, guided=True)
 
     @torch.no_grad()
     def features(self, image: Image.Image) -> Tensor:
         """Maps of a conditioning image as positions, [1, 1, V, D]."""
         pixels_13SS = pixel_values(image, self.config.vision.image_size).unsqueeze(0)
-        maps = self.visual_tokenizer(pixels_13SS.to(self.device, self.dtype)).maps
+        maps = self.visual_tokenizer(upload(pixels_13SS, self.device, self.dtype)).maps
         return flatten_maps(maps).unsqueeze(1)
 
     @torch.no_grad()
     def prepare(self, image_tokens_1TD: Tensor, features_11VD: Tensor | None) -> Conditions:
         """What all steps of one image share."""
         features_11VD, visible_11 = self.conditioning(features_11VD)
-        image_tokens_1TD = image_tokens_1TD.to(self.device, self.dtype)
+        image_tokens_1TD = upload(image_tokens_1TD, self.device, self.dtype)
         return self.sampler.prepare(image_tokens_1TD, features_11VD, visible_11)
 
     def conditioning(self, features_11VD: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -118,9 +162,9 @@ class TorchBackend:
         visible_11 = torch.ones(1, 1, device=self.device)
         if features_11VD is None:
             num = sum(side * side for side in self.config.vision.map_sizes)
-            features_11VD = torch.zeros(1, 1, num, self.config.image_embed_dim)
+            features_11VD = torch.zeros(1, 1, num, self.config.image_embed_dim, device=self.device)
             visible_11.zero_()
-        return features_11VD.to(self.device, self.dtype), visible_11
+        return upload(features_11VD, self.device, self.dtype), visible_11
 
     def join(self, images: Sequence[Conditions], guided: bool) -> Predict:
         """The U-Net for these images, with both guidance halves if `guided`."""
@@ -129,19 +173,18 @@ class TorchBackend:
 
         @torch.no_grad()
         def predict(latents_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
-            latents_BCHW = latents_BCHW.to(self.device, self.dtype)
-            return step(latents_BCHW, timesteps_B.to(self.device), joined).float()
+            return step(latents_BCHW.to(self.dtype), timesteps_B, joined).float()
 
         return predict
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Images [B, 3, S, S] in [0, 1]."""
-        return self.sampler.decode(latents_BCHW.to(self.device))
+        return self.sampler.decode(latents_BCHW)
 
     @torch.no_grad()
     def encode(self, pixels_B3SS: Tensor) -> Tensor:
         """Latents of images in [0, 1]: the mean of the autoencoder's posterior."""
-        return encode(self.sampler.vae, pixels_B3SS.to(self.device))
+        return encode(self.sampler.vae, upload(pixels_B3SS, self.device))
 
     def precise(self) -> Backend:
         """A float32 copy, made when first needed; this backend if it is in float32."""
@@ -154,6 +197,8 @@ class TorchBackend:
 
     def stop(self) -> None:
         """Free memory."""
+        if isinstance(self._step, CompiledStep):
+            self._step.stop()
         self._sampler = self._step = self._precise = None
 
 

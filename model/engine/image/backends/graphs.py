@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.config.schema import MMInterleavedConfig
+from model.device.stream import upload
 from model.engine.image.backends.base import Backend, Capabilities, Predict, pad
 from model.engine.image.backends.eager import TorchBackend, image_bytes
 from model.export.manifest import Manifest
@@ -51,7 +52,9 @@ class GraphBackend:
         name: str,
     ) -> None:
         precision = manifest.key.precision
-        self.torch = TorchBackend(checkpoint, device, precision, sampling=GridSampling())
+        self.torch = TorchBackend(
+            checkpoint, device, precision, warm_up=(), sampling=GridSampling()
+        )
         self.config: MMInterleavedConfig = self.torch.config
         self.manifest, self.executors, self.name = manifest, executors, name
         self._bound: dict[int, Mapping[str, Tensor]] = {}
@@ -89,7 +92,7 @@ class GraphBackend:
         """What all steps of one image share."""
         features_11VD, visible_11 = self.torch.conditioning(features_11VD)
         inputs = {
-            "image_tokens": image_tokens_1TD.to(self.torch.device, self.torch.dtype),
+            "image_tokens": upload(image_tokens_1TD, self.torch.device, self.torch.dtype),
             "features": features_11VD,
         }
         outputs = tuple(x.clone() for x in self.executors["prepare-1"].run(inputs))
@@ -110,10 +113,7 @@ class GraphBackend:
             if self._bound.get(bucket) is not constants:
                 executor.bind(constants)
                 self._bound[bucket] = constants
-            inputs = {
-                "latents": latents_BCHW.to(self.torch.device),
-                "timesteps": timesteps_B.to(self.torch.device, torch.float32),
-            }
+            inputs = {"latents": latents_BCHW, "timesteps": timesteps_B.float()}
             noise_NCHW = executor.run(inputs)[0]
             return noise_NCHW if guided else noise_NCHW[bucket:]
 
@@ -124,7 +124,7 @@ class GraphBackend:
         buckets, images = self.manifest.key.buckets, []
         for part in latents_BCHW.split(buckets[-1]):
             bucket = min(b for b in buckets if b >= len(part))
-            inputs = {"latents": pad(part, bucket).float().to(self.torch.device)}
+            inputs = {"latents": pad(part, bucket).float()}
             images.append(self.executors[f"decode-{bucket}"].run(inputs)[0][: len(part)].clone())
         return torch.cat(images)
 

@@ -2,6 +2,8 @@
 
 Legend: B images, N rows (2B: negative half first), C latent channels, H, W latent grid, S pixels.
 
+On CUDA a graph reads and writes tensors where they are, and the host does not wait for it.
+
 On the CPU each image is a separate evaluation; several run side by side on one thread each. A
 larger batch would not multiply faster there, because rows are already long, and small operators
 gain nothing from more threads. So one graph serves every number of images, without padding.
@@ -14,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import torch
@@ -22,7 +25,7 @@ from torch import Tensor
 from model.engine.image.backends.base import BackendUnavailable, Capabilities, Predict
 from model.engine.image.backends.graphs import GraphBackend
 from model.export.compile import CompileOptions, compile_checkpoint
-from model.export.manifest import Manifest
+from model.export.manifest import CompiledGraph, Manifest, TensorSpec
 from model.image_decoder.conditions import Conditions
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -30,17 +33,14 @@ _CUDA_BUCKETS = (1, 2, 4, 8)
 
 
 class OnnxExecutor:
-    """One graph in an ONNX Runtime session; `run` may be called from several threads."""
+    """One graph on the CPU; `run` may be called from several threads."""
 
     def __init__(self, path: Path, output_names: Sequence[str], num_threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         # Spinning idle threads would slow the text engine on the same machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        available = onnxruntime.get_available_providers()
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=[name for name in (_CUDA, _CPU) if name in available]
-        )
+        self._session = onnxruntime.InferenceSession(path, options, providers=[_CPU])
         self._accepted = {value.name for value in self._session.get_inputs()}
         self._output_names = list(output_names)
         self._bound: dict[str, onnxruntime.OrtValue] = {}
@@ -65,6 +65,58 @@ class OnnxExecutor:
             for name, x in inputs.items()
             if name in self._accepted
         }
+
+
+class BoundExecutor:
+    """One graph that reads and writes fixed memory on a device (IO binding)."""
+
+    def __init__(self, path: Path, graph: CompiledGraph, device: torch.device) -> None:
+        options = onnxruntime.SessionOptions()
+        providers: list[tuple[str, dict[str, str]]] = [(_CPU, {})]
+        self._run = onnxruntime.RunOptions()
+        # Not PyTorch's default stream: its handle is 0, which ONNX Runtime takes for "none given".
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._stream is not None:
+            stream = str(self._stream.cuda_stream)
+            providers.insert(0, (_CUDA, {"user_compute_stream": stream}))
+            self._run.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._session = onnxruntime.InferenceSession(path, options, providers=providers)
+        self._binding = self._session.io_binding()
+        accepted = {value.name for value in self._session.get_inputs()}
+        inputs = [spec for spec in graph.inputs if spec.name in accepted]
+        self._inputs = {spec.name: _memory(spec, device) for spec in inputs}
+        self._outputs = {spec.name: _memory(spec, device) for spec in graph.outputs}
+        for name, tensor in self._inputs.items():
+            self._binding.bind_input(name, *_place(tensor))
+        for name, tensor in self._outputs.items():
+            self._binding.bind_output(name, *_place(tensor))
+
+    def bind(self, inputs: Mapping[str, Tensor]) -> None:
+        """Copy constant inputs into the graph's memory."""
+        for name, tensor in inputs.items():
+            if name in self._inputs:
+                self._inputs[name].copy_(tensor, non_blocking=True)
+
+    def run(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Evaluate; the outputs are overwritten by the next run."""
+        self.bind(inputs)
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream())
+        self._session.run_with_iobinding(self._binding, self._run)
+        if self._stream is not None:
+            torch.cuda.current_stream().wait_stream(self._stream)
+        return list(self._outputs.values())
+
+
+def _memory(spec: TensorSpec, device: torch.device) -> Tensor:
+    return torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device=device)
+
+
+def _place(tensor: Tensor) -> tuple[str, int, Any, tuple[int, ...], int]:
+    """Where a tensor is, in the terms of IO binding."""
+    element = torch.empty((), dtype=tensor.dtype).numpy().dtype.type
+    device = tensor.device
+    return device.type, device.index or 0, element, tuple(tensor.shape), tensor.data_ptr()
 
 
 class OnnxBackend(GraphBackend):
@@ -157,12 +209,23 @@ def onnxruntime_backend(checkpoint: Path, directory: Path, max_batch: int) -> Gr
         place, manifest = compile_checkpoint(checkpoint, directory, options)
     except (torch.onnx.OnnxExporterError, OSError) as error:
         raise BackendUnavailable(f"export to {directory} failed: {error}") from error
+    if not on_cpu:
+        return bound_backend(checkpoint, place, manifest, torch.device("cuda"))
     num_threads = torch.get_num_threads()
     alone = _executors(place, manifest, num_threads)
-    if not on_cpu:
-        return GraphBackend(checkpoint, manifest, alone, "cpu", "onnxruntime")
     beside = alone if num_threads == 1 else _executors(place, manifest, 1)
     return OnnxBackend(checkpoint, manifest, alone, beside, max_batch)
+
+
+def bound_backend(
+    checkpoint: Path, place: Path, manifest: Manifest, device: torch.device
+) -> GraphBackend:
+    """Graphs of batches that stay on one device."""
+    executors = {
+        name: BoundExecutor(place / graph.file, graph, device)
+        for name, graph in manifest.graphs.items()
+    }
+    return GraphBackend(checkpoint, manifest, executors, str(device), "onnxruntime")
 
 
 def _executors(place: Path, manifest: Manifest, num_threads: int) -> dict[str, OnnxExecutor]:

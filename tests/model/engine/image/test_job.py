@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model.engine.image.job import PATIENCE_S
+from model.image_decoder.schedule import advance
 from model.sampling_params import ImageParams
 from tests.model.engine.jobs import make_job, small_config
 
@@ -24,11 +25,11 @@ def test_nobody_starves() -> None:
 
 def test_a_second_beginning_has_the_same_noise() -> None:
     job, _ = make_job(5, ImageParams(num_inference_steps=3))
-    job.begin(DECODER)
+    job.begin(DECODER, torch.device("cpu"))
     noise = job.trajectory.latents
     assert noise.shape == (1, 4, 8, 8)
-    job.trajectory.advance(torch.zeros_like(noise))
-    job.begin(DECODER)
+    advance([job.trajectory], torch.zeros_like(noise))
+    job.begin(DECODER, torch.device("cpu"))
     assert torch.equal(job.trajectory.latents, noise)
     assert job.trajectory.step == 0
 
@@ -50,6 +51,6 @@ def test_images_of_a_group_are_evaluated_together() -> None:
 )
 def test_previews_are_spread_over_the_steps(steps: int, num: int, due: dict[int, int]) -> None:
     job, _ = make_job(1, ImageParams(num_inference_steps=steps, num_previews=num))
-    job.begin(DECODER)
+    job.begin(DECODER, torch.device("cpu"))
     numbers = {step: job.preview_after(step) for step in range(1, steps + 1)}
     assert {step: number for step, number in numbers.items() if number} == due

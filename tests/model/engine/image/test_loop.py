@@ -10,7 +10,8 @@ from model.engine.image.backends.base import Backend, Predict
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.loop import DenoisingLoop
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
-from model.image_decoder.sampler import SCHEDULERS, initial_noise
+from model.image_decoder.sampler import initial_noise
+from model.image_decoder.schedule import SCHEDULERS
 from model.sampling_params import ImageParams
 from tests.model.engine.jobs import (
     conditioning_image,

@@ -10,14 +10,21 @@ import torch
 
 from model.engine.image.backends.base import BackendUnavailable
 from model.engine.image.backends.eager import TorchBackend
-from model.engine.image.backends.onnxruntime import OnnxBackend, onnxruntime_backend
+from model.engine.image.backends.onnxruntime import (
+    BoundExecutor,
+    OnnxBackend,
+    bound_backend,
+    onnxruntime_backend,
+)
 from model.engine.image.loop import DenoisingLoop
+from model.export.compile import CompileOptions, compile_checkpoint
 from model.sampling_params import ImageParams
 from tests.model.engine.jobs import (
     conditioning_image,
     drain,
     make_job,
     pixels_of,
+    tokens,
 )
 
 pytestmark = pytest.mark.timeout(600)
@@ -74,3 +81,25 @@ def test_a_cache_that_cannot_be_written_is_no_crash(backend: OnnxBackend, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(BackendUnavailable, match="export"):
         onnxruntime_backend(backend.torch.checkpoint, tmp_path / "file" / "engines", 4)
+
+
+def test_a_graph_bound_to_memory_computes_what_pytorch_does(
+    backend: OnnxBackend, engines: Path
+) -> None:
+    """The executor of CUDA, on the CPU: `start` compares every graph with PyTorch."""
+    checkpoint = backend.torch.checkpoint
+    options = CompileOptions("onnxruntime", targets=(), precision="float32", buckets=(1,))
+    place, manifest = compile_checkpoint(checkpoint, engines, options)
+    bound = bound_backend(checkpoint, place, manifest, torch.device("cpu"))
+    bound.start()
+    executor = bound.executors["denoise-1"]
+    assert isinstance(executor, BoundExecutor)
+    prepared = bound.prepare(tokens(1)[None], None)
+    predict = bound.join([prepared], guided=True)
+    latents = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    first = predict(latents[0], torch.tensor([500])).clone()
+    again = predict(latents[1], torch.tensor([500]))
+    assert again.data_ptr() == predict(latents[0], torch.tensor([500])).data_ptr()
+    assert torch.equal(again, first)  # The same inputs as at first, in the same memory.
+    torch_step = backend.torch.join([backend.torch.prepare(tokens(1)[None], None)], guided=True)
+    assert (first - torch_step(latents[0], torch.tensor([500]))).abs().max() < 1e-4

@@ -1,0 +1,1 @@
+"""Checks on a card. `make test-gpu` runs them and the other tests with the marker."""
