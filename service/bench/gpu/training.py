@@ -1,0 +1,86 @@
+"""Training on the card: steps a second of the shipped recipe's phases, and how busy the card is."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from model.bench.gpu.recorder import Recorder
+from model.checkpoint import load, store
+from model.processor import Processor
+from model.training.phases import run_phase
+from model.training.recipe import Phase, Recipe
+
+_RECIPE = Path("deploy/train/tiny.toml")
+_STEPS, _REHEARSED_STEPS = 120, 20
+_SETTLED = 0.5  # The share of steps after which time is taken.
+_POOL = 64
+_SAMPLE_S = 0.25
+
+
+def run(recorder: Recorder) -> None:
+    """Some steps of each phase of the second stage, from the shipped checkpoint."""
+    recipe = replace(Recipe.load(_RECIPE), objects="drawn")
+    for phase in recipe.sft:
+        steps = _REHEARSED_STEPS if recorder.rehearsal else _STEPS
+        short = replace(phase, steps=steps, num_pictures=min(phase.num_pictures, _POOL))
+        with Utilisation() as utilisation:
+            steps_per_s = _steps_per_s(recorder, recipe, short)
+        recorder.note(
+            "training",
+            name=phase.phase,
+            batch=phase.batch_size,
+            steps_per_s=round(steps_per_s, 2),
+            waiting_share=utilisation.idle_share,
+        )
+
+
+def _steps_per_s(recorder: Recorder, recipe: Recipe, phase: Phase) -> float:
+    model = load.load_model(recorder.checkpoint)
+    processor = Processor(model.config, store.load_tokenizer(recorder.checkpoint))
+    with tempfile.TemporaryDirectory() as directory:
+        run_phase(model, processor, recipe, phase, Path(directory))
+        (curves,) = Path(directory).rglob("*.csv")
+        with curves.open() as file:
+            rows = list(csv.DictReader(file))
+    settled = rows[int(len(rows) * _SETTLED) - 1]
+    last = rows[-1]
+    steps = int(last["step"]) - int(settled["step"])
+    return steps / (float(last["seconds"]) - float(settled["seconds"]))
+
+
+class Utilisation:
+    """Samples how busy the card is, while it is entered; None where no tool says so."""
+
+    def __init__(self) -> None:
+        self._samples: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    @property
+    def idle_share(self) -> float | None:
+        """The share of time in which no kernel ran."""
+        if not self._samples:
+            return None
+        return round(1 - sum(self._samples) / len(self._samples) / 100, 3)
+
+    def __enter__(self) -> Utilisation:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        while not self._stop.wait(_SAMPLE_S):
+            try:
+                done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=5)
+            except (OSError, subprocess.SubprocessError):
+                return
+            self._samples.append(float(done.stdout.split()[0]))

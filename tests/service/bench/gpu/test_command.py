@@ -1,0 +1,96 @@
+"""The report goes on where it stopped, and keeps what ran before a phase was killed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.bench.gpu.recorder import Recorder, read
+from service.bench.gpu import command
+from service.bench.gpu.command import PHASES, GpuPhase, add_arguments, done, run
+
+HERE = "tests.service.bench.gpu.test_command"
+
+
+def quick(recorder: Recorder) -> None:
+    recorder.note("number", value=1, rehearsing=recorder.rehearsal)
+
+
+def failing(recorder: Recorder) -> None:
+    recorder.note("number", value=2)
+    raise RuntimeError("out of memory")
+
+
+def endless(recorder: Recorder) -> None:
+    recorder.note("number", value=3)
+    while True:
+        pass
+
+
+@pytest.fixture
+def phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three phases, known to the processes that the report starts as well."""
+    own = tuple(
+        GpuPhase(name, f"{HERE}:{name}", limit_s)
+        for name, limit_s in (("quick", 60), ("failing", 60), ("endless", 10))
+    )
+    monkeypatch.setattr(command, "PHASES", own)
+    monkeypatch.setattr(
+        command, "_COMMAND", [sys.executable, "-c", f"import {HERE} as t; t.main()"]
+    )
+
+
+def main() -> None:
+    """What a started process runs."""
+    command.PHASES = tuple(
+        GpuPhase(name, f"{HERE}:{name}", 60) for name in ("quick", "failing", "endless")
+    )
+    run(arguments(*sys.argv[1:]))
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.usefixtures("phases")
+def test_every_result_is_kept_and_done_phases_are_not_repeated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--rehearse", "--out", str(tmp_path), "--only", "quick", "failing")
+    assert run(arguments(*words)) == 1
+    rows = list(read(tmp_path / "results.jsonl"))
+    assert [(row["phase"], row["what"]) for row in rows] == [
+        ("quick", "number"), ("quick", "done"), ("failing", "number"), ("failing", "failed"),
+    ]  # fmt: skip
+    assert rows[0]["rehearsing"] is True
+    assert "out of memory" in rows[-1]["output"]
+    assert "out of memory" in capfd.readouterr().out
+    assert done(tmp_path / "results.jsonl", rows[0]["device"]) == {"quick"}
+    assert done(tmp_path / "results.jsonl", "another card") == set()
+    assert run(arguments(*words)) == 1
+    again = [row["phase"] for row in read(tmp_path / "results.jsonl")][len(rows) :]
+    assert again == ["failing", "failing"]
+
+
+@pytest.mark.usefixtures("phases")
+def test_a_phase_is_killed_at_its_limit(tmp_path: Path) -> None:
+    assert run(arguments("--rehearse", "--out", str(tmp_path), "--only", "endless")) == 1
+    rows = list(read(tmp_path / "results.jsonl"))
+    assert rows[-1]["status"] == "out of time"
+
+
+def test_the_whole_fits_into_ten_minutes() -> None:
+    assert sum(phase.limit_s for phase in PHASES) <= 600
+
+
+def test_a_line_that_was_cut_off_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps({"what": "done"}) + '\n{"what": "do')
+    assert list(read(path)) == [{"what": "done"}]
+    assert list(read(tmp_path / "none")) == []
