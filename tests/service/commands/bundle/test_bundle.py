@@ -1,0 +1,138 @@
+"""A bundle, from a checkout to a program that runs from what was unpacked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from service.cli import main
+from service.commands.bundle import unpack
+from service.commands.bundle.pack import add_arguments, pack, parse_size, pins
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The bundle of a checkout of two files, in parts of 10 KB."""
+    root, wheels, checkpoint = tmp_path / "root", tmp_path / "wheels", tmp_path / "model"
+    for directory in (root / "service", root / "tests" / "data", wheels, checkpoint / "deep"):
+        directory.mkdir(parents=True)
+    (root / "service" / "code.py").write_text("A = 1\n")
+    (root / "tests" / "data" / "large.bin").write_text("not needed")
+    (checkpoint / "deep" / "weights").write_bytes(bytes(range(256)) * 100)
+    with zipfile.ZipFile(wheels / "small_thing-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("small_thing.py", "VALUE = 7\n")
+        folder = "small_thing-1.0.dist-info"
+        wheel.writestr(
+            f"{folder}/METADATA", "Metadata-Version: 2.1\nName: small-thing\nVersion: 1.0\n"
+        )
+        wheel.writestr(
+            f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{folder}/RECORD", "")
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    out = tmp_path / "bundle"
+    parts = pack(out, 10_000, wheels, [checkpoint], root)
+    assert len(parts) > 3
+    assert max(part.stat().st_size for part in parts) == 10_000
+    return out
+
+
+def test_parts_may_come_one_at_a_time(small: Path, tmp_path: Path) -> None:
+    into, names = tmp_path / "into", sorted(path.name for path in small.glob("bundle.*"))
+    for number, name in enumerate(names):
+        arrived = tmp_path / f"arrived-{number}"
+        arrived.mkdir()
+        for file in (name, "manifest.json"):
+            (arrived / file).write_bytes((small / file).read_bytes())
+        last = number == len(names) - 1
+        assert unpack.main(["--parts", str(arrived), "--into", str(into)]) == (0 if last else 2)
+    assert (into / "project" / "service" / "code.py").read_text() == "A = 1\n"
+    assert not (into / "project" / "tests" / "data").exists()
+    assert (into / "checkpoints/model/deep/weights").read_bytes() == bytes(range(256)) * 100
+    assert (into / "site" / "small_thing.py").read_text() == "VALUE = 7\n"
+
+
+def test_a_damaged_part_is_refused(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = small / "bundle.001"
+    good = part.read_bytes()
+    part.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    arguments = ["--parts", str(small), "--into", str(tmp_path / "into")]
+    assert unpack.main(arguments) == 1
+    assert "bundle.001 is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "into" / "project").exists()
+    part.write_bytes(good)
+    assert unpack.main(arguments) == 0
+    # One that is damaged where it is kept is noticed too, and asked for again.
+    kept = tmp_path / "into" / "parts" / "bundle.002"
+    kept.write_bytes(b"!" + kept.read_bytes()[1:])
+    assert unpack.main(arguments) == 1
+    assert "has been deleted" in capsys.readouterr().err
+    assert unpack.main(arguments) == 0
+
+
+def test_a_bundle_of_another_format_is_refused(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((small / "manifest.json").read_text()) | {"format": 99}
+    (small / "manifest.json").write_text(json.dumps(manifest))
+    assert unpack.main(["--parts", str(small), "--into", str(tmp_path / "into")]) == 1
+    assert "not 99" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(300)
+def test_the_project_runs_from_its_bundle(tmp_path: Path) -> None:
+    """As a user does it: `mmi bundle`, then `unpack.py` by a Python of its own."""
+    out, into, no_wheels = tmp_path / "bundle", tmp_path / "into", tmp_path / "none"
+    no_wheels.mkdir()
+    checkpoint = ROOT / "deploy" / "checkpoints" / "tiny"
+    words = ["--out", str(out), "--part-size", "8MiB", "--wheels", str(no_wheels)]
+    assert main(["bundle", *words, "--checkpoint", str(checkpoint)]) == 0
+    command = [sys.executable, str(out / "unpack.py"), "--into", str(into)]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [str(into / "mmi"), "--help"], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "gateway" in done.stdout
+    plugins = "importlib.metadata.entry_points(group='vllm.general_plugins')"
+    code = f"import service, importlib.metadata; print(service.__file__, {plugins})"
+    shell = f". '{into}/environment'; exec '{sys.executable}' -c \"{code}\""
+    done = subprocess.run(
+        ["sh", "-c", shell], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.startswith(f"{into}/project/service/__init__.py")
+    assert "model.vllm_plugin:register" in done.stdout
+    assert (into / "checkpoints" / "tiny" / "config.json").is_file()
+
+
+def test_pins_are_those_of_the_other_machine(tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text(
+        "# a comment\ntorch==2.13.0\nold==1.0 ; python_full_version < '3.12'\n"
+        "new==2.0 ; python_full_version >= '3.12'\nPy_Yaml==6.0\n"
+    )
+    kept = pins(lock, "3.12", ["torch", "py-yaml"])
+    assert kept == ["new==2.0 ; python_full_version >= '3.12'"]
+
+
+def test_sizes() -> None:
+    assert (parse_size("48MiB"), parse_size("1000"), parse_size("1GiB")) == (
+        48 << 20,
+        1000,
+        1 << 30,
+    )
+    for wrong in ("48MB", "0", "-1", "x"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse_size(wrong)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args([]).part_size == 48 << 20
