@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "image-worker": ("service.commands.roles", "run an image worker alone"),
     "autoscaling": ("service.commands.autoscaling", "write the KEDA triggers of the workers"),
     "keys": ("service.commands.keys", "make an API key"),
+    "bundle": ("service.commands.bundle.pack", "pack all for a machine without a network"),
     "convert": ("model.checkpoint.convert.command", "convert a checkpoint to safetensors"),
     "plan": ("model.memory.command", "estimate the memory that a checkpoint needs"),
     "compile": ("model.export.compile", "compile the image decoder"),
@@ -33,6 +34,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
     "gateway": ("service.bench.gateway", "the gateway's own cost"),
     "quality": ("service.bench.quality", "the cost of each image quality"),
+    "gpu": ("service.bench.gpu.command", "all that wants a card to be measured"),
 }
 
 
