@@ -36,6 +36,7 @@ from model.bench.image.step import StepFlops
 from model.bench.report import Report, print_table
 from model.checkpoint import store
 from model.config.presets import preset
+from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.options import ImageEngineOptions
 from model.engine.protocol import ImageEnd
@@ -190,6 +191,8 @@ class ImageServers:
             )
             engine = BatchedImageEngine(options)
             await engine.start()
+            if isinstance(engine.backend, TorchBackend):
+                await asyncio.to_thread(engine.backend.finish_compiling)
             self._running[backend] = engine
         return self._running[backend]
 

@@ -33,7 +33,9 @@ class Told:
 
     @property
     def completed(self) -> bool:
-        return self.answer.end is not None and self.answer.end["type"] == "response.completed"
+        """Whether it came to its end or to a limit."""
+        end = self.answer.end or {}
+        return end.get("type") in ("response.completed", "response.incomplete")
 
 
 def run(recorder: Recorder) -> None:

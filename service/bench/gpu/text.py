@@ -14,36 +14,48 @@ from model.bench.gpu.recorder import Recorder
 _SHOWN_LINES = 25
 
 
+# Number type, vLLM's model runner, and whether it compiles; the most used first.
+_WAYS = (
+    ("bfloat16", "2", ("--compile",)),
+    ("float32", "2", ()),
+    ("bfloat16", "1", ()),
+)
+
+
 def run_parity(recorder: Recorder) -> None:
-    """The sampling kernels; then greedy tokens against the plain model, in both number types."""
-    sizes = ["--preset", "bench", "--tokens", "1", "32", "256"]
-    small = ["--preset", "tiny", "--tokens", "1", "4"]
-    _bench(recorder, "kernels", ["sampling", *(small if recorder.rehearsal else sizes)])
-    batches, tokens = (("1",), "4") if recorder.rehearsal else (("1", "8"), "24")
-    for dtype in ("float32",) if recorder.rehearsal else ("float32", "bfloat16"):
-        options = ["--dtype", dtype, "--tokens", tokens, "--batch", *batches]
-        for extra in ([],) if recorder.rehearsal else ([], ["--compile"]):
-            variants = ["--variants", "official", "ours"]
-            _bench(
-                recorder,
-                "parity",
-                ["text", *_model(recorder, "bench"), *options, *variants, *extra],
-            )
+    """The sampling kernels; then greedy tokens against the plain model on the same card."""
+    tokens = ("tiny", "1", "4") if recorder.rehearsal else ("bench", "1", "32", "256")
+    _bench(recorder, "kernels", ["sampling", "--preset", tokens[0], "--tokens", *tokens[1:]])
+    if recorder.rehearsal:
+        _text(recorder, "parity", "tiny", "official", ["1"], "4", [])
+        return
+    for dtype, runner, compiled in _WAYS:
+        options = ["--dtype", dtype, "--runner", runner, *compiled]
+        _text(recorder, "parity", "bench", "official", ["1", "8"], "24", options)
 
 
 def run_speed(recorder: Recorder) -> None:
     """Decode speed against stock vLLM, and the time to the first token after three images."""
-    batches, tokens = (("1", "2"), "4") if recorder.rehearsal else (("1", "8", "32", "128"), "96")
-    dtype = "float32" if recorder.rehearsal else "bfloat16"
-    options = ["--dtype", dtype, "--tokens", tokens, "--batch", *batches]
-    extra = [] if recorder.rehearsal else ["--compile"]
-    variants = ["--variants", "ours", "stock"]
-    _bench(recorder, "speed", ["text", *_model(recorder, "13b"), *options, *variants, *extra])
+    if recorder.rehearsal:
+        _text(recorder, "speed", "tiny", "stock", ["1", "2"], "4", ["--random"])
+        return
+    options = ["--random", "--compile", "--words", "8"]
+    _text(recorder, "speed", "13b", "stock", ["1", "8", "32", "128"], "96", options)
 
 
-def _model(recorder: Recorder, preset: str) -> list[str]:
-    chosen = "tiny" if recorder.rehearsal else preset
-    return ["--preset", chosen, "--cache-dir", str(recorder.cache_dir)]
+def _text(
+    recorder: Recorder,
+    what: str,
+    preset: str,
+    beside: str,
+    batches: Sequence[str],
+    tokens: str,
+    options: Sequence[str],
+) -> None:
+    """`mmi bench text` of the text engine and another variant."""
+    arguments = ["text", "--preset", preset, "--variants", beside, "ours", "--batch", *batches]
+    arguments += ["--tokens", tokens, "--cache-dir", str(recorder.cache_dir), *options]
+    _bench(recorder, what, arguments)
 
 
 def _bench(recorder: Recorder, what: str, arguments: Sequence[str]) -> None:

@@ -126,6 +126,11 @@ class TorchBackend:
         step.compile(inputs, CompileCache(directory, key))
         return step
 
+    def finish_compiling(self) -> None:
+        """Wait until every step asked for is compiled."""
+        if isinstance(self._step, CompiledStep):
+            self._step.wait()
+
     def example(self, bucket: int) -> StepInputs:
         """Random inputs of a guided step with preceding images."""
         decoder, generator = self.config.image_decoder, torch.Generator().manual_seed(0)

@@ -30,6 +30,7 @@ from model.image_decoder.unet_step import Blocks
 _MOST_SHAPES = 256
 # Norm of the difference from the eager step, relative to its own. Fusing changes the rounding.
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
+_STOP_S = 5.0
 logger = logging.getLogger(__name__)
 
 StepInputs = tuple[Tensor, Tensor, Conditions]
@@ -93,15 +94,15 @@ class CompiledStep:
         )
         self._thread.start()
 
-    def wait(self) -> None:
+    def wait(self, seconds: float | None = None) -> None:
         """Wait until the compilation has ended."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
 
     def stop(self) -> None:
-        """Skip the shapes that are not yet begun."""
+        """Skip the shapes that are not yet begun; one that takes long is left behind."""
         self._stopping.set()
-        self.wait()
+        self.wait(_STOP_S)
 
     def _compile_all(self, inputs: Sequence[Callable[[], StepInputs]], cache: CompileCache) -> None:
         cache.load()

@@ -125,7 +125,7 @@ def test_code_that_computes_something_else_is_not_used(
     monkeypatch.setattr(compiled.torch, "compile", wrong)
     backend = TorchBackend(checkpoint, "cpu", compiled_into=tmp_path)
     backend.start()
-    step_of(backend).wait()
+    backend.finish_compiling()
     assert step_of(backend).ready == frozenset()
     assert "not used" in caplog.text
     image(backend)
@@ -144,7 +144,7 @@ def test_a_compiler_that_fails_leaves_the_engine_as_it_is(
     monkeypatch.setattr(compiled.torch, "compile", failing)
     backend = TorchBackend(checkpoint, "cpu", compiled_into=tmp_path)
     backend.start()
-    step_of(backend).wait()
+    backend.finish_compiling()
     assert "no nvcc" in caplog.text
     assert not list(tmp_path.iterdir())
     image(backend)
@@ -159,7 +159,7 @@ def test_inductor_computes_what_the_eager_step_does_and_its_code_is_kept(
     """Compiled for real, with the largest differences that are allowed for float32."""
     backend = TorchBackend(checkpoint, "cpu", compiled_into=tmp_path)
     backend.start()
-    step_of(backend).wait()
+    backend.finish_compiling()
     assert len(step_of(backend).ready) == 1
     (kept,) = tmp_path.iterdir()
     torch.compiler.reset()
