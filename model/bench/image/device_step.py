@@ -7,7 +7,8 @@ Variants:
 - `torch-graph`: our step, recorded as a CUDA graph;
 - `torch-compiled`: our step, compiled block by block and recorded.
 
-All weights are in bfloat16 with the channels last; times are medians.
+All weights are in bfloat16 with the channels last; times are medians. On a CPU, where this is only
+rehearsed, they are in float32, which every CPU multiplies fast.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from model.synchronizer.kernels.grid import GridOperator
 
 BASELINE = "batch"
 VARIANTS = (BASELINE, "torch", "torch-graph", "torch-compiled")
-_WARM_UP, _ROUNDS = 3, 10
+# Calls that are not timed, and those that are.
+_ROUNDS = {"cuda": (3, 10), "cpu": (1, 2)}
 _PEAK_SIDE = {"cuda": 8192, "cpu": 512}
 _KERNELS = 10
 
@@ -68,13 +70,14 @@ class DeviceSteps:
     ) -> None:
         """Make the weights on the device, and compute the published steps in float32."""
         self.device, self.flops = device, StepFlops.count(config)
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         torch.manual_seed(0)
         with device:
             self.decoder = ImageDecoder(config).to(device).eval().requires_grad_(False)
         full = {batch: StepInputs.random(config, batch, device) for batch in batches}
         self._exact = {batch: x.published(self.decoder) for batch, x in full.items()}
-        self.inputs = {batch: x.bfloat16() for batch, x in full.items()}
-        self.decoder.to(torch.bfloat16)
+        self.inputs = {batch: x.to(self.dtype) for batch, x in full.items()}
+        self.decoder.to(self.dtype)
         self.decoder.decoder.unet.to(memory_format=torch.channels_last)
         self.sampler = self.decoder.sampler(GridOperator())
         self.peak_tflops = self._peak_tflops()
@@ -157,9 +160,10 @@ class DeviceSteps:
 
     def median_ms(self, call: Callable[[], object]) -> float:
         """Median time of a call, by CUDA events on a GPU."""
-        for _ in range(_WARM_UP):
+        warm_up, rounds = _ROUNDS[self.device.type]
+        for _ in range(warm_up):
             call()
-        return statistics.median(self._once_ms(call) for _ in range(_ROUNDS))
+        return statistics.median(self._once_ms(call) for _ in range(rounds))
 
     def _once_ms(self, call: Callable[[], object]) -> float:
         if self.device.type != "cuda":
@@ -178,7 +182,7 @@ class DeviceSteps:
             torch.cuda.synchronize()
 
     def _peak_tflops(self) -> float:
-        """What a large product of random matrices reaches in bfloat16."""
+        """What a large product of random matrices reaches."""
         side = _PEAK_SIDE[self.device.type]
-        a, b = (torch.randn(side, side, device=self.device).bfloat16() for _ in range(2))
+        a, b = (torch.randn(side, side, device=self.device).to(self.dtype) for _ in range(2))
         return 2 * side**3 / self.median_ms(lambda: a @ b) / 1e9

@@ -42,10 +42,10 @@ class StepInputs:
             torch.randn(batch, 1, num_features, config.image_embed_dim, device=device),
         )
 
-    def bfloat16(self) -> StepInputs:
-        """The same inputs in bfloat16."""
+    def to(self, dtype: torch.dtype) -> StepInputs:
+        """The same inputs in another number type."""
         tensors = (self.latents_BCHW, self.tokens_BTD, self.features_B1VD)
-        latents, tokens, features = (tensor.bfloat16() for tensor in tensors)
+        latents, tokens, features = (tensor.to(dtype) for tensor in tensors)
         return StepInputs(latents, self.timesteps_B, tokens, features)
 
     def published(self, decoder: ImageDecoder) -> Tensor:
