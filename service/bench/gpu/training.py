@@ -14,6 +14,7 @@ from model.checkpoint import load, store
 from model.processor import Processor
 from model.training.phases import run_phase
 from model.training.recipe import Phase, Recipe
+from model.training.world.drawn.world import DrawnWorld
 
 _RECIPE = Path("deploy/train/tiny.toml")
 _STEPS, _REHEARSED_STEPS = 120, 20
@@ -24,7 +25,7 @@ _SAMPLE_S = 0.25
 
 def run(recorder: Recorder) -> None:
     """Some steps of each phase of the second stage, from the shipped checkpoint."""
-    recipe = replace(Recipe.load(_RECIPE), objects="drawn")
+    recipe = replace(Recipe.load(_RECIPE), world=DrawnWorld())  # Needs no font.
     for phase in recipe.sft:
         steps = _REHEARSED_STEPS if recorder.rehearsal else _STEPS
         short = replace(phase, steps=steps, num_pictures=min(phase.num_pictures, _POOL))
