@@ -21,7 +21,7 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.ablation.command import run_ablation
 from model.training.phases import run_phase
-from model.training.recipe import STAGES, Recipe
+from model.training.recipe import STAGES, Phase, Recipe
 from model.training.start import adopt, initialise, initialise_around, world_tokenizer
 
 
@@ -35,7 +35,7 @@ def halved(model: MMInterleaved) -> MMInterleaved:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmi train`."""
-    parser.add_argument("stage", choices=(*STAGES, "ablation"))
+    parser.add_argument("stage", choices=(*STAGES, "all", "ablation"))
     parser.add_argument("--config", type=Path, default=Path("deploy/train/tiny.toml"))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs keep state")
     parser.add_argument(
@@ -44,39 +44,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", type=Path, help="checkpoint to start from instead of a fresh one"
     )
+    parser.add_argument(
+        "--minutes", type=float, help="time for all phases, which share it as the recipe says"
+    )
+    parser.add_argument(
+        "--scale", type=int, default=1, help="batches this many times as large, as many fewer steps"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; every finished phase leaves a checkpoint and is not repeated."""
     if args.stage == "ablation":
         return run_ablation(args.config, args.runs)
-    processes = Accelerator()
-    console = Console(quiet=not processes.is_main_process)
-    recipe = replace(Recipe.load(args.config), workers=args.workers)
+    recipe = replace(Recipe.load(args.config), workers=args.workers).scaled(args.scale)
     recipe.world.check()
-    directory = args.runs / args.config.stem / args.stage
+    directory = args.runs / args.config.stem
     before = args.start
     if before is None and args.stage == "sft":
-        before = args.runs / args.config.stem / "pretrain" / "checkpoint"
-    phases = getattr(recipe, args.stage)
+        before = directory / "pretrain" / "checkpoint"
+    stages = STAGES if args.stage == "all" else (args.stage,)
+    shares = sum(phase.share for stage in stages for phase in getattr(recipe, stage))
+    rate = None if args.minutes is None else 60 * args.minutes / shares
+    for stage in stages:
+        before = _run_stage(recipe, stage, before, directory / stage, rate)
+    return 0
+
+
+def _run_stage(
+    recipe: Recipe, stage: str, before: Path | None, directory: Path, rate: float | None
+) -> Path | None:
+    """Run the phases of a stage after a checkpoint, and return the checkpoint that they leave.
+
+    `rate` is the time in seconds of a phase with a share of 1, if there is a limit.
+    """
+    processes = Accelerator()
+    console = Console(quiet=not processes.is_main_process)
+    phases: tuple[Phase, ...] = getattr(recipe, stage)
     for number, phase in enumerate(phases):
         place = directory / f"{number}-{phase.phase}"
         done = place / "checkpoint"
         if not (done / store.MANIFEST).is_file():
-            console.print(f"{args.stage} {number + 1}/{len(phases)}: {phase.phase}")
+            console.print(f"{stage} {number + 1}/{len(phases)}: {phase.phase}")
             model, processor = start(recipe, before)
-            update = run_phase(model, processor, recipe, phase, place)
+            seconds = rate and rate * phase.share
+            update = run_phase(model, processor, recipe, phase, place, seconds)
             if processes.is_main_process:
                 earlier = low_rank.load_update(before) if before else {}
                 _save(model, processor.tokenizer, done, low_rank.joined(earlier, update))
             processes.wait_for_everyone()
         before = done
-    if before is not None and processes.is_main_process:
+    if before is None:
+        return None
+    if processes.is_main_process:
         model = load.load_model(before)
         names, update = store.load_tokenizer(before), low_rank.load_update(before)
         _save(halved(model), names, directory / "checkpoint", update)
         console.print(f"checkpoint: {directory / 'checkpoint'}")
-    return 0
+    return directory / "checkpoint"
 
 
 def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Processor]:

@@ -59,9 +59,14 @@ DEFAULT_WEIGHTS: dict[str, dict[str, float]] = {
 
 
 def run_phase(
-    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase, directory: Path
+    model: MMInterleaved,
+    processor: Processor,
+    recipe: Recipe,
+    phase: Phase,
+    directory: Path,
+    seconds: float | None = None,
 ) -> Update:
-    """Run one phase on the model, resuming from `directory`.
+    """Run one phase on the model, resuming from `directory`, for at most `seconds`.
 
     Returns:
         The low-rank update of the language model; empty unless the phase has a `low_rank`.
@@ -82,6 +87,7 @@ def run_phase(
         ema_decay=phase.ema_decay,
         seed=recipe.seed,
         half=recipe.half,
+        seconds=seconds,
     )
     trainer = Trainer(objective, config, directory)
     trainer.run()

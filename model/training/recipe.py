@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,6 +70,7 @@ class Phase:
         spread: `align` starts with a perceiver that tells places apart, as `condense` does.
         chat_weight: weight in `language` of the divergence from the untouched language model on its
             own answers to plain requests.
+        share: of the time that the whole recipe gets with a limit (`mmi train all --minutes`).
         low_rank: rank of an update of a pre-trained language model that `language` learns.
     """
 
@@ -95,6 +96,7 @@ class Phase:
     spell_out: bool = False
     spread: bool = False
     chat_weight: float = 0.0
+    share: float = 1.0
     low_rank: int = 0
 
     def __post_init__(self) -> None:
@@ -107,6 +109,15 @@ class Phase:
         for option in ("low_rank", "chat_weight"):
             if getattr(self, option) and self.phase != "language":
                 raise ConfigError(f"{option}: {self.phase!r} does not train the language model")
+
+    def scaled(self, factor: int) -> Self:
+        """The phase with batches `factor` times as large and as many fewer steps."""
+        return replace(
+            self,
+            steps=max(1, self.steps // factor),
+            batch_size=self.batch_size * factor,
+            learning_rate=self.learning_rate * factor**0.5,
+        )
 
 
 @dataclass(frozen=True)
@@ -143,6 +154,17 @@ class Recipe:
             base and base.chat
         ):
             raise ConfigError(f"chat_weight: {self.preset!r} is no chat model")
+
+    def scaled(self, factor: int) -> Self:
+        """The recipe with batches `factor` times as large and as many fewer steps.
+
+        For a GPU, which small batches keep waiting. Rates grow with the square root.
+        """
+        return replace(
+            self,
+            pretrain=tuple(phase.scaled(factor) for phase in self.pretrain),
+            sft=tuple(phase.scaled(factor) for phase in self.sft),
+        )
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -76,7 +76,14 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Steps and rates; `half` multiplies in bfloat16 where that is faster, weights stay float32."""
+    """Steps and rates.
+
+    Attributes:
+        save_seconds: time between two saved states.
+        half: multiply in bfloat16 where that is faster; weights stay float32.
+        seconds: limit of the time of all runs together. The rate then falls with time, if that
+            runs out before the steps, so such a run is not repeatable to the bit.
+    """
 
     steps: int
     learning_rate: float
@@ -86,10 +93,11 @@ class TrainerConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     max_norm: float = 1.0
     ema_decay: float = 0.0
-    save_every: int = 100
+    save_seconds: float = 60.0
     log_every: int = 10
     seed: int = 0
     half: bool = False
+    seconds: float | None = None
 
 
 class Objective(Protocol):
@@ -130,10 +138,11 @@ class Trainer:
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
+            fused=self.accelerator.device.type == "cuda",
         )
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema_decay else []
-        self.step = 0
+        self.step, self._seconds = 0, 0.0
         directory.mkdir(parents=True, exist_ok=True)
         if (directory / _STATE).is_file():
             self._load()
@@ -145,22 +154,31 @@ class Trainer:
     def run(self, stop_at: int | None = None) -> dict[str, float]:
         """Train to the end (or to step `stop_at`) and return the last logged losses."""
         last = min(stop_at or self.config.steps, self.config.steps)
+        if self._part(self.step) >= 1:
+            last = self.step
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         metrics: dict[str, float] = {}
-        started = time.monotonic()
+        before, started = self._seconds, time.monotonic()
+        saved = started
         is_main = self.accelerator.is_main_process  # Only this process writes and shows progress.
         curves = Curves(self.directory / "log.csv", self.step) if is_main else None
         with Progress(*columns, TimeRemainingColumn(), disable=not is_main) as bar:
             task = bar.add_task("training", total=self.config.steps, completed=self.step)
             while self.step < last:
-                metrics = self._step()
+                terms = self._step()
+                now = time.monotonic()
+                self._seconds = before + now - started
+                if self._part(self.step) >= 1:
+                    last = self.step
                 if self.step % self.config.log_every == 0 or self.step == last:
+                    metrics = {name: float(value) for name, value in terms.items()}
                     if curves is not None:
-                        curves.append(self.step, metrics, time.monotonic() - started)
+                        curves.append(self.step, metrics, now - started)
                     loss = f"training, loss {metrics['loss']:.4f}"
                     bar.update(task, completed=self.step, description=loss)
-                if self.step % self.config.save_every == 0 or self.step == last:
+                if now - saved >= self.config.save_seconds or self.step == last:
                     self._save()
+                    saved = now
         return metrics
 
     def use_average(self) -> None:
@@ -175,10 +193,18 @@ class Trainer:
         if step < config.warmup_steps:
             return config.learning_rate * (step + 1) / config.warmup_steps
         part = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        falling = 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
+        falling = 0.5 * (1 + math.cos(math.pi * min(max(part, self._spent()), 1.0)))
         return config.learning_rate * (config.final_rate + (1 - config.final_rate) * falling)
 
-    def _step(self) -> dict[str, float]:
+    def _part(self, step: int) -> float:
+        """How much of the run is done, in steps or in time, whichever is more."""
+        return max(step / self.config.steps, self._spent())
+
+    def _spent(self) -> float:
+        """The share of the time that is spent; 0 without a limit."""
+        return self._seconds / self.config.seconds if self.config.seconds else 0.0
+
+    def _step(self) -> dict[str, Tensor | float]:
         set_seed(self.config.seed * 1_000_003 + self.step, device_specific=True)
         rate = self.rate(self.step)
         for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
@@ -194,8 +220,9 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        return values | {"rate": rate, "norm": float(norm)}
+        # Tensors: reading their values every step would keep a GPU waiting.
+        values = {name: value.detach() for name, value in losses.items()}
+        return {**values, "rate": rate, "norm": norm}
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
@@ -222,8 +249,7 @@ class Trainer:
         if not self.average:
             return
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        for mean, parameter in zip(self.average, self.parameters, strict=True):
-            mean.lerp_(parameter, 1 - decay)
+        torch._foreach_lerp_(self.average, [*self.parameters], 1 - decay)
 
     def _save(self) -> None:
         """Write the state to a new file, then point to it: a kill leaves the old state valid."""
@@ -237,7 +263,7 @@ class Trainer:
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
         tensors |= {f"average.{i}": mean.contiguous() for i, mean in enumerate(self.average)}
         save_file(tensors, self.directory / name)
-        state = {"step": self.step, "file": name}
+        state = {"step": self.step, "file": name, "seconds": self._seconds}
         partial = self.directory / f"{_STATE}.partial"
         partial.write_text(json.dumps(state))
         partial.replace(self.directory / _STATE)
@@ -252,7 +278,7 @@ class Trainer:
     def _load(self) -> None:
         state = json.loads((self.directory / _STATE).read_text())
         tensors = load_file(self.directory / state["file"])
-        self.step = int(state["step"])
+        self.step, self._seconds = int(state["step"]), float(state["seconds"])
         for index, parameter in enumerate(self.parameters):
             parameter.copy_(tensors[f"parameter.{index}"])
             prefix = f"optimizer.{index}."

@@ -6,6 +6,7 @@ import copy
 import csv
 from pathlib import Path
 
+import pytest
 import torch
 
 from model.mm_interleaved import MMInterleaved
@@ -28,7 +29,7 @@ def test_half_precision_learns_as_well(
 def test_resumed_run_is_bit_exact(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
-    config = TrainerConfig(steps=4, learning_rate=1e-3, ema_decay=0.9, save_every=2)
+    config = TrainerConfig(steps=4, learning_rate=1e-3, ema_decay=0.9)
     weights = {"caption": 1.0, "text_to_image": 1.0}
     other, resumed = copy.deepcopy(model), copy.deepcopy(model)
 
@@ -54,6 +55,30 @@ def test_rate_warms_up_andfalls(model: MMInterleaved, processor: Processor, tmp_
     assert rates[:10] == [(step + 1) / 10 for step in range(10)]
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert abs(rates[100] - 0.1) < 1e-9
+
+
+def test_a_run_ends_with_its_time_at_the_lowest_rate(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    config = TrainerConfig(steps=1000, learning_rate=1e-3, warmup_steps=0, seconds=1e-3)
+    trainer = Trainer(language(model, processor, 1), config, tmp_path)
+    trainer.run()
+    assert trainer.step == 1
+    assert trainer.rate(1) == config.learning_rate * config.final_rate
+    resumed = Trainer(language(model, processor, 1), config, tmp_path)
+    resumed.run()
+    assert resumed.step == 1
+
+
+def test_bfloat16_is_for_processors_that_have_it(
+    model: MMInterleaved, processor: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainerConfig(steps=1, learning_rate=1e-3, half=True)
+    trainer = Trainer(language(model, processor, 1), config, tmp_path)
+    for has in (True, False):
+        monkeypatch.setattr("model.training.trainer._multiplies_bfloat16", lambda has=has: has)
+        with trainer._precision():
+            assert torch.is_autocast_enabled("cpu") == has
 
 
 def _rows(path: Path) -> list[list[str]]:
