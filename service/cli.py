@@ -33,6 +33,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "image": ("model.bench.image.command", "the image engine"),
     "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
     "gateway": ("service.bench.gateway", "the gateway's own cost"),
+    "autoscaling": ("service.bench.autoscaling.command", "simulated scaling of the workers"),
     "quality": ("service.bench.quality", "the cost of each image quality"),
     "gpu": ("service.bench.gpu.command", "all that wants a card to be measured"),
 }

@@ -20,8 +20,9 @@ COMPONENTS = {
     "sentinel": "autoscaling-sentinel",
     "cluster": "autoscaling-cluster",
 }
-# Most replicas, and the tasks at a time for which one more replica is worth its cost.
-SIZES: dict[Stage, tuple[int, int]] = {"text": (8, 8), "image": (16, 2)}
+# Most replicas, and the tasks at a time for which one more replica is worth its cost: as many as one
+# works on (MMI_CONCURRENCY), the cheapest in `mmi bench autoscaling --search`.
+SIZES: dict[Stage, tuple[int, int]] = {"text": (8, 16), "image": (16, 4)}
 COOLDOWN_S, STABILIZATION_S, POLLING_S = 300, 120, 5
 _HEAD = """\
 # Written by `mmi autoscaling --redis {redis} --partitions {partitions}`; do not edit.
