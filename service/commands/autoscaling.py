@@ -20,8 +20,8 @@ COMPONENTS = {
     "sentinel": "autoscaling-sentinel",
     "cluster": "autoscaling-cluster",
 }
-# Most replicas, and the tasks at a time for which one more replica is worth its cost: as many as one
-# works on (MMI_CONCURRENCY), the cheapest in `mmi bench autoscaling --search`.
+# Most replicas, and the tasks at a time for which one more replica is worth its cost: as many as it
+# works on (MMI_CONCURRENCY), the cheapest choice in `mmi bench autoscaling --search`.
 SIZES: dict[Stage, tuple[int, int]] = {"text": (8, 16), "image": (16, 4)}
 COOLDOWN_S, STABILIZATION_S, POLLING_S = 300, 120, 5
 _HEAD = """\
