@@ -76,7 +76,7 @@ class Stage:
         num_pods = int(sum(count for _, count in self._pods))
         if missing := max(self.scaler.replicas - num_pods, 0):
             self._pods.append([now + self.service.start_s, missing])
-        surplus = max(num_pods - self.scaler.replicas, 0)
+        surplus: float = max(num_pods - self.scaler.replicas, 0)
         while surplus:
             gone = min(surplus, self._pods[-1][1])
             self._pods[-1][1] -= gone
