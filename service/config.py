@@ -155,8 +155,18 @@ class TextWorkerSettings(WorkerSettings):
 
     health_port: int = Field(default=9101, ge=0, le=65535)
     max_model_len: int | None = Field(default=None, ge=16)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    kv_cache_mib: int = Field(default=512, ge=0, description="0: what the GPU has left")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: float32 on CPUs, bfloat16 on GPUs"
+    )
+    kv_cache_mib: int = Field(
+        default=0, ge=0, description="0: 512 on CPUs, what is left of its share on a GPU"
+    )
+    gpu_memory_utilization: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of a GPU's memory; 0: what the memory plan leaves beside an image worker",
+    )
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
     flush_interval_s: float = Field(

@@ -15,11 +15,13 @@ class TextEngineOptions:
     Attributes:
         checkpoint: directory of the checkpoint.
         cache_dir: for the directory that vLLM reads, and for what is compiled.
-        dtype: type of weights and caches. Float32 is right for CPUs without bfloat16 units.
+        dtype: type of weights and caches; `auto` is float32 on CPUs, bfloat16 on GPUs.
         max_num_seqs: sequences in one step.
         max_num_batched_tokens: tokens in one step; at least max_num_seqs + tokens of an image.
-        kv_cache_bytes: paged cache, features and hidden states included. None takes what a GPU
-            has left.
+        kv_cache_bytes: paged cache, features and hidden states included. 0 is 512 MiB on CPUs,
+            and on a GPU what is left of the engine's share.
+        gpu_memory_utilization: the engine's share of a GPU's memory. 0 takes what the memory plan
+            asks for if `kv_cache_bytes` is given, else all but an image worker's share.
         max_model_len: longest sequence; None takes the model's.
         block_size: tokens of a cache block, the unit of prefix caching.
         encoder_cache_images: images whose features stay at hand although no request uses them.
@@ -30,10 +32,11 @@ class TextEngineOptions:
 
     checkpoint: Path
     cache_dir: Path = Path(".build")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 1024
-    kv_cache_bytes: int | None = 1 << 29
+    kv_cache_bytes: int = 0
+    gpu_memory_utilization: float = 0.0
     max_model_len: int | None = None
     block_size: int = 32
     encoder_cache_images: int = 64

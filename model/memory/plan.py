@@ -137,7 +137,7 @@ def plan_memory(config: MMInterleavedConfig, assumptions: Assumptions) -> Memory
         official = OfficialMemory(float32, float32 // 2, 2 * float32)
         serve_as(model, assumptions.dtype)
         reading, maps = _reading(model, assumptions.dtype)
-        text = _text_plan(config, assumptions, components, reading)
+        text = text_plan(config, assumptions, components, reading)
         image = _image_plan(model, assumptions, components, reading, maps)
     return MemoryPlan(config, assumptions, components, text, image, official)
 
@@ -177,12 +177,13 @@ def _reading(model: MMInterleaved, dtype: torch.dtype) -> tuple[int, Sequence[to
     return live.peak, visual.maps
 
 
-def _text_plan(
+def text_plan(
     config: MMInterleavedConfig,
     assumptions: Assumptions,
     components: Sequence[Component],
     reading: int,
 ) -> TextPlan:
+    """The text worker's memory; `reading` is the peak of encoding one image."""
     llm, size = config.llm, assumptions.dtype.itemsize
     live = _LIVE_HIDDEN * llm.hidden_size + _LIVE_INNER * llm.intermediate_size
     # Logits in float32, and the sampler's sorted copy of them.

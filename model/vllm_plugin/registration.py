@@ -9,6 +9,9 @@ from vllm.platforms import current_platform
 from model.vllm_plugin.config import ARCHITECTURE, MODEL_TYPE, InterleavedHFConfig
 
 SCHEDULER = "model.vllm_plugin.scheduler.WholeImageScheduler"
+# One for each of vLLM's model runners.
+PENALTIES = "model.vllm_plugin.penalties:ResumedPenalties"
+SLOT_PENALTIES = "model.vllm_plugin.penalties:ResumedSlotPenalties"
 # Our operator reads what this step's tokens see, so CUDA graphs are split there, as at attention
 # and its updates of the cache.
 _CUT = ("vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update", "mmi::sample_images")
@@ -19,14 +22,17 @@ class InterleavedEngineConfig(VerifyAndUpdateConfig):  # type: ignore[misc]
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
-        """Select our scheduler and split graphs.
+        """Select our scheduler and logits processor, and split graphs.
 
         Raises:
             ValueError: a step could never hold an image, or there are pipeline stages.
         """
         scheduler = vllm_config.scheduler_config
         scheduler.scheduler_cls = scheduler.scheduler_cls or SCHEDULER
-        image = vllm_config.model_config.hf_config.interleaved.num_img_token
+        model = vllm_config.model_config
+        processor = SLOT_PENALTIES if vllm_config.use_v2_model_runner else PENALTIES
+        model.logits_processors = [*(model.logits_processors or ()), processor]
+        image = model.hf_config.interleaved.num_img_token
         least = scheduler.max_num_seqs + image
         if scheduler.max_num_batched_tokens < least:
             raise ValueError(

@@ -37,10 +37,17 @@ from model.checkpoint import load, store
 from model.engine.options import TextEngineOptions
 from model.engine.text.engine import VllmTextEngine
 from model.engine.text.prompt import PromptBuilder, TurnPrompt, engine_input
-from model.engine.text.vllm import engine_arguments, longest_sequence, stop_vllm
+from model.engine.text.vllm import (
+    engine_arguments,
+    longest_sequence,
+    prepare_vllm,
+    stop_vllm,
+)
 from model.segments import Segment
 from model.vllm_plugin.config import hugging_face_document
 
+# vLLM's format of a checkpoint whose weights it makes itself, on the device.
+RANDOM = "dummy"
 _WARM_UP_STEPS = 4
 
 Submit = Callable[[TurnPrompt, SamplingParams, str], AsyncIterator[RequestOutput]]
@@ -59,29 +66,33 @@ def parameters(num_tokens: int, unwanted: Sequence[int]) -> SamplingParams:
 
 
 async def start_ours(options: TextEngineOptions, workload: Workload) -> VllmVariant:
-    """The text engine below its event layer, at the level of stock vLLM's `generate`."""
-    engine = VllmTextEngine(options)
-    await engine.start()
-
-    def submit(
-        prompt: TurnPrompt, params: SamplingParams, name: str
-    ) -> AsyncIterator[RequestOutput]:
-        return engine.submit(prompt, params, name, 0)
-
-    return VllmVariant(submit, engine, workload, engine.stop)
+    """vLLM with our plugin and arguments, at the level of stock vLLM's `generate`."""
+    feed = partial(engine_input, config=workload.config)
+    return await _start(engine_arguments(options, workload.config), feed, options, workload)
 
 
 async def start_stock(
     options: TextEngineOptions, directory: Path, workload: Workload
 ) -> VllmVariant:
     """Stock vLLM's Llama: the same weights, arguments and prompt lengths, no synchronizer."""
-    arguments = stock_arguments(options, workload, directory)
+    feed = partial(stock_input, workload=workload)
+    return await _start(stock_arguments(options, workload, directory), feed, options, workload)
+
+
+async def _start(
+    arguments: AsyncEngineArgs,
+    feed: Callable[[TurnPrompt], Any],
+    options: TextEngineOptions,
+    workload: Workload,
+) -> VllmVariant:
+    """Start vLLM; `feed` makes its input of a prompt."""
+    prepare_vllm()
     llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
 
     def submit(
         prompt: TurnPrompt, params: SamplingParams, name: str
     ) -> AsyncIterator[RequestOutput]:
-        return llm.generate(stock_input(prompt, workload), params, name)
+        return llm.generate(feed(prompt), params, name)
 
     return VllmVariant(submit, VllmTextEngine(options), workload, partial(stop_vllm, llm))
 
@@ -90,13 +101,10 @@ def stock_arguments(
     options: TextEngineOptions, workload: Workload, directory: Path
 ) -> AsyncEngineArgs:
     """The arguments of our engine, for the language model alone, written to `directory`."""
-    write_llama(options, directory)
+    arguments = engine_arguments(options, workload.config)
+    write_llama(options, directory, arguments.dtype)
     return dataclasses.replace(
-        engine_arguments(options, workload.config),
-        model=str(directory),
-        kv_transfer_config=None,
-        limit_mm_per_prompt={},
-        logits_processors=None,
+        arguments, model=str(directory), kv_transfer_config=None, limit_mm_per_prompt={}
     )
 
 
@@ -106,13 +114,15 @@ def stock_input(prompt: TurnPrompt, workload: Workload) -> TokensInput:
     return tokens_input([token if token < vocab else plain for token in prompt.token_ids])
 
 
-def write_llama(options: TextEngineOptions, directory: Path) -> None:
-    """Write the language model alone, in Hugging Face layout."""
+def write_llama(options: TextEngineOptions, directory: Path, dtype: str) -> None:
+    """Write the language model alone, in Hugging Face layout; weights if they are to be read."""
     config = store.load_config(options.checkpoint)
-    document = hugging_face_document(config, options.dtype)
+    document = hugging_face_document(config, dtype)
     document |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     del document["mm_interleaved"]
     (directory / "config.json").write_text(json.dumps(document))
+    if options.vllm.get("load_format") == RANDOM:
+        return
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in load.iter_tensors(options.checkpoint, ("mm_decoder.", "text_decoder.")):
         if name == "text_decoder.head.weight":

@@ -24,6 +24,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from model.checkpoint import load, store
 from model.engine.options import TextEngineOptions
 from model.engine.protocol import TextDelta, TextEnd, TextLimits
+from model.engine.text.machine import fit_to_machine
 from model.engine.text.prompt import (
     PromptBuilder,
     TurnPrompt,
@@ -65,6 +66,7 @@ class VllmTextEngine:
 
     async def start(self) -> None:
         """Start vLLM's processes, load the model and warm up."""
+        self.options = await asyncio.to_thread(fit_to_machine, self.options, self.config)
         self._condition = await asyncio.to_thread(
             load.load_model, self.options.checkpoint, _CONDITION
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from model.compiler import prepare_torch_compile
 from model.config.schema import MMInterleavedConfig
 from model.engine.options import TextEngineOptions
+from model.engine.text.machine import fit_to_machine
 from model.vllm_plugin.config import write_view
 
 
@@ -26,6 +28,7 @@ def longest_sequence(options: TextEngineOptions, config: MMInterleavedConfig) ->
 
 def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) -> AsyncEngineArgs:
     """Arguments for vLLM; those in `options.vllm` override the others."""
+    options = fit_to_machine(options, config)
     digest = hashlib.sha256(str(options.checkpoint.resolve()).encode()).hexdigest()[:16]
     directory = options.cache_dir / "vllm" / f"{digest}-{options.dtype}"
     arguments = {
@@ -35,14 +38,14 @@ def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) ->
         "max_model_len": longest_sequence(options, config),
         "max_num_seqs": options.max_num_seqs,
         "max_num_batched_tokens": options.max_num_batched_tokens,
-        "kv_cache_memory_bytes": options.kv_cache_bytes,
+        "kv_cache_memory_bytes": options.kv_cache_bytes or None,
+        "gpu_memory_utilization": options.gpu_memory_utilization,
         "block_size": options.block_size,
         "enable_prefix_caching": True,
         "enforce_eager": not options.compile,
         "scheduling_policy": "priority",
         "limit_mm_per_prompt": {"image": config.max_images},
         "mm_processor_cache_gb": 0,
-        "logits_processors": ["model.vllm_plugin.penalties:ResumedPenalties"],
         "kv_transfer_config": KVTransferConfig(
             kv_connector="HiddenStatesConnector",
             kv_connector_module_path="model.vllm_plugin.cache.hidden_states",
@@ -100,12 +103,19 @@ class StatisticsLogger(StatLoggerBase):  # type: ignore[misc]
         """Required by vLLM."""
 
 
+def prepare_vllm() -> None:
+    """Set up this process, which the processes of vLLM inherit from."""
+    if current_platform.is_cpu():  # vLLM compiles parts of its sampler when they first run.
+        prepare_torch_compile()
+    else:  # FlashInfer would compile its sampler at the first request; vLLM's own is there.
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+
+
 def start_vllm(
     options: TextEngineOptions, config: MMInterleavedConfig, statistics: TextStatistics
 ) -> AsyncLLM:
     """Start vLLM's processes and load the model; takes from seconds to minutes."""
-    if current_platform.is_cpu():  # vLLM compiles parts of its sampler when they first run.
-        prepare_torch_compile()
+    prepare_vllm()
 
     def make_logger(vllm_config: VllmConfig, engine_index: int = 0) -> StatisticsLogger:
         return StatisticsLogger(statistics)

@@ -18,6 +18,7 @@ from model.checkpoint import load, store
 from model.config.schema import MMInterleavedConfig
 from model.device.graph import Graphs, graphs_of
 from model.device.stream import upload
+from model.engine.dtype import resolve_dtype
 from model.engine.image.backends.base import Backend, Capabilities, Predict
 from model.engine.image.steps.cache import CompileCache, cache_key
 from model.engine.image.steps.captured import CapturedStep, Step
@@ -215,16 +216,14 @@ def choose_device(device: str) -> str:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:
-    """bfloat16 where the hardware multiplies it fast, else float32.
+    """The type in which a device computes images, for `auto` the fastest.
 
-    A CPU needs tile units (AMX) for that: with AVX512-BF16 alone a step took 1.25 times as long as
-    in float32 (docs/performance.md).
+    A CPU needs tile units (AMX) for bfloat16: with AVX512-BF16 alone a step took 1.25 times as long
+    as in float32 (docs/performance.md).
     """
-    if dtype != "auto":
-        return dtype
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+    cuda = device.type == "cuda"
+    fast = torch.cuda.is_bf16_supported if cuda else torch.cpu._is_amx_tile_supported
+    return resolve_dtype(dtype, device.type, fast)
 
 
 def image_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:

@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_language_model_is_written_without_synchronizers(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    write_llama(TextEngineOptions(checkpoint), tmp_path)
+    write_llama(TextEngineOptions(checkpoint), tmp_path, "float32")
     document = json.loads((tmp_path / "config.json").read_text())
     assert document["architectures"] == ["LlamaForCausalLM"] and "mm_interleaved" not in document
     written = load_file(tmp_path / "model.safetensors")
