@@ -11,7 +11,7 @@ from model.engine.options import TextEngineOptions
 
 
 def options_of(variant: str, checkpoint: Path = Path()) -> LaneOptions:
-    return LaneOptions(variant, TextEngineOptions(checkpoint), 1, 4, (0,))
+    return LaneOptions(variant, TextEngineOptions(checkpoint, dtype="float32"), 1, 4, (0,))
 
 
 def test_every_variant_is_bound_to_the_same_cores() -> None:
