@@ -165,7 +165,7 @@ class TextWorkerSettings(WorkerSettings):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of a GPU's memory; 0: what the memory plan leaves beside an image worker",
+        description="Of a GPU's memory; 0: what the memory plan leaves beside an image worker",
     )
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random",
         action="store_true",
-        help="let vLLM make the weights on the device: nothing is written, and `official` can't run",
+        help="let vLLM make the weights on the device: nothing is written, without `official`",
     )
     parser.add_argument(
         "--runner", type=int, choices=(1, 2), help="vLLM's model runner; by default vLLM's choice"

@@ -66,7 +66,7 @@ def parameters(num_tokens: int, unwanted: Sequence[int]) -> SamplingParams:
 
 
 async def start_ours(options: TextEngineOptions, workload: Workload) -> VllmVariant:
-    """vLLM with our plugin and arguments, at the level of stock vLLM's `generate`."""
+    """Start vLLM with our plugin and arguments, at the level of stock vLLM's `generate`."""
     feed = partial(engine_input, config=workload.config)
     return await _start(engine_arguments(options, workload.config), feed, options, workload)
 
@@ -74,7 +74,7 @@ async def start_ours(options: TextEngineOptions, workload: Workload) -> VllmVari
 async def start_stock(
     options: TextEngineOptions, directory: Path, workload: Workload
 ) -> VllmVariant:
-    """Stock vLLM's Llama: the same weights, arguments and prompt lengths, no synchronizer."""
+    """Start stock vLLM with the same Llama and prompt lengths, without a synchronizer."""
     feed = partial(stock_input, workload=workload)
     return await _start(stock_arguments(options, workload, directory), feed, options, workload)
 
