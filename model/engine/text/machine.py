@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from vllm.platforms import current_platform
@@ -24,10 +25,12 @@ _AMPERE = 80
 
 def fit_to_machine(options: TextEngineOptions, config: MMInterleavedConfig) -> TextEngineOptions:
     """The options with all that is left to the machine filled in."""
+    dtype: Any
     if current_platform.is_cpu():
+        dtype = resolve_dtype(options.dtype, "cpu", lambda: False)
         return replace(
             options,
-            dtype=resolve_dtype(options.dtype, "cpu", lambda: False),
+            dtype=dtype,
             kv_cache_bytes=options.kv_cache_bytes or _CPU_CACHE_BYTES,
             gpu_memory_utilization=options.gpu_memory_utilization or _MOST,
         )
