@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -96,14 +96,15 @@ def _numbers(step: dict) -> dict[int, float]:
 
 
 class Reference:
-    """The plain PyTorch model, whole sequences at once."""
+    """The plain PyTorch model, whole sequences at once, in float32 on any device."""
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.model: MMInterleaved = load.load_model(checkpoint, TEXT)
+    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.model: MMInterleaved = load.load_model(checkpoint, TEXT, device=self.device)
 
     @torch.inference_mode()
     def read(self, prompt: TurnPrompt, token_ids: Sequence[int] = ()) -> tuple:
-        """Logits [L, V] and image tokens of a prompt with a continuation behind it."""
+        """Logits [L, V] and image tokens of a prompt with a continuation behind it, on the CPU."""
         ids_1L = torch.tensor([[*prompt.token_ids, *token_ids]])
         side = self.model.config.vision.image_size
         pixels = torch.stack(prompt.pixels) if prompt.pixels else torch.zeros(0, 3, side, side)
@@ -132,9 +133,11 @@ class Reference:
 
     def _read(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the first row, and the image tokens."""
+        tensors = {one.name: getattr(batch, one.name) for one in fields(batch)}
+        batch = Batch(**{n: t if t is None else t.to(self.device) for n, t in tensors.items()})
         hidden_BLD = self.model(batch).hidden_BLD
         tokens_NTD = self.model.image_tokens(*self.model.image_contexts(hidden_BLD, batch))
-        return self.model.text_decoder(hidden_BLD)[0], tokens_NTD
+        return self.model.text_decoder(hidden_BLD)[0].cpu(), tokens_NTD.cpu()
 
     def worst(self, continuation: Continuation) -> float:
         """Largest difference of a logit; infinite if a token is not the reference's choice."""
