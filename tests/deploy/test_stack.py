@@ -90,7 +90,7 @@ def test_a_killed_container_costs_no_request(stack: Stack, service: str) -> None
 KILL_ENGINE = """
 import os, pathlib, signal
 for path in pathlib.Path("/proc").glob("[0-9]*/comm"):
-    if "EngineCore" in path.read_text():
+    if path.read_text().startswith("VLLM::Engine"):
         os.kill(int(path.parent.name), signal.SIGKILL)
         print("killed")
 """
