@@ -7,6 +7,7 @@ of all maps, d width of a head, K offsets and logits, Y = d + `extra`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -50,7 +51,8 @@ class PagedMaps:
 
     def __init__(self, make_kernel: Callable[[Geometry], Kernel]) -> None:
         self._make_kernel = make_kernel
-        self._kernels: dict[Geometry, Kernel] = {}
+        self._kernels: dict[Geometry, tuple[Kernel, Tensor]] = {}
+        self._sights: dict[tuple[int, int, int], Sight] = {}
 
     def arrange(self, values_BVHd: Tensor) -> Tensor:
         """Rows: [B, H, V, d], so that a head's vectors stay in the processor's cache."""
@@ -67,14 +69,21 @@ class PagedMaps:
         """Each query of each row is a token of the kernel."""
         N, L, K = predicted_NLK.shape
         if geometry not in self._kernels:
-            self._kernels[geometry] = self._make_kernel(geometry)
-        sampled_THY = self._kernels[geometry](
-            predicted_NLK.reshape(-1, K),
-            predicted_NLK.new_zeros(geometry.num_relative, K),
-            values,
-            Sight.of_maps(visible_B, N, reference_L2),
-        )
+            no_relative_RX = predicted_NLK.new_zeros(geometry.num_relative, K)
+            self._kernels[geometry] = self._make_kernel(geometry), no_relative_RX
+        kernel, relative_RX = self._kernels[geometry]
+        sight = self._sight(visible_B, N, reference_L2)
+        sampled_THY = kernel(predicted_NLK.reshape(-1, K), relative_RX, values, sight)
         return sampled_THY.view(N, L, *sampled_THY.shape[1:])
+
+    def _sight(self, visible_B: Tensor, num_rows: int, reference_L2: Tensor) -> Sight:
+        """`Sight.of_maps`; only what depends on `visible_B` is computed at every step."""
+        sizes = len(visible_B), num_rows, len(reference_L2)
+        if sizes not in self._sights:
+            self._sights[sizes] = Sight.of_maps(visible_B, num_rows, reference_L2)
+        known = self._sights[sizes]
+        count_T = visible_B.long()[known.request_T]
+        return replace(known, count_T=count_T, reference_P2=reference_L2)
 
 
 def default_sampling(device: torch.device, dtype: torch.dtype) -> MapSampling:

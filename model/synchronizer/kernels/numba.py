@@ -166,10 +166,16 @@ def _sample_tasks(  # noqa: C901 - one loop nest, compiled as a whole
                     sw, se = weight * low_part * left_part, weight * low_part * right_part
                     v_nw, v_ne = start + top * side + left, start + top * side + right
                     v_sw, v_se = start + low * side + left, start + low * side + right
-                    at_nw = features_NC[lists[slots_V2[v_nw, 0]] + slots_V2[v_nw, 1]]
-                    at_ne = features_NC[lists[slots_V2[v_ne, 0]] + slots_V2[v_ne, 1]]
-                    at_sw = features_NC[lists[slots_V2[v_sw, 0]] + slots_V2[v_sw, 1]]
-                    at_se = features_NC[lists[slots_V2[v_se, 0]] + slots_V2[v_se, 1]]
+                    if image_slots == 1:  # dense maps: the image's vectors lie in a row
+                        n_nw, n_ne = lists[0] + v_nw, lists[0] + v_ne
+                        n_sw, n_se = lists[0] + v_sw, lists[0] + v_se
+                    else:
+                        n_nw = lists[slots_V2[v_nw, 0]] + slots_V2[v_nw, 1]
+                        n_ne = lists[slots_V2[v_ne, 0]] + slots_V2[v_ne, 1]
+                        n_sw = lists[slots_V2[v_sw, 0]] + slots_V2[v_sw, 1]
+                        n_se = lists[slots_V2[v_se, 0]] + slots_V2[v_se, 1]
+                    at_nw, at_ne = features_NC[n_nw], features_NC[n_ne]
+                    at_sw, at_se = features_NC[n_sw], features_NC[n_se]
                     inside += nw + ne + sw + se
                     for c in range(channels):
                         total[c] += nw * at_nw[c] + ne * at_ne[c] + sw * at_sw[c] + se * at_se[c]

@@ -35,3 +35,16 @@ def test_both_ways_of_reading_maps_agree() -> None:
         results.append(sampled[..., :9])
     torch.testing.assert_close(results[0], results[1], atol=2e-6, rtol=1e-5)
     assert (results[0][1, ..., :8] == 0).all() and (results[0][3, ..., 8] == 1).all()
+
+
+@torch.inference_mode()
+def test_what_is_kept_between_steps_does_not_hide_a_change() -> None:
+    """The same sizes again with other images in sight, reference points and predictions."""
+    torch.manual_seed(0)
+    grid, paged = GridSampling(), PagedMaps(numba.NumbaKernel)
+    values_BVHd = torch.randn(2, 20, 2, 8)
+    for visible in ([True, False], [False, True], [True, True]):
+        step = (torch.randn(4, 7, GEOMETRY.num_predicted), torch.rand(7, 2), torch.tensor(visible))
+        expected = grid.sample(GEOMETRY, grid.arrange(values_BVHd), *step)
+        sampled = paged.sample(GEOMETRY, paged.arrange(values_BVHd), *step)
+        torch.testing.assert_close(sampled[..., :9], expected[..., :9], atol=2e-6, rtol=1e-5)
