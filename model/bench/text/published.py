@@ -73,7 +73,8 @@ class PublishedLoop:
 
     def __init__(self, options: TextEngineOptions, workload: Workload) -> None:
         dtype = getattr(torch, options.dtype)
-        model: MMInterleaved = load.load_model(options.checkpoint, TEXT, dtype=dtype)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model: MMInterleaved = load.load_model(options.checkpoint, TEXT, dtype, self.device)
         for layer in model.mm_decoder.layers:
             if isinstance(layer.llama_cross_attn, ImageAttention):
                 layer.llama_cross_attn = PublishedImageAttention(layer.llama_cross_attn)
@@ -104,8 +105,8 @@ class PublishedLoop:
             logits_B1V = model.text_decoder(hidden_BLD[:, -1:])
             logits_B1V[..., self.workload.unwanted] -= 100.0
             token_B1 = logits_B1V.argmax(-1)
+            tokens.append(token_B1[:, 0].tolist())  # Waits for a GPU.
             arrivals.append(time.perf_counter())
-            tokens.append(token_B1[:, 0].tolist())
             cpu = cpu or cpu_seconds()
             embeds_BLD = model.mm_decoder.embed_tokens(token_B1)
             mask_BL = F.pad(mask_BL, (0, 1), value=1)
@@ -130,8 +131,10 @@ class PublishedLoop:
             ids_BL[row, longest - len(prompt.input_ids) :] = torch.tensor(prompt.input_ids)
             mask_BL[row, longest - len(prompt.input_ids) :] = 1
         dtype = model.visual_tokenizer.pos_proj.weight.dtype
-        visual = model.visual_tokenizer(torch.stack(pixels).to(dtype))
-        return ids_BL, mask_BL, visual, torch.tensor([len(prompt.images) for prompt in prompts])
+        visual = model.visual_tokenizer(torch.stack(pixels).to(self.device, dtype))
+        counts_B = torch.tensor([len(prompt.images) for prompt in prompts])
+        ids_BL, mask_BL, counts_B = (t.to(self.device) for t in (ids_BL, mask_BL, counts_B))
+        return ids_BL, mask_BL, visual, counts_B
 
     def _features(self, visual: VisualFeatures, counts_B: Tensor) -> Tensor:
         """Raw features of each row's images, [B, I, V, C]."""

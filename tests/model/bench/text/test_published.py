@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_its_tokens_are_the_plain_models(checkpoint: Path) -> None:
     workload = Workload.make(checkpoint, 2, 6)
-    loop = PublishedLoop(TextEngineOptions(checkpoint), workload)
+    loop = PublishedLoop(TextEngineOptions(checkpoint, dtype="float32"), workload)
     contexts, num_tokens = workload.contexts(0, 2), 6
     served = await loop.serve(contexts, num_tokens)
     await loop.stop()
