@@ -73,8 +73,8 @@ FROM base AS gateway
 COPY --from=gateway-packages /opt/venv /opt/venv
 COPY --from=app /app /app
 USER 10001:10001
-ENV MMI_HOST=0.0.0.0
-EXPOSE 8000
+ENV MMI_HOST=0.0.0.0 MMI_HEALTH_HOST=0.0.0.0
+EXPOSE 8000 9100
 CMD ["gateway"]
 
 FROM base AS worker

@@ -34,6 +34,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
     "gateway": ("service.bench.gateway", "the gateway's own cost"),
     "autoscaling": ("service.bench.autoscaling.command", "simulated scaling of the workers"),
+    "trace": ("service.bench.trace.command", "where the time of one story goes"),
     "quality": ("service.bench.quality", "the cost of each image quality"),
     "gpu": ("service.bench.gpu.command", "all that wants a card to be measured"),
 }

@@ -93,9 +93,22 @@ class RedisSettings(BaseSettings):
         return self
 
 
-class GatewaySettings(RedisSettings):
+class RoleSettings(RedisSettings):
+    """Settings of every role."""
+
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Where traces go (OTLP over HTTP), as http://collector:4318; empty: nowhere",
+    )
+    health_host: str = Field(default="127.0.0.1", description="For probes and /metrics")
+    health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
+
+
+class GatewaySettings(RoleSettings):
     """The gateway."""
 
+    health_port: int = Field(default=9100, ge=0, le=65535)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     model_name: str = Field(default="mm-interleaved", description="As listed in /v1/models")
@@ -104,7 +117,6 @@ class GatewaySettings(RedisSettings):
     api_keys_file: Path | None = Field(default=None, description="Written by mmi keys")
     requests_per_minute: int | None = Field(default=None, ge=1, description="Of each owner")
     concurrent_requests: int | None = Field(default=None, ge=1, description="Of each owner")
-    open_metrics: bool = Field(default=False, description="/metrics without a key")
     allowed_hosts: Names = ("localhost", "127.0.0.1", "[::1]")
     cors_origins: Names = ()
     image_url_hosts: Names = Field(
@@ -129,18 +141,21 @@ class GatewaySettings(RedisSettings):
     max_text_characters: int = Field(default=100_000, ge=1)
 
 
-class WorkerSettings(RedisSettings):
+class WorkerSettings(RoleSettings):
     """Settings of both workers."""
 
     checkpoint: Path | None = Field(default=None, description="None: the shipped one")
     cache_dir: Path = Path(".build")
-    health_host: str = "127.0.0.1"
-    health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port")
     concurrency: int = Field(default=16, ge=1, description="Turns at a time")
     lease_s: float = Field(
         default=15.0, gt=0, description="Silence after which another worker reclaims a turn"
     )
     max_deliveries: int = Field(default=5, ge=1)
+    stall_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Time without a step of a busy engine after which the worker ends",
+    )
     drain_s: float = Field(
         default=30.0, ge=0, description="Time for turns after SIGTERM before they are handed back"
     )

@@ -2,7 +2,8 @@
 
 Both engines are asynchronous and own their batching; callers start as many generations as they
 like. Closing the iterator (or cancelling its task) stops the work within one token or one
-denoising step and frees what it held.
+denoising step and frees what it held. An engine whose processes or threads have ended is started
+again only together with the process that embeds it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,49 @@ from PIL import Image
 
 from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
 from model.segments import ImageSegment, Segment
+
+
+class EngineDied(RuntimeError):
+    """The engine has ended or hangs. None of the requests that it held need be at fault."""
+
+
+@dataclass(frozen=True)
+class EngineVitals:
+    """Whether an engine can work, and whether it does.
+
+    Attributes:
+        alive: its processes and threads run.
+        busy: generations are in progress, so `num_steps` must grow.
+        num_steps: grows with every step of the engine.
+    """
+
+    alive: bool
+    busy: bool
+    num_steps: int
+
+
+class Engine(Protocol):
+    """What engines of both stages have in common."""
+
+    async def start(self) -> None:
+        """Load the model, compile or load what is needed, and warm up."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop the engine, started or not, and free its memory."""
+        ...
+
+    def vitals(self) -> EngineVitals:
+        """The state of the engine as this process knows it."""
+        ...
+
+    async def ping(self) -> None:
+        """Return once the engine has answered; it answers between two steps.
+
+        Raises:
+            EngineDied: it has ended.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,15 +95,11 @@ class TextLimits:
     vocabulary: tuple[str, ...] = ()
 
 
-class TextEngine(Protocol):
+class TextEngine(Engine, Protocol):
     """Continues an interleaved context with text, up to its end or the next image."""
 
     def limits(self) -> TextLimits:
         """What fits into a context; known before `start`."""
-        ...
-
-    async def start(self) -> None:
-        """Load the model and warm up."""
         ...
 
     def generate(
@@ -87,17 +127,14 @@ class TextEngine(Protocol):
 
         Raises:
             ValueError: the context does not fit the model (length, number of images).
+            EngineDied: the engine ended before the turn did.
         """
-        ...
-
-    async def stop(self) -> None:
-        """Stop the engine and free its memory."""
         ...
 
 
 @dataclass(frozen=True)
 class ImageProgress:
-    """Denoising step `step` of `total` is done."""
+    """Denoising step `step` of `total` is done; step 0 is the preparation before the first."""
 
     step: int
     total: int
@@ -119,12 +156,8 @@ class ImageEnd:
     seed: int
 
 
-class ImageEngine(Protocol):
+class ImageEngine(Engine, Protocol):
     """Generates images from image tokens, many requests in one batch."""
-
-    async def start(self) -> None:
-        """Load the model, compile or load engines, and warm up."""
-        ...
 
     def generate(
         self,
@@ -147,9 +180,6 @@ class ImageEngine(Protocol):
         Raises:
             ValueError: the parameters are outside what the engine's graphs accept.
             TimeoutError: the deadline passed.
+            EngineDied: the engine ended before the image was done.
         """
-        ...
-
-    async def stop(self) -> None:
-        """Stop the engine and free its memory."""
         ...

@@ -113,6 +113,7 @@ def as_document(plan: MemoryPlan, gpus: Sequence[int]) -> dict[str, Any]:
                 "bytes": gpu,
                 "official_loads": plan.official.float32 + reserve <= gpu,
                 "requests": max(0, plan.text.num_requests(gpu, reserve)),
+                "kv_cache_mib": max(0, plan.text.cache_bytes(gpu, reserve) // MIB),
                 "text_worker_fits": plan.text.num_requests(gpu, reserve) > 0,
                 "pictures": max(0, plan.image.num_images(gpu, reserve)),
                 "image_worker_fits": plan.image.num_images(gpu, reserve) > 0,
@@ -170,10 +171,16 @@ def capacity_table(plan: MemoryPlan, gpus: Sequence[int]) -> Table:
     """How much fits on each GPU."""
     reserve = plan.assumptions.reserve_bytes
     table = Table(title="What fits")
-    for name in ("GPU", "requests at once (text worker)", "images at once (image worker)"):
+    names = ("GPU", "requests at once (text worker)", "MMI_KV_CACHE_MIB", "images at once")
+    for name in names:
         table.add_column(name, justify="right")
     for gpu in gpus:
-        counts = plan.text.num_requests(gpu, reserve), plan.image.num_images(gpu, reserve)
+        requests, cache, images = (
+            plan.text.num_requests(gpu, reserve),
+            plan.text.cache_bytes(gpu, reserve) // MIB,
+            plan.image.num_images(gpu, reserve),
+        )
+        counts = requests, cache, images
         table.add_row(_size(gpu), *(str(n) if n > 0 else "does not fit" for n in counts))
     return table
 

@@ -78,9 +78,13 @@ class TextPlan:
         """Memory in use before the first request."""
         return self.weights + self.activations + reserve
 
+    def cache_bytes(self, gpu_bytes: int, reserve: int) -> int:
+        """What is left for the cache; negative if not even the weights fit."""
+        return gpu_bytes - self.fixed_bytes(reserve)
+
     def num_requests(self, gpu_bytes: int, reserve: int) -> int:
         """Requests whose cache fits at the same time; -1 if not even the weights do."""
-        room = gpu_bytes - self.fixed_bytes(reserve)
+        room = self.cache_bytes(gpu_bytes, reserve)
         return room // self.request_bytes if room >= 0 else -1
 
 

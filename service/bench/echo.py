@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from model.engine.protocol import TextDelta, TextEnd, TextLimits
+from model.engine.protocol import EngineVitals, TextDelta, TextEnd, TextLimits
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
 from service import log, loop
@@ -39,6 +39,12 @@ class EchoEngine:
 
     async def stop(self) -> None:
         pass
+
+    async def ping(self) -> None:
+        pass
+
+    def vitals(self) -> EngineVitals:
+        return EngineVitals(alive=True, busy=False, num_steps=0)
 
     async def generate(
         self,

@@ -71,7 +71,7 @@ def _system(directory: Path, streams: int) -> Iterator[tuple[EmbeddedRedis, dict
                 "MMI_REDIS_URL": server.url,
                 "MMI_AUTH": "off",
                 "MMI_PORT": str(port),
-                "MMI_HEALTH_PORT": str(port),
+                "MMI_HEALTH_PORT": str(port if kind is EchoRole else 0),
                 "MMI_CONCURRENCY": str(streams + 64),
                 "MMI_DRAIN_S": "0",
                 "MMI_MAX_ACTIVE_REQUESTS": str(_BOUND if name == "full" else 10_000),

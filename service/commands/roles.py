@@ -16,29 +16,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the role that the command names until a signal."""
-    # Settings come before the imports of a role, which can take seconds: a bad value fails at once.
-    if args.command == "gateway":
-        return _gateway(GatewaySettings())
-    if args.command == "text-worker":
-        text_settings = TextWorkerSettings()
-        from service.workers.text import worker as text_worker
-
-        return text_worker.main(text_settings)
-    image_settings = ImageWorkerSettings()
-    from service.workers.image import worker as image_worker
-
-    return image_worker.main(image_settings)
+    """Run the role that the command names until a signal; 2 if it cannot run as configured."""
+    try:
+        return _ROLES[args.command]()
+    except StartupError as error:
+        sys.stderr.write(f"mmi {args.command}: {error}\n")
+        return 2
 
 
-def _gateway(settings: GatewaySettings) -> int:
+# Settings come before the imports of a role, which can take seconds: a bad value fails at once.
+
+
+def _gateway() -> int:
+    settings = GatewaySettings()
     from service.gateway import server
 
     log.configure("gateway", settings.log_level)
     # This library logs a warning for every malformed byte that a client sends.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    try:
-        return server.run(settings)
-    except StartupError as error:
-        sys.stderr.write(f"mmi gateway: {error}\n")
-        return 2
+    return server.run(settings)
+
+
+def _text_worker() -> int:
+    settings = TextWorkerSettings()
+    from service.workers.text import worker
+
+    return worker.main(settings)
+
+
+def _image_worker() -> int:
+    settings = ImageWorkerSettings()
+    from service.workers.image import worker
+
+    return worker.main(settings)
+
+
+_ROLES = {"gateway": _gateway, "text-worker": _text_worker, "image-worker": _image_worker}

@@ -11,10 +11,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from service.config import GatewaySettings
 from service.errors import BlobNotFound, ConnectionLost, RequestNotFound, ServiceError
+from service.gateway.access import AccessLog
 from service.gateway.api import native, openai
 from service.gateway.api.openapi import install_openapi
 from service.gateway.deps import Gateway
@@ -63,6 +65,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     if settings.cors_origins:
         _add_cors(app, settings.cors_origins)
     app.add_middleware(RequestContext, allowed_hosts=settings.allowed_hosts)
+    routes = [route.path for route in app.routes if isinstance(route, APIRoute)]
+    app.add_middleware(AccessLog, routes=routes)
     return app
 
 

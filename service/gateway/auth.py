@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import AuthenticationFailed, PermissionDenied, StartupError
 
-Scope = Literal["generate", "read", "metrics"]
+Scope = Literal["generate", "read"]
 ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
 _PREFIX = "mmi_"
 _CHECK_SECONDS = 2.0

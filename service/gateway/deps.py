@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from service import tracing
 from service.broker.connection import Broker
 from service.broker.model_card import ModelCards
 from service.broker.owners import OwnerLimits
@@ -28,6 +29,7 @@ from service.gateway.intake.validation import SchemaType, parse_body
 from service.gateway.problems import Problem
 from service.gateway.stream.answers import Answers
 from service.gateway.stream.relay import Relay
+from service.log import request_id_var
 
 
 def limits_of(settings: GatewaySettings) -> IntakeLimits:
@@ -130,8 +132,9 @@ Credentials = Annotated[
 def caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, if the key has this scope (401 or 403 otherwise)."""
 
-    async def caller(gateway: GatewayDep, credentials: Credentials) -> Caller:
+    async def caller(http: Request, gateway: GatewayDep, credentials: Credentials) -> Caller:
         found = gateway.authenticator.identify(credentials.credentials if credentials else None)
+        http.state.owner = found.owner
         found.require(scope)
         return found
 
@@ -140,6 +143,15 @@ def caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 
 Reader = Annotated[Caller, Depends(caller_with("read"))]
 Author = Annotated[Caller, Depends(caller_with("generate"))]
+
+
+def name_request(http: Request, request_id: str) -> None:
+    """Have this process's log lines of an HTTP request carry the id of the generation it is about.
+
+    Workers' lines carry the same id.
+    """
+    http.state.accepted_id = request_id
+    request_id_var.set(request_id)
 
 
 def accept(
@@ -155,17 +167,19 @@ def accept(
         gateway: GatewayDep,
         caller: Author,
         idempotency_key: Annotated[str | None, Header()] = None,
+        # For the OpenAPI document; `AccessLog` has read it.
         traceparent: Annotated[str | None, Header()] = None,
     ) -> Accepted[SchemaType]:
-        with gateway.bodies.reserve(http):
+        with tracing.span("admission"), gateway.bodies.reserve(http):
             body = await read_body(http, gateway.limits)
             if body.uploads and not uploads:
                 raise Problem("unused_upload")
             document = await parse_body(schema, body.document)
             key = idempotency_key_of(idempotency_key, lambda: body.fingerprint(http.url.path))
             request, created = await gateway.admissions.accept(
-                translate(document), body.uploads, caller, key, traceparent
+                translate(document), body.uploads, caller, key, http.state.traceparent
             )
+        name_request(http, request.request_id)
         return Accepted(document, request, created)
 
     return accepted

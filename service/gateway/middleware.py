@@ -16,7 +16,7 @@ from service.gateway.problems import Problem, document
 from service.log import request_id_var
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:-]{1,64}$")
-_PROBES = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -67,7 +67,7 @@ class RequestContext:
 
     def _host_allowed(self, host: str, path: str) -> bool:
         """Probes use addresses; all other requests must name an allowed host."""
-        if "*" in self.allowed_hosts or path in _PROBES:
+        if "*" in self.allowed_hosts or path in PROBES:
             return True
         name = host.rsplit("]", 1)[0] + "]" if host.startswith("[") else host.partition(":")[0]
         name = name.lower().rstrip(".")

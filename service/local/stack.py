@@ -86,7 +86,7 @@ class Stack:
             **self._environment,
         }
         for name in ("gateway", "image-worker", "text-worker"):
-            port = self.port if name == "gateway" else free_port()
+            port = free_port()
             role_environment = {**environment, "MMI_HEALTH_PORT": str(port)}
             role = Role(name, port, role_environment, self.logs / f"{name}.log")
             self.roles[name] = role

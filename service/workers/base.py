@@ -5,6 +5,7 @@ claim ──> begin ──> run (by the stage) ──> commit
    │        │         ├── lease lost, request cancelled ──> stop
    │        │         ├── deadline ───────────────────────> response.incomplete
    │        │         ├── permanent error ────────────────> response.failed
+   │        │         ├── engine died or hangs ───────────> nack, untried; the worker exits
    │        │         └── any other error ────────────────> nack, retry; dead letter in the end
    │        └── delivered too often ──> dead letter, response.failed
    └── SIGTERM: claim no more, finish turns, nack those left, exit 0
@@ -15,34 +16,36 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
-import secrets
 import signal
-import socket
-import sys
-import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Protocol
 
+from model.engine.protocol import Engine, EngineDied
+from service import tracing
 from service.broker.connection import Broker, cancel_all
+from service.broker.server import require_suitable_server
 from service.broker.stream.endings import follow_endings
 from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.config import WorkerSettings
 from service.errors import BrokerError, DecodeError
-from service.log import request_id_var
+from service.health import HealthServer
 from service.messages import Stage
-from service.metrics import ACTIVE_TURNS, READY, TURN_SECONDS, TURN_WAIT_SECONDS, TURNS
-from service.workers.health import HealthServer
+from service.metrics import ACTIVE_TURNS, READY
+from service.workers.process import exit_within
 from service.workers.turns.claims import Claims
 from service.workers.turns.heartbeat import Heartbeat
-from service.workers.turns.outcomes import Outcomes
+from service.workers.turns.outcomes import COMMITTED, Outcomes
+from service.workers.turns.report import TurnReport
+from service.workers.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 _BROKER_WAIT_S = 3600.0
+# The time that a worker whose engine has died takes at most to hand back its turns and exit.
+_LAST_ACTS_S = 20.0
 
 
 class Turns(Protocol):
@@ -50,8 +53,9 @@ class Turns(Protocol):
 
     stage: Stage
 
-    async def start(self) -> None:
-        """Start the engine."""
+    @property
+    def engine(self) -> Engine:
+        """The engine that the worker starts, watches and stops."""
         ...
 
     async def announce(self) -> None:
@@ -60,10 +64,6 @@ class Turns(Protocol):
 
     async def run(self, attempt: Attempt) -> None:
         """Run the turn and commit it."""
-        ...
-
-    async def stop(self) -> None:
-        """Stop the engine, started or not."""
         ...
 
 
@@ -94,15 +94,23 @@ class Worker:
         self._heartbeat = Heartbeat(
             settings, leases.consumer, settings.lease_s / 3, self._lost_from_thread
         )
-        self._health = HealthServer(settings.health_host, settings.health_port, self._ready)
+        self._watchdog = Watchdog(turns.engine, settings.stall_s)
+        self._engine_died = False
+        self._health = HealthServer(
+            *(settings.health_host, settings.health_port),
+            live=lambda: self._step != "working" or self._watchdog.live,
+            ready=self._ready,
+        )
 
     async def run(self) -> int:
         """Start, work until SIGTERM, and stop; returns the process's exit code.
 
         Whatever fails, everything that was started is stopped, in reverse order.
         """
+        tracing.configure(f"{self._stage}-worker", self._settings.otlp_endpoint)
         try:
             async with AsyncExitStack() as started:
+                started.callback(tracing.stop)
                 await self._startup(started)
                 await self._main_loop()
         except Exception as error:
@@ -112,7 +120,7 @@ class Worker:
                 exc_info=error,
             )
             return 1
-        return 1 if self._outcomes.broken else 0
+        return 1 if self._outcomes.broken or self._engine_died else 0
 
     def drain(self) -> None:
         """Claim no more tasks; `run` returns once the turns in progress are finished or nacked."""
@@ -129,15 +137,15 @@ class Worker:
         logger.info("health on port %d", self._health.port)
         self._step = "starting its engine"
         # Registered before: an engine whose start fails must free what it has.
-        started.push_async_callback(self._turns.stop)
-        await self._turns.start()
+        started.push_async_callback(self._turns.engine.stop)
+        await self._turns.engine.start()
         self._step = "waiting for redis"
         await self._unless_draining(self._reach_broker())
         self._heartbeat.start()
         started.push_async_callback(asyncio.to_thread, self._heartbeat.stop)
 
     async def _reach_broker(self) -> None:
-        await self._broker.call("PING", retry_s=_BROKER_WAIT_S)
+        await require_suitable_server(self._broker, retry_s=_BROKER_WAIT_S)
         await self._queue.create_groups()
         await self._turns.announce()
 
@@ -158,6 +166,7 @@ class Worker:
         others = [
             asyncio.create_task(self._watch_endings(), name="endings"),
             asyncio.create_task(self._maintain(), name="maintain"),
+            asyncio.create_task(self._watch_engine(), name="watchdog"),
             asyncio.create_task(self._draining.wait(), name="draining"),
         ]
         READY.set(1)
@@ -178,7 +187,7 @@ class Worker:
     async def _finish_turns(self) -> None:
         """Let the turns in progress finish within the grace period, then nack those left."""
         logger.info("draining %d turns", len(self._active))
-        if self._active:
+        if self._active and not self._engine_died:
             await asyncio.wait(self._active.values(), timeout=self._settings.drain_s)
         for task in list(self._active.values()):
             task.cancel()
@@ -188,7 +197,7 @@ class Worker:
     async def _ready(self) -> bool:
         if self._step != "working" or self._draining.is_set():
             return False
-        return await self._broker.ping()
+        return self._watchdog.ready and await self._broker.ping()
 
     # --- running turns ---
 
@@ -206,20 +215,27 @@ class Worker:
         ACTIVE_TURNS.labels(self._stage).set(len(self._active))
 
     async def _run_turn(self, delivery: Delivery) -> None:
-        request_id_var.set(delivery.request_id)
-        started, outcome = time.monotonic(), "committed"
+        report, outcome = TurnReport(self._stage, delivery), COMMITTED
         attempt: Attempt | None = None
         try:
             attempt = await self._leases.begin(delivery)
             if attempt is not None:
-                self._observe_wait(delivery)
+                report.begun(attempt)
                 self._heartbeat.hold(delivery, attempt.fence)
                 await self._turns.run(attempt)
             self._outcomes.succeeded()
         except asyncio.CancelledError:
             ours = delivery not in self._released
             self._released.add(delivery)
-            outcome = await self._outcomes.after_cancel(delivery, attempt, ours=ours)
+            if ours and self._engine_died:
+                outcome = await self._outcomes.after_engine_died(delivery, attempt)
+            else:
+                outcome = await self._outcomes.after_cancel(delivery, attempt, ours=ours)
+        except EngineDied as error:
+            # Claim nothing more first: this worker must not reclaim what it hands back.
+            self._lose_engine(error)
+            self._released.add(delivery)
+            outcome = await self._outcomes.after_engine_died(delivery, attempt)
         except Exception as error:
             # Engines raise anything; no turn may end the worker.
             # Released first, so that ending the request does not cancel this task.
@@ -229,8 +245,7 @@ class Worker:
                 logger.error("too many requests failed in a row: this worker stops")
                 self.drain()
         finally:
-            TURNS.labels(self._stage, outcome).inc()
-            TURN_SECONDS.labels(self._stage).observe(time.monotonic() - started)
+            report.ended(outcome)
 
     def _finished(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
         """Stop renewing the lease; if the task was not acked, it can be reclaimed later."""
@@ -239,10 +254,6 @@ class Worker:
         self._released.discard(delivery)
         self._claims.room.set()
         ACTIVE_TURNS.labels(self._stage).set(len(self._active))
-
-    def _observe_wait(self, delivery: Delivery) -> None:
-        waited_s = time.time() - delivery.enqueued_ms / 1000
-        TURN_WAIT_SECONDS.labels(self._stage).observe(max(0.0, waited_s))
 
     # --- stopping turns that this worker has lost ---
 
@@ -264,6 +275,20 @@ class Worker:
                 for delivery in [d for d in self._active if d.request_id == request_id]:
                     self._abandon(delivery)
 
+    async def _watch_engine(self) -> None:
+        try:
+            await self._watchdog.watch()
+        except EngineDied as error:
+            self._lose_engine(error)
+
+    def _lose_engine(self, error: EngineDied) -> None:
+        """Hand back all turns and exit, so that a supervisor starts this worker again."""
+        if not self._engine_died:
+            self._engine_died = True
+            logger.critical("this worker hands back its turns and exits: %s", error)
+            exit_within(_LAST_ACTS_S)
+            self.drain()
+
     async def _maintain(self) -> None:
         """Periodically end requests whose deadline has passed and delete acknowledged entries."""
         while True:
@@ -273,13 +298,3 @@ class Worker:
                 await self._leases.trim()
             except (BrokerError, DecodeError) as error:
                 logger.warning("maintenance failed: %s", type(error).__name__)
-
-
-def end_on_signal() -> None:
-    """Have SIGTERM end the process at once, until `Worker.run` handles it: no task is held yet."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-
-
-def consumer_name() -> str:
-    """A name that is unique among all processes, past ones included."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from model.engine.protocol import (
+    EngineVitals,
     ImageEnd,
     ImagePreview,
     ImageProgress,
@@ -100,6 +101,19 @@ class FakeTextEngine(EchoEngine):
         super().__init__()
         self._speed = speed
         self.running = 0
+        # What tests change to make the engine die.
+        self.state = EngineVitals(alive=True, busy=False, num_steps=0)
+        self.error: Exception | None = None
+        self.pause = asyncio.Event()
+        self.pause.set()
+        self.stopping: asyncio.Event | None = None
+
+    async def stop(self) -> None:
+        if self.stopping is not None:
+            await self.stopping.wait()
+
+    def vitals(self) -> EngineVitals:
+        return self.state
 
     async def generate(
         self,
@@ -125,6 +139,9 @@ class FakeTextEngine(EchoEngine):
                 total = 1_000_000
             for position in range(len(resume), total):
                 await asyncio.sleep(self._speed.token_s)
+                await self.pause.wait()
+                if self.error is not None:
+                    raise self.error
                 self._make_trouble(prompt, request_id, position)
                 said = word(prompt, turn, position)
                 scores = () if sampling.logprobs is None else (score(said, sampling.logprobs),)
@@ -162,6 +179,12 @@ class FakeImageEngine:
     async def stop(self) -> None:
         """Nothing to free."""
 
+    async def ping(self) -> None:
+        """There is no other process."""
+
+    def vitals(self) -> EngineVitals:
+        return EngineVitals(alive=True, busy=False, num_steps=0)
+
     async def generate(
         self,
         image_tokens: torch.Tensor,
@@ -174,6 +197,7 @@ class FakeImageEngine:
         try:
             image = Image.new("RGB", (16, 16), color_of(image_tokens, sampling.seed))
             total = sampling.num_inference_steps
+            yield ImageProgress(0, total)
             for step in range(1, total + 1):
                 await asyncio.sleep(self._speed.step_s)
                 yield ImageProgress(step, total)

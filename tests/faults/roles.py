@@ -22,8 +22,9 @@ from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 from service.gateway import server
-from service.workers.base import Worker, consumer_name, end_on_signal
+from service.workers.base import Worker
 from service.workers.image.worker import ImageTurns
+from service.workers.process import consumer_name, end_on_signal
 from service.workers.text.worker import TextTurns
 from tests.faults.engines import FakeImageEngine, FakeTextEngine, Speed, once
 

@@ -186,7 +186,8 @@ def test_metrics_of_all_roles(stack: Stack, client: GatewayClient) -> None:
         reply = httpx.get(f"http://127.0.0.1:{role.port}/metrics", trust_env=False)
         exported[role.name] = families(reply.text)
         if role.name == "gateway":
-            assert "mmi_requests_total" in reply.text
+            assert 'mmi_requests_total{outcome="accepted"}' in reply.text
+            assert httpx.get(f"{stack.url}/metrics", trust_env=False).status_code == 404
         else:
             assert "mmi_turns_total{" in reply.text
     deploy, k8s = ROOT / "deploy", ROOT / "k8s"

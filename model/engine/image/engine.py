@@ -15,7 +15,7 @@ from model.engine.image.backends.choice import load_backend
 from model.engine.image.job import ImageJob, ImageUpdate
 from model.engine.image.loop import DenoisingLoop, ImageStatistics
 from model.engine.image.options import ImageEngineOptions
-from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
+from model.engine.protocol import EngineDied, EngineVitals, ImageEnd, ImagePreview, ImageProgress
 from model.image_decoder.schedule import make_scheduler
 from model.sampling_params import ImageParams
 from model.segments import ImageSegment
@@ -75,6 +75,7 @@ class BatchedImageEngine:
         Raises:
             ValueError: the engine does not accept the parameters.
             TimeoutError: the deadline passed.
+            EngineDied: the denoising thread has ended.
         """
         size = self._check(image_tokens, sampling)
         if deadline is not None and deadline < time.monotonic():
@@ -137,6 +138,21 @@ class BatchedImageEngine:
         if self.loop.image_bytes(size) > self.loop.memory_bytes:
             raise ValueError("an image of this size does not fit into the engine's memory")
         return size
+
+    def vitals(self) -> EngineVitals:
+        """Whether the denoising thread runs, and what it has done."""
+        if self._loop is None:
+            return EngineVitals(alive=False, busy=False, num_steps=0)
+        return EngineVitals(self._loop.alive, self._loop.busy, self._loop.statistics.num_stages)
+
+    async def ping(self) -> None:
+        """Check that the denoising thread runs; while it has no work, nothing can hold it up.
+
+        Raises:
+            EngineDied: it has ended.
+        """
+        if not self.vitals().alive:
+            raise EngineDied("the denoising thread has ended")
 
     async def stop(self) -> None:
         """Stop the engine and free its memory."""

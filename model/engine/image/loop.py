@@ -31,7 +31,7 @@ from model.engine.image.backends.base import Backend, pad
 from model.engine.image.feature_cache import ImageFeatureCache
 from model.engine.image.job import ImageJob, JoinedImages
 from model.engine.image.previews import LatentColours
-from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
+from model.engine.protocol import EngineDied, ImageEnd, ImagePreview, ImageProgress
 from model.image_decoder.sampler import guide
 from model.image_decoder.schedule import advance
 from model.processor import to_image
@@ -41,13 +41,20 @@ _STEPS_AHEAD = 1
 _FAILURES = (RuntimeError, ValueError, ArithmeticError, MemoryError)
 logger = logging.getLogger(__name__)
 
+_STOP_S = 10.0
+
 
 @dataclass
 class ImageStatistics:
-    """Gauges of the last step, and counters since the start. Times are seconds of the loop."""
+    """Gauges of the last step, and counters since the start. Times are seconds of the loop.
+
+    `num_steps` counts evaluations of the U-Net, `num_stages` everything that the loop has done:
+    preparing images, evaluating the U-Net, decoding.
+    """
 
     num_waiting: int = 0
     num_running: int = 0
+    num_stages: int = 0
     num_steps: int = 0
     num_rows: int = 0
     num_images: int = 0
@@ -98,11 +105,25 @@ class DenoisingLoop:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and takes images."""
+        return self._thread.is_alive() and not self._stopping
+
+    @property
+    def busy(self) -> bool:
+        """Whether the loop holds images."""
+        return bool(self._waiting or self._running)
+
     def submit(self, job: ImageJob) -> None:
-        """Add an image; it begins before the next step if there is room."""
+        """Add an image; it begins before the next step if there is room.
+
+        Raises:
+            EngineDied: the loop has ended.
+        """
         with self._lock:
             if self._stopping:
-                raise RuntimeError("the image engine has stopped")
+                raise EngineDied("the image engine has stopped")
             self._waiting.append(job)
             self._lock.notify()
 
@@ -113,12 +134,12 @@ class DenoisingLoop:
             self._lock.notify()
 
     def stop(self) -> None:
-        """Stop before the next step; unfinished images fail."""
+        """Stop before the next step; unfinished images fail. A step that hangs is left behind."""
         with self._lock:
             self._stopping = True
             self._lock.notify()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_STOP_S)
 
     def image_bytes(self, size: tuple[int, int]) -> int:
         """Memory that an image of a latent size holds."""
@@ -138,10 +159,14 @@ class DenoisingLoop:
         self.statistics.num_running = len(self._running)
 
     def _run(self) -> None:
-        while self._wait_for_work():
-            self.turn()
-        for job in (*self._waiting, *self._running):
-            job.emit(RuntimeError("the image engine was stopped"))
+        try:
+            while self._wait_for_work():
+                self.turn()
+        finally:
+            with self._lock:
+                self._stopping = True
+            for job in (*self._waiting, *self._running):
+                job.emit(EngineDied("the image engine has stopped"))
 
     def _wait_for_work(self) -> bool:
         """Block while there is nothing to do; False once the loop shall stop."""
@@ -206,6 +231,13 @@ class DenoisingLoop:
         self.statistics.wait_s = self._deliveries.waited_s
 
     def _fail(self, jobs: Sequence[ImageJob], error: Exception) -> None:
+        """End images with an error.
+
+        Raises:
+            AcceleratorError: the device has failed; nothing works on it until the process ends.
+        """
+        if isinstance(error, torch.AcceleratorError):
+            raise error
         logger.error("step of %s failed", [job.request_id for job in jobs], exc_info=error)
         self.statistics.num_failed += len(jobs)
         for job in jobs:
@@ -220,9 +252,11 @@ class DenoisingLoop:
                 features_11VD = self._features(job, backend)
                 job.conditions = backend.prepare(job.image_tokens_1TD, features_11VD)
                 job.begin(backend.config.image_decoder, self._stream.device)
+                job.emit(ImageProgress(0, job.trajectory.num_steps))
             if job.params.num_previews and self._colours is None:
                 self._colours = LatentColours(self._backend, self._stream)
         self.statistics.prepare_s += time.perf_counter() - started
+        self.statistics.num_stages += 1
 
     def _features(self, job: ImageJob, backend: Backend) -> Tensor | None:
         previous = job.previous
@@ -247,6 +281,7 @@ class DenoisingLoop:
         self._deliveries.add(lambda: [report() for report in reports])
         self.statistics.denoise_s += evaluated - started
         self.statistics.schedule_s += time.perf_counter() - evaluated
+        self.statistics.num_stages += 1
         self.statistics.count_step(num, len(prediction_NCHW))
 
     def _bucket(self, jobs: Sequence[ImageJob]) -> int:
@@ -292,6 +327,7 @@ class DenoisingLoop:
             job.decoding = True
         self._deliveries.add(lambda: self._complete(jobs, images_B3SS, finite_B))
         self.statistics.decode_s += time.perf_counter() - started
+        self.statistics.num_stages += 1
 
     def _complete(self, jobs: Sequence[ImageJob], images_B3SS: Tensor, finite_B: Tensor) -> None:
         """Hand out images; one that is black or not finite in 16 bits is repeated in float32."""

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import torch
 from safetensors.torch import load_file
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from model.checkpoint import load, store
 from model.engine.options import TextEngineOptions
-from model.engine.protocol import TextDelta, TextEnd, TextLimits
+from model.engine.protocol import EngineDied, EngineVitals, TextDelta, TextEnd, TextLimits
+from model.engine.text.cache import check_cache
 from model.engine.text.machine import fit_to_machine
 from model.engine.text.prompt import (
     PromptBuilder,
@@ -63,10 +65,16 @@ class VllmTextEngine:
         self._llm: AsyncLLM | None = None
         self._condition: torch.nn.Module | None = None
         self._exchange: Path | None = None
+        self._num_held = 0
 
     async def start(self) -> None:
-        """Start vLLM's processes, load the model and warm up."""
+        """Start vLLM's processes, load the model and warm up.
+
+        Raises:
+            CacheTooSmall: the cache is given a size in which the longest request does not fit.
+        """
         self.options = await asyncio.to_thread(fit_to_machine, self.options, self.config)
+        check_cache(self.options, self.config)
         self._condition = await asyncio.to_thread(
             load.load_model, self.options.checkpoint, _CONDITION
         )
@@ -98,19 +106,21 @@ class VllmTextEngine:
         prompt = await self.prompts.build(context, images == "force", resume)
         special, tokenizer = self.config.special_tokens, self.tokenizer.backend_tokenizer
         turn = Turn(prompt, resume, sampling, max_tokens, images, special, tokenizer)
-        if not turn.ended:
-            room = self.max_len - len(prompt.token_ids) - 1
-            params = vllm_params(sampling, max_tokens, images, self.config, resume, room)
-            async with aclosing(self.submit(prompt, params, request_id, priority)) as outputs:
-                async for output in outputs:
-                    if delta := turn.take(output, self.scores):
-                        yield delta
-                    if turn.stopped:
-                        break
-        if turn.begins_image:
-            yield turn.end_with_image(*await self._image_tokens(turn.context, request_id, priority))
-        else:
-            yield turn.end()
+        with self._holding():
+            if not turn.ended:
+                room = self.max_len - len(prompt.token_ids) - 1
+                params = vllm_params(sampling, max_tokens, images, self.config, resume, room)
+                async with aclosing(self.submit(prompt, params, request_id, priority)) as outputs:
+                    async for output in outputs:
+                        if delta := turn.take(output, self.scores):
+                            yield delta
+                        if turn.stopped:
+                            break
+            if not turn.begins_image:
+                yield turn.end()
+                return
+            tokens, num_cached = await self._image_tokens(turn.context, request_id, priority)
+        yield turn.end_with_image(tokens, num_cached)
 
     def limits(self) -> TextLimits:
         return TextLimits(
@@ -120,10 +130,36 @@ class VllmTextEngine:
             vocabulary=self.scores.vocabulary(),
         )
 
-    @property
-    def alive(self) -> bool:
-        """Whether vLLM's processes run and can take requests."""
-        return self._llm is not None and not self._llm.errored
+    def vitals(self) -> EngineVitals:
+        """Whether vLLM's processes run, and how many steps they have reported."""
+        alive = self._llm is not None and not self._llm.errored
+        return EngineVitals(alive, self._num_held > 0, self.statistics.num_steps)
+
+    async def ping(self) -> None:
+        """Wait for an answer of vLLM's process, which serves calls between two steps.
+
+        Raises:
+            EngineDied: it has ended.
+        """
+        if self._llm is None:
+            raise EngineDied("the text engine is not running")
+        try:
+            await self._llm.is_paused()
+        except EngineDeadError as error:
+            raise EngineDied("vLLM's process has ended") from error
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Count a generation; what fails because vLLM's process has ended raises `EngineDied`."""
+        self._num_held += 1
+        try:
+            yield
+        except (EngineDeadError, EngineGenerateError, OSError) as error:
+            if self.vitals().alive:
+                raise
+            raise EngineDied("vLLM's process has ended") from error
+        finally:
+            self._num_held -= 1
 
     def submit(
         self, prompt: TurnPrompt, params: Any, request_id: str, priority: int
@@ -131,10 +167,10 @@ class VllmTextEngine:
         """Start a vLLM request.
 
         Raises:
-            RuntimeError: the engine is not running.
+            EngineDied: the engine is not running.
         """
         if self._llm is None:
-            raise RuntimeError("the text engine is not running")
+            raise EngineDied("the text engine is not running")
         inputs = engine_input(prompt, self.config)
         return self._llm.generate(inputs, params, request_id, priority=priority)
 

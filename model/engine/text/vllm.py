@@ -65,6 +65,7 @@ def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) ->
 class TextStatistics:
     """Gauges of the last step, and counters since the start."""
 
+    num_steps: int = 0
     num_running: int = 0
     num_waiting: int = 0
     kv_cache_usage: float = 0.0
@@ -88,6 +89,7 @@ class StatisticsLogger(StatLoggerBase):  # type: ignore[misc]
         engine_idx: int = 0,
     ) -> None:
         mine = self.statistics
+        mine.num_steps += 1
         if scheduler_stats is not None:
             mine.num_running = scheduler_stats.num_running_reqs
             mine.num_waiting = scheduler_stats.num_waiting_reqs

@@ -22,7 +22,7 @@ if tonumber(record[3]) < tonumber(ARGV[2]) then
   return {'gap', tonumber(record[3])}
 end
 local id = append(request, events, tonumber(ARGV[2]), count, 13)
-redis.call('HDEL', request, 'open', 'streamed', 'progress', 'previews')
+redis.call('HDEL', request, 'open', 'streamed', 'progress', 'previews', 'uncounted')
 set_fields(request, 13 + 3 * count)
 redis.call('HSET', request, 'committed', ARGV[1], 'fence', '')
 if id then

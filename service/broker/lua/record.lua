@@ -9,6 +9,7 @@
 --   cursor            entry id of the last event before the current turn
 --   created, deadline, finished   milliseconds, clock of Redis
 --   text_left, image_left         reserved work that is not yet released
+--   uncounted         times that this turn was nacked without counting the delivery as a try
 --   part:<i>, usage, open, streamed, progress, previews   set by workers, opaque here
 -- A request for several answers is a group. It has no turns; its choices have. The record of a
 -- choice has the same form, with `group`, the key of the group's record, in place of `request`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -50,6 +51,24 @@ class Delivery:
 
 
 @dataclass
+class AppendTimes:
+    """When the events of a turn were appended, from the first to the last; by `time.time_ns`."""
+
+    count: int = 0
+    seconds: float = 0.0
+    began_ns: int = 0
+    ended_ns: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Note an append that took `seconds` and is over now."""
+        self.ended_ns = time.time_ns()
+        if not self.count:
+            self.began_ns = self.ended_ns - int(seconds * 1e9)
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass
 class Attempt:
     """A turn in progress in this process, with all events that it has appended.
 
@@ -66,6 +85,7 @@ class Attempt:
     fields: Mapping[str, bytes]
     first_number: int
     log: list[tuple[Event, str]] = field(default_factory=list)
+    appends: AppendTimes = field(default_factory=AppendTimes)
 
     @property
     def request_id(self) -> str:

@@ -28,7 +28,14 @@ from service.errors import (
     StaleAttempt,
 )
 from service.messages import TERMINAL_STATES, Event, ImageTask, Stage, State, TextTask
-from service.metrics import APPEND_SECONDS, DEAD_LETTERS, FINISHED, RECLAIMED
+from service.metrics import (
+    APPEND_SECONDS,
+    DEAD_LETTERS,
+    FINISHED,
+    RECLAIMED,
+    TURN_WAIT_SECONDS,
+    start_at_zero,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +57,8 @@ class Leases:
         self._broker = broker
         self._keys = broker.keys
         self._appends = Appends(broker, flush_interval_s)
-        # Creates the series, so that an alert rule sees 0 and not a missing metric.
-        DEAD_LETTERS.labels(stage)
+        for metric in (DEAD_LETTERS, RECLAIMED, TURN_WAIT_SECONDS):
+            start_at_zero(metric, [stage])
         self.stage: Stage = stage
         self.consumer = consumer
         self.lease_ms = int(lease_s * 1000)
@@ -180,7 +187,9 @@ class Leases:
             if reply[0] != b"gap":
                 break
             number = self._rewind(attempt, int(reply[1]))
-        APPEND_SECONDS.observe(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        APPEND_SECONDS.observe(seconds)
+        attempt.appends.add(seconds)
         if reply[0] == b"stale":
             raise StaleAttempt
         if reply[0] == b"error":
@@ -242,7 +251,12 @@ class Leases:
             await self._broker.call("ZREM", keys.running(request.owner), request_id)
 
     async def nack(
-        self, delivery: Delivery, fence: str = "", pause_s: float = 0.0, untried: bool = False
+        self,
+        delivery: Delivery,
+        fence: str = "",
+        pause_s: float = 0.0,
+        untried: bool = False,
+        most_untried: int = 0,
     ) -> None:
         """Give a task back unfinished, for any worker to reclaim.
 
@@ -251,13 +265,14 @@ class Leases:
             fence: of the attempt, if begun.
             pause_s: time before it can be reclaimed.
             untried: do not count this delivery as a try.
+            most_untried: how often that is done in one turn; 0 is always.
         """
         request_id = delivery.request_id
         await self._broker.script(
             "nack",
             [delivery.stream, self._keys.request(request_id) if request_id else delivery.stream],
             *(GROUP, self.consumer, delivery.entry_id, fence),
-            *(self.lease_ms, int(pause_s * 1000), int(untried)),
+            *(self.lease_ms, int(pause_s * 1000), int(untried), most_untried),
         )
 
     async def dead_letter(self, delivery: Delivery, reason: str, deliveries: int = 0) -> None:

@@ -16,6 +16,7 @@ from service.broker.owners import IdempotencyKey, OwnerLimits, Owners
 from service.broker.stream.record import fields_of, flatten, parse_status
 from service.errors import QueueFull, RequestNotFound, ServiceError, StaleAttempt
 from service.messages import (
+    TERMINAL_STATES,
     ErrorEvent,
     Event,
     Request,
@@ -31,7 +32,7 @@ from service.messages import (
     UsageEvent,
     choice_of,
 )
-from service.metrics import FINISHED, QUEUED_WORK, REQUESTS
+from service.metrics import FINISHED, QUEUED_WORK, REQUESTS, start_at_zero
 
 _DRAIN_WINDOW_S = 60.0
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 120.0
@@ -63,6 +64,7 @@ class Queue:
         self._broker = broker
         self._keys = broker.keys
         self._owners = Owners(broker)
+        start_at_zero(FINISHED, sorted(TERMINAL_STATES))
 
     async def create_groups(self) -> None:
         """Create all task streams and their consumer groups, unless they exist."""

@@ -12,7 +12,7 @@ from service.broker.stream.events import check_cursor, parse_cursor
 from service.errors import BlobNotFound, RequestNotFound
 from service.gateway.api.openapi import ERRORS, EVENT_STREAM, request_body
 from service.gateway.api.schemas import GenerateRequest, GenerateResponse
-from service.gateway.deps import GatewayDep, Reader, accept
+from service.gateway.deps import GatewayDep, Reader, accept, name_request
 from service.gateway.images.library import mime_of
 from service.gateway.intake.admission import Accepted
 
@@ -56,7 +56,7 @@ async def generate(
 
 
 async def owned_status(
-    request_id: RequestId, gateway: GatewayDep, caller: Reader
+    http: Request, request_id: RequestId, gateway: GatewayDep, caller: Reader
 ) -> messages.RequestStatus:
     """A dependency: the status of a request that belongs to the caller.
 
@@ -66,6 +66,7 @@ async def owned_status(
     status = await gateway.queue.status(request_id)
     if status.request.owner != caller.owner:
         raise RequestNotFound
+    name_request(http, request_id)
     return status
 
 

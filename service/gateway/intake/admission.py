@@ -15,11 +15,11 @@ from service.gateway.api.schemas import GenerateRequest
 from service.gateway.auth import Caller
 from service.gateway.intake.content import ContentIntake
 from service.gateway.problems import Problem
+from service.metrics import ADMISSION_OUTCOMES, REQUESTS, start_at_zero
 
 DocumentType = TypeVar("DocumentType")
 
 _IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
-_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Admissions:
 
     def __init__(self, queue: Queue, content: ContentIntake, defaults: Defaults) -> None:
         self._queue, self._content, self._defaults = queue, content, defaults
+        start_at_zero(REQUESTS, ADMISSION_OUTCOMES)
 
     async def accept(
         self,
@@ -133,6 +134,5 @@ class Admissions:
             stream=document.stream,
             cancel_on_disconnect=not document.background and on_disconnect == "cancel",
             model=document.model,
-            # A malformed traceparent is ignored, as the trace context standard asks.
-            traceparent=traceparent if _TRACEPARENT.match(traceparent or "") else None,
+            traceparent=traceparent,
         )

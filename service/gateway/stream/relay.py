@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request as HttpRequest
 
+from service import tracing
 from service.broker.stream.events import EventHub
 from service.broker.turns.queue import Queue
 from service.errors import ConnectionLost, CursorExpired, EventsReplaced, RequestNotFound
@@ -58,6 +59,7 @@ class Relay:
         and replaced: the client resumes, and that request is answered with the error's status.
         """
         started, first = time.monotonic(), after is None
+        started_ns, num_events = time.time_ns(), 0
         follower = self._hub.follow_batches(request.request_id, after, self._ping_s)
         try:
             async with contextlib.aclosing(follower) as batches:  # type: ignore[type-var]
@@ -65,9 +67,13 @@ class Relay:
                     if first and any(event.type in _FIRST_PARTS for event in batch):
                         TIME_TO_FIRST_EVENT.observe(time.monotonic() - started)
                         first = False
+                    num_events += len(batch)
                     yield [(event, await self._answers.event(event, request)) for event in batch]
         except (ConnectionLost, CursorExpired, RequestNotFound):
             logger.warning("a stream ended early")
+        finally:
+            attributes = {"mmi.events": num_events}
+            tracing.record("relay", started_ns, time.time_ns(), attributes=attributes)
 
     async def _frames(self, request: Request, after: str | None) -> AsyncIterator[bytes]:
         head = RETRY
@@ -81,8 +87,9 @@ class Relay:
     async def wait(self, http: HttpRequest, request: Request) -> bool:
         """Wait for the end of a request; False if its client leaves or this process stops first."""
         ended = self._end(request.request_id)
-        async with Race(ended, client_left(http.receive), self.stopping.wait()) as race:
-            first = await race.first()
+        with tracing.span("relay"):
+            async with Race(ended, client_left(http.receive), self.stopping.wait()) as race:
+                first = await race.first()
         if first == 0:
             return True
         if first == 1 and request.cancel_on_disconnect:

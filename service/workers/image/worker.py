@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from model.engine.protocol import ImageEnd, ImageEngine, ImagePreview, ImageProgress
-from service import loop, messages
+from service import loop, messages, tracing
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker
 from service.broker.turns.attempt import Attempt
@@ -21,9 +21,11 @@ from service.errors import InvalidRequest
 from service.log import configure
 from service.messages import Event, ImageResult, ImageTask, Stage, TextTask
 from service.metrics import IMAGE_STEPS, IMAGES
-from service.workers.base import Worker, consumer_name, end_on_signal
+from service.tracing import Phases
+from service.workers.base import Worker
 from service.workers.checkpoint import find_checkpoint
 from service.workers.images import MIME_TYPES, ImageCache, encode
+from service.workers.process import consumer_name, end_on_signal
 from service.workers.turns.answer import Answer
 
 _PREVIEW_TTL_S = 600
@@ -37,20 +39,14 @@ class ImageTurns:
     def __init__(
         self, engine: ImageEngine, leases: Leases, broker: Broker, progress_interval_s: float
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._leases = leases
         self._blobs = BlobStore(broker)
         self._images = ImageCache(self._blobs)
         self._progress_interval_s = progress_interval_s
 
-    async def start(self) -> None:
-        await self._engine.start()
-
     async def announce(self) -> None:
         """Do nothing: gateways need to know nothing of the image engine."""
-
-    async def stop(self) -> None:
-        await self._engine.stop()
 
     async def run(self, attempt: Attempt) -> None:
         async with asyncio.timeout(attempt.deadline - time.monotonic()):
@@ -62,7 +58,8 @@ class ImageTurns:
                 end = await self._draw(attempt)
             except ValueError as error:
                 raise InvalidRequest("The image cannot be drawn with these parameters.") from error
-            await self._commit(attempt, end)
+            with tracing.span("commit"):
+                await self._commit(attempt, end)
 
     def _task(self, attempt: Attempt) -> ImageTask:
         assert isinstance(attempt.task, ImageTask)
@@ -74,24 +71,30 @@ class ImageTurns:
         previous = None
         if task.previous_image is not None:
             previous = await self._images.segment(task.previous_image)
-        stream = self._engine.generate(
+        stream = self.engine.generate(
             await self._image_tokens(task),
             previous,
             replace(attempt.request.image, seed=task.seed),
             f"{attempt.request_id}/{task.turn}/{attempt.fence}",
             deadline=attempt.deadline,
         )
+        phases = Phases("prepare")
         report = ProgressReport(self._leases, attempt, task.index, self._progress_interval_s)
         async with aclosing(stream) as items:  # type: ignore[type-var]
             async for item in items:
                 match item:
                     case ImageEnd():
+                        phases.record()
                         return item
                     case ImagePreview():
                         await self._preview(report, item)
+                    case ImageProgress(step=0):
+                        phases.begin("denoise")
                     case ImageProgress():
                         IMAGE_STEPS.inc()
                         await report.step(item)
+                        if item.step == item.total:
+                            phases.begin("decode")
         raise RuntimeError("the engine ended without an image")
 
     async def _image_tokens(self, task: ImageTask) -> torch.Tensor:

@@ -14,7 +14,7 @@ from model.engine.protocol import TextEnd, TextEngine
 from model.processor import ChatTemplateError
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import RoleSegment, Segment, TextSegment, TokenSegment
-from service import loop
+from service import loop, tracing
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker
 from service.broker.model_card import publish
@@ -36,9 +36,12 @@ from service.messages import (
     TextResult,
     count_words,
 )
-from service.workers.base import Worker, consumer_name, end_on_signal
+from service.metrics import TOKEN_KINDS, TOKENS, start_at_zero
+from service.tracing import Phases
+from service.workers.base import Worker
 from service.workers.checkpoint import find_checkpoint
 from service.workers.images import ImageCache
+from service.workers.process import consumer_name, end_on_signal
 from service.workers.text.deltas import DeltaWriter, Said
 from service.workers.turns.answer import Answer
 
@@ -51,20 +54,15 @@ class TextTurns:
     stage: Stage = "text"
 
     def __init__(self, engine: TextEngine, leases: Leases, broker: Broker) -> None:
-        self._engine = engine
+        self.engine = engine
         self._leases = leases
         self._broker = broker
         self._blobs = BlobStore(broker)
         self._images = ImageCache(self._blobs)
-
-    async def start(self) -> None:
-        await self._engine.start()
+        start_at_zero(TOKENS, TOKEN_KINDS)
 
     async def announce(self) -> None:
-        await publish(self._broker, await asyncio.to_thread(card_of, self._engine.limits()))
-
-    async def stop(self) -> None:
-        await self._engine.stop()
+        await publish(self._broker, await asyncio.to_thread(card_of, self.engine.limits()))
 
     async def run(self, attempt: Attempt) -> None:
         async with asyncio.timeout(attempt.deadline - time.monotonic()):
@@ -74,19 +72,21 @@ class TextTurns:
             writer = DeltaWriter(self._leases, attempt, answer.next_index, streamed)
             async with aclosing(writer):
                 end = await self._generate(attempt, answer, writer, resume)
-            await self._commit(attempt, answer, writer, end)
+            with tracing.span("commit"):
+                await self._commit(attempt, answer, writer, end)
 
     async def _generate(
         self, attempt: Attempt, answer: Answer, writer: DeltaWriter, resume: tuple[int, ...]
     ) -> TextEnd:
         """Stream the turn's text; returns how it ended."""
-        request = attempt.request
-        stream = self._engine.generate(
+        request, images = attempt.request, image_mode_of(attempt)
+        phases = Phases("image tokens" if images == "force" else "prefill")
+        stream = self.engine.generate(
             await self._context(attempt),
             sampling_of(attempt),
             f"{attempt.request_id}/{attempt.task.turn}/{attempt.fence}",
             max_tokens=max(1, answer.tokens_left),
-            images=image_mode_of(attempt),
+            images=images,
             resume=resume,
             priority=0 if request.priority == "interactive" else 1,
         )
@@ -95,7 +95,9 @@ class TextTurns:
                 async for item in items:
                     if isinstance(item, TextEnd):
                         await writer.finish()
+                        trace_end(phases, item)
                         return item
+                    phases.continue_with("decode")
                     writer.add(item.text, item.token_ids, item.scores)
             except ChatTemplateError as error:
                 raise InvalidRequest(_ROLES_REFUSED) from error
@@ -199,6 +201,22 @@ def card_of(limits: protocol.TextLimits) -> ModelCard:
         tokens_per_image=limits.tokens_per_image,
         words_per_token=max(map(count_words, limits.vocabulary), default=0),
         characters_per_token=max(map(len, limits.vocabulary), default=0),
+    )
+
+
+def trace_end(phases: Phases, end: TextEnd) -> None:
+    """Record the spans of a turn, and what it consumed in its own."""
+    if end.reason == "image":
+        # From the last token on, the engine has made image tokens.
+        phases.begin_at_last("image tokens")
+    phases.record()
+    tracing.annotate(
+        {
+            "gen_ai.usage.input_tokens": end.num_prompt_tokens,
+            "gen_ai.usage.output_tokens": end.num_output_tokens,
+            "gen_ai.usage.cache_read.input_tokens": end.num_cached_tokens,
+            "gen_ai.response.finish_reasons": (end.reason,),
+        }
     )
 
 

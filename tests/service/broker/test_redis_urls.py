@@ -13,6 +13,8 @@ import pytest
 
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker
+from service.broker.keys import GROUP
+from service.broker.server import UnsuitableServer, require_suitable_server
 from service.broker.stream.events import EventHub
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
@@ -21,6 +23,8 @@ from service.errors import BrokerError, ConnectionLost
 from service.local.embedded_redis import EmbeddedRedis, find_server, free_port
 from service.messages import PartStartEvent, Request, ResponseCompleted, TextDeltaEvent, TextPart
 from tests.service.certificates import Authority
+
+KEDA_RULES = "~mmi:* +ping +hello +info +xinfo|groups +xpending +xlen"
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -77,18 +81,40 @@ async def answers(url: str) -> None:
     await broker.close()
 
 
+async def scale_by_lag(url: str) -> None:
+    """What KEDA's triggers ask Redis: the version, the lag and the number of pending entries."""
+    broker = Broker(RedisSettings(redis_url=url))
+    await broker.call("PING")
+    assert "redis_version" in await broker.call("INFO")
+    for stream in broker.keys.all_tasks("text"):
+        [group] = await broker.client.xinfo_groups(stream)
+        pending = await broker.client.xpending(stream, GROUP)
+        assert group["lag"] == 0 and pending["pending"] == 0
+    await broker.close()
+
+
 async def test_a_user_of_an_acl(start: Start, tmp_path: Path) -> None:
     port = free_port()
-    # As little as it needs: its own keys and channels, and no dangerous command.
-    rules = "on >s3:cret/ ~mmi:* &mmi:* +@all -@dangerous -@admin"
+    # As little as it needs: its own keys and channels, and no dangerous command but one.
+    rules = "~mmi:* &mmi:* +@all -@dangerous -@admin"
     configuration = tmp_path / "acl.conf"
-    configuration.write_text(f'port {port}\nsave ""\nuser default off\nuser mmi {rules}\n')
+    configuration.write_text(
+        f'port {port}\nsave ""\nuser default off\nuser mmi on >s3:cret/ {rules} +info\n'
+        f"user blind on >x {rules}\nuser keda on >y {KEDA_RULES}\n"
+    )
     start(configuration)
     url = f"redis://mmi:s3%3Acret%2F@127.0.0.1:{port}/0"
     await answers(url)
     broker = Broker(RedisSettings(redis_url=url))
+    await require_suitable_server(broker, retry_s=1)
     await use(broker)
     await broker.close()
+    for user in ("mmi:s3%3Acret%2F", "keda:y"):
+        await scale_by_lag(f"redis://{user}@127.0.0.1:{port}/0")
+    blind = Broker(RedisSettings(redis_url=f"redis://blind:x@127.0.0.1:{port}/0"))
+    with pytest.raises(UnsuitableServer, match=r"\+info"):
+        await require_suitable_server(blind, retry_s=1)
+    await blind.close()
     for wrong in (f"redis://127.0.0.1:{port}/0", f"redis://mmi:no@127.0.0.1:{port}/0"):
         stranger = Broker(RedisSettings(redis_url=wrong))
         with pytest.raises(BrokerError) as refused:

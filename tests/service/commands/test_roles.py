@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import httpx
 from service.config import child_environment
 from service.local.embedded_redis import EmbeddedRedis, free_port
 
+CHECKPOINTS = Path(__file__).resolve().parents[3] / "deploy" / "checkpoints"
 COMMAND = [sys.executable, "-m", "service"]
 
 
@@ -27,11 +29,14 @@ def environment(**settings: str) -> dict[str, str]:
 def started(**settings: str) -> Iterator[httpx.Client]:
     port = free_port()
     process = subprocess.Popen(
-        [*COMMAND, "gateway"], env=environment(MMI_PORT=str(port), MMI_DRAIN_S="0", **settings)
+        [*COMMAND, "gateway"],
+        env=environment(
+            MMI_PORT=str(port), **{"MMI_HEALTH_PORT": "0", "MMI_DRAIN_S": "0"} | settings
+        ),
     )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            give_up = time.monotonic() + 60
+            give_up = time.monotonic() + 300
             while time.monotonic() < give_up and process.poll() is None:
                 with contextlib.suppress(httpx.TransportError):
                     if client.get("/readyz").status_code == 200:
@@ -44,13 +49,13 @@ def started(**settings: str) -> Iterator[httpx.Client]:
         process.wait(30)
 
 
-def refusal(**settings: str) -> subprocess.CompletedProcess[str]:
+def refusal(role: str = "gateway", **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, "gateway"],
+        [*COMMAND, role],
         env=environment(MMI_PORT=str(free_port()), **settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -85,10 +90,48 @@ def test_only_a_key_lets_a_client_in(redis_server: EmbeddedRedis, tmp_path: Path
     settings = {"MMI_REDIS_URL": redis_server.url, "MMI_API_KEYS_FILE": str(key_file)}
     with started(**settings) as client:
         assert client.get("/v1/models").status_code == 401
-        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics").status_code == 404
         assert client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_probes_and_metrics_have_a_port_of_their_own(redis_server: EmbeddedRedis) -> None:
+    health = free_port()
+    with started(
+        MMI_REDIS_URL=redis_server.url, MMI_AUTH="off", MMI_HEALTH_PORT=str(health)
+    ) as client:
+        own = httpx.Client(base_url=f"http://127.0.0.1:{health}", trust_env=False)
+        assert client.get("/v1/models").status_code == 200
+        metrics = own.get("/metrics").text
+        codes = [own.get(path).status_code for path in ("/livez", "/readyz", "/startupz")]
+        assert client.get("/metrics").status_code == 404
+        own.close()
+    assert codes == [200, 200, 200]
+    assert 'mmi_http_requests_total{route="/v1/models",status="2xx"} 1.0' in metrics
+    assert "mmi_queued_work{" in metrics
+
+
+def test_a_health_port_that_is_taken_stops_a_gateway_with_a_reason() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ended = refusal(MMI_AUTH="off", MMI_HEALTH_PORT=str(port))
+    assert ended.returncode == 2
+    assert str(port) in ended.stderr and "MMI_HEALTH_PORT" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_authentication_can_be_switched_off(redis_server: EmbeddedRedis) -> None:
     with started(MMI_REDIS_URL=redis_server.url, MMI_AUTH="off") as client:
         assert client.get("/v1/models").status_code == 200
+
+
+def test_a_text_worker_whose_cache_is_too_small_says_what_it_needs(tmp_path: Path) -> None:
+    ended = refusal(
+        "text-worker",
+        MMI_CHECKPOINT=str(CHECKPOINTS / "smol"),
+        MMI_CACHE_DIR=str(tmp_path),
+        MMI_HEALTH_PORT="0",
+        MMI_KV_CACHE_MIB="8",
+    )
+    assert ended.returncode == 1
+    assert "while starting its engine: CacheTooSmall: a cache of 8 MiB holds" in ended.stderr
+    assert "MMI_KV_CACHE_MIB" in ended.stderr

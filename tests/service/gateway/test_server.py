@@ -25,6 +25,7 @@ def drained(redis_server: EmbeddedRedis, tmp_path: Path) -> tuple[bytes, int]:
         "MMI_REDIS_URL": redis_server.url,
         "MMI_AUTH": "off",
         "MMI_PORT": str(port),
+        "MMI_HEALTH_PORT": "0",
         "MMI_DRAIN_S": "0.5",
         "MMI_NAMESPACE": "drained",
     }

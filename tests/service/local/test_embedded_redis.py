@@ -52,7 +52,7 @@ def server_of(directory: Path, version: str) -> Path:
 def test_each_server_and_version_has_data_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs = {version: server_of(tmp_path, version) for version in ("7.0.15", "8.2.1", "8.2.3")}
+    programs = {version: server_of(tmp_path, version) for version in ("7.4.1", "8.2.1", "8.2.3")}
     server = EmbeddedRedis(tmp_path / "data", tmp_path / "log")
 
     def value_on(version: str) -> bytes | None:
@@ -64,13 +64,13 @@ def test_each_server_and_version_has_data_of_its_own(
         server.stop()
         return found
 
-    assert value_on("7.0.15") is None and not server.notice
+    assert value_on("7.4.1") is None and not server.notice
     # A newer server would refuse what an older or another one has written.
     assert value_on("8.2.1") is None
-    assert "redis-7.0" in server.notice and "starts empty" in server.notice
+    assert "redis-7.4" in server.notice and "starts empty" in server.notice
     assert "\n" not in server.notice
     assert value_on("8.2.3") == b"8.2.1" and not server.notice
-    assert value_on("7.0.15") == b"7.0.15" and not server.notice
+    assert value_on("7.4.1") == b"7.4.1" and not server.notice
 
 
 def test_files_of_another_server_do_not_stop_it(tmp_path: Path) -> None:

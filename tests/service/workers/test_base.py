@@ -8,8 +8,10 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from model.engine.protocol import EngineDied, EngineVitals
 from model.sampling_params import SamplingParams, TokenScore
 from service.broker.connection import Broker
+from service.broker.keys import GROUP
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
 from service.config import TextWorkerSettings
@@ -105,6 +107,88 @@ async def test_scores_survive_a_change_of_worker(stage: Stage) -> None:
             assert status.results[index].logprobs == expected
 
 
+def never_exit(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Have workers note the time within which they would end this process, and not end it."""
+    noted: list[float] = []
+    monkeypatch.setattr(base, "exit_within", noted.append)
+    return noted
+
+
+async def deliveries(stage: Stage) -> list[int]:
+    """How often the tasks of the text stage that are not acked were delivered."""
+    stream = stage.broker.keys.tasks("text", "interactive", 0)
+    pending = await stage.broker.client.xpending_range(stream, GROUP, "-", "+", 100)
+    return [entry["times_delivered"] for entry in pending]
+
+
+@pytest.mark.parametrize("how", ["ends", "hangs", "raises"])
+async def test_an_engine_that_dies_costs_no_try_and_ends_its_worker(
+    stage: Stage, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted = never_exit(monkeypatch)
+    first = await stage.start("text", lease_s=60, stall_s=0.5, max_deliveries=1)
+    await stage.start("image")
+    engine = stage.engines[0]
+    engine.pause.clear()
+    requests = [await stage.submit(f"dying {i}") for i in range(5)]
+    while engine.running < 5:
+        await asyncio.sleep(0.01)
+
+    if how == "ends":
+        engine.state = EngineVitals(alive=False, busy=True, num_steps=7)
+    elif how == "hangs":
+        engine.state = EngineVitals(alive=True, busy=True, num_steps=7)
+    else:
+        engine.error = EngineDied("no process")
+        engine.pause.set()
+
+    assert await asyncio.wait_for(stage.tasks[first], 20) == 1
+    assert noted and "hands back its turns and exits" in message(caplog)
+    assert await deliveries(stage) == [0] * 5
+    await stage.start("text", lease_s=60)
+    for request in requests:
+        await stage.check(request, await asyncio.wait_for(stage.events(request), 20))
+
+
+async def test_a_silent_engine_makes_its_worker_first_unready_and_then_not_alive(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_exit(monkeypatch)
+    worker = await stage.start("text", stall_s=2)
+    engine = stage.engines[0]
+    engine.stopping = asyncio.Event()  # keeps the worker, and so its port, until it is set
+    url = f"http://127.0.0.1:{worker._health.port}"
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        engine.state = EngineVitals(alive=True, busy=True, num_steps=7)
+        seen = []
+        while not seen or seen[-1] != (503, 503):
+            codes = [(await client.get(path)).status_code for path in ("/livez", "/readyz")]
+            seen.append(tuple(codes))
+            await asyncio.sleep(0.02)
+        engine.stopping.set()
+    assert list(dict.fromkeys(seen)) == [(200, 200), (200, 503), (503, 503)]
+    assert await stage.tasks[worker] == 1
+
+
+async def test_a_turn_that_kills_every_engine_becomes_a_dead_letter(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_exit(monkeypatch)
+    request = await stage.submit("kills engines")
+    for _ in range(5):
+        worker = await stage.start("text", max_deliveries=2)
+        stage.engines[-1].error = EngineDied("no process")
+        ended = asyncio.create_task(stage.events(request))
+        await asyncio.wait({stage.tasks[worker], ended}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            break
+        ended.cancel()
+    events = await asyncio.wait_for(stage.events(request), 20)
+    assert events[-1].data["error"]["code"] == "too_many_attempts"
+    # Twice it was not counted, twice it was.
+    assert len(stage.workers) == 5
+
+
 async def test_health_port(stage: Stage) -> None:
     worker = await stage.start("text", drain_s=5)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker._health.port}") as client:
@@ -131,6 +215,15 @@ class Part:
 class PartTurns(Part):
     stage: StageName = "text"
     announced = False
+
+    @property
+    def engine(self) -> PartTurns:
+        return self
+
+    async def ping(self) -> None: ...
+
+    def vitals(self) -> EngineVitals:
+        return EngineVitals(alive=True, busy=False, num_steps=0)
 
     async def announce(self) -> None:
         self.announced = True

@@ -48,7 +48,7 @@ def test_no_step_reads_the_device(backend: TorchBackend) -> None:
     with no_host_copies():
         drain(loop, *outputs)
     for items in outputs:
-        assert [x.step for x in items if isinstance(x, ImageProgress)] == [1, 2]
+        assert [x.step for x in items if isinstance(x, ImageProgress) and x.step] == [1, 2]
         assert isinstance(items[-1], ImageEnd)
     assert any(isinstance(item, ImagePreview) for item in outputs[0])
     # What comes down: the fit of the previews, one preview, and the pixels of the two groups with
@@ -92,7 +92,9 @@ def test_one_step_is_queued_behind_the_running_one(backend: TorchBackend) -> Non
         assert job.trajectory.step == turn
         assert stream.ahead == 1
         # Progress is of steps that the device has taken, not of those that were enqueued.
-        assert [x.step for x in items if isinstance(x, ImageProgress)] == list(range(1, turn))
+        assert [x.step for x in items if isinstance(x, ImageProgress) and x.step] == list(
+            range(1, turn)
+        )
     drain(loop, items)
     assert stream.ahead == 0
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 
 from model.engine.image.engine import BatchedImageEngine
 from model.engine.image.options import ImageEngineOptions
-from model.engine.protocol import ImageEnd, ImageProgress
+from model.engine.protocol import EngineDied, ImageEnd, ImageProgress
 from model.sampling_params import ImageParams
 from tests.model.engine.jobs import conditioning_image, small_checkpoint, tokens
 
@@ -39,7 +40,7 @@ async def draw(engine: BatchedImageEngine, seed: int, **options: object) -> list
 async def test_many_at_once(engine: BatchedImageEngine) -> None:
     answers = await asyncio.gather(*(draw(engine, seed) for seed in range(4)))
     for seed, items in enumerate(answers):
-        assert [type(item) for item in items] == [ImageProgress] * 3 + [ImageEnd]
+        assert [type(item) for item in items] == [ImageProgress] * 4 + [ImageEnd]
         end = items[-1]
         assert isinstance(end, ImageEnd)
         assert end.seed == seed
@@ -93,6 +94,27 @@ async def test_parameters_out_of_range(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         await draw(engine, 1, **options)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_device_that_fails_ends_the_engine_and_blames_no_image(
+    engine: BatchedImageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await draw(engine, 1)
+    vitals = engine.vitals()
+    assert vitals.alive and not vitals.busy and vitals.num_steps > 3
+    await engine.ping()
+
+    def fail(*_: object) -> None:
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(engine.backend, "join", fail)
+    answers = await asyncio.gather(*(draw(engine, seed) for seed in (1, 2)), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [EngineDied, EngineDied]
+    assert not engine.vitals().alive
+    with pytest.raises(EngineDied):
+        await engine.ping()
 
 
 async def test_stopping_fails_what_is_under_way(checkpoint: Path) -> None:

@@ -130,6 +130,26 @@ async def test_what_is_handed_back_is_taken_at_once_and_not_counted(
     assert (await first.begin(again)).deliveries == 2
 
 
+async def test_a_bounded_number_of_times_a_turn_is_handed_back_uncounted(
+    broker: Broker, queue: Queue
+) -> None:
+    request = await enqueue(queue)
+    leases = worker(broker, "w", lease_s=60)
+    [delivery] = await leases.claim(0, 1)
+    counts = []
+    for _ in range(4):
+        attempt = await leases.begin(delivery)
+        counts.append(attempt.deliveries)
+        await leases.nack(delivery, attempt.fence, untried=True, most_untried=2)
+        [delivery] = await leases.reclaim(1)
+    assert counts == [1, 1, 1, 2]
+    attempt = await leases.begin(delivery)
+    await leases.commit(
+        attempt, [], next_task=TextTask(request_id=request.request_id, turn=1), fields={}
+    )
+    assert await broker.call("HGET", broker.keys.request(request.request_id), "uncounted") is None
+
+
 async def test_events_that_redis_lost_are_said_again(broker: Broker, queue: Queue) -> None:
     request = await enqueue(queue)
     leases = worker(broker, "w")

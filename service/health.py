@@ -1,4 +1,4 @@
-"""A worker's HTTP port: `/livez`, `/startupz`, `/readyz`, `/metrics`."""
+"""A role's health port: `/livez`, `/startupz`, `/readyz`, `/metrics`, without authentication."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the worker."""
+    """A server that leaves signals to the role."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -24,11 +24,27 @@ class _Server(uvicorn.Server):
 
 
 class HealthServer:
-    """Serves probes and metrics of this process."""
+    """Serves probes and metrics of this process.
 
-    def __init__(self, host: str, port: int, ready: Callable[[], Awaitable[bool]]) -> None:
+    Args:
+        host: address to listen on.
+        port: its port; 0 takes a free one.
+        live: whether the process needs no restart.
+        ready: whether it takes work.
+        refresh: brings metrics up to date that are not kept so, before they are read.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        live: Callable[[], bool],
+        ready: Callable[[], Awaitable[bool]],
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._address = host, port
-        self._ready = ready
+        self._live, self._ready, self._refresh = live, ready, refresh
         app = Starlette(
             routes=[
                 Route("/livez", self._livez),
@@ -58,11 +74,14 @@ class HealthServer:
             await self._task
 
     async def _livez(self, request: Request) -> Response:
-        return JSONResponse({"status": "alive"})
+        live = self._live()
+        return JSONResponse({"status": "alive" if live else "stalled"}, 200 if live else 503)
 
     async def _readyz(self, request: Request) -> Response:
         ready = await self._ready()
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
+        if self._refresh is not None:
+            await self._refresh()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
