@@ -113,7 +113,7 @@ class RealSystem:
     def ask(self, document: dict, on_event: Callable[[Answer], None] | None = None) -> Answer:
         """The answer to a request; `on_event` is called after each of its events."""
         answer = Answer()
-        timeout = httpx.Timeout(30, read=300)
+        timeout = httpx.Timeout(30, read=900)
         with (
             httpx.Client(base_url=self.url, trust_env=False, timeout=timeout) as client,
             client.stream("POST", "/generate", json={**COMMON, **document}) as response,

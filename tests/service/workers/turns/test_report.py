@@ -22,8 +22,8 @@ async def test_both_workers_tell_of_a_request_by_its_id(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    await stage.start("text")
-    await stage.start("image")
+    await stage.start("text", lease_s=60)
+    await stage.start("image", lease_s=60)
     request = await stage.submit("told", owner="alice")
     await stage.events(request)
 
