@@ -153,7 +153,8 @@ import os, subprocess, sys, time
 import httpx
 
 server = subprocess.Popen([sys.executable, "-m", "service", "serve", "--port", "8971"])
-client = httpx.Client(base_url="http://127.0.0.1:8971", timeout=300)
+# The first answer comes once the text worker has started, which takes minutes on a busy machine.
+client = httpx.Client(base_url="http://127.0.0.1:8971", timeout=1200)
 for _ in range(600):
     try:
         if client.get("/readyz").is_success:
