@@ -37,8 +37,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
+    # Nothing is drawn here, so nothing need be compiled for it.
+    environment = {"MMI_AUTH": "off", "MMI_IMAGE_BACKEND": "torch"}
     with Stack(
-        directory, Console(quiet=True), checkpoint=checkpoint, environment={"MMI_AUTH": "off"}
+        directory, Console(quiet=True), checkpoint=checkpoint, environment=environment
     ) as stack:
         yield stack
 
