@@ -31,9 +31,6 @@
     │   └── RoleFailed              service/local/processes.py
     └── RequestRefused              the client's view of an error (service/client/stream.py)
 
-    Damaged                         a part of a bundle is not what was packed; its unpacker stands
-                                    alone (service/commands/bundle/unpack.py)
-
 Clients see `message`, which is fixed per class or chosen from a fixed set; they never see the text
 of a foreign exception.
 """

@@ -34,10 +34,6 @@ export MMI_CHECKPOINT="${{MMI_CHECKPOINT:-{checkpoint}}}"
 """
 
 
-class Damaged(Exception):
-    """A part is not what was packed."""
-
-
 class Joined(io.RawIOBase):
     """Several files read as one."""
 
@@ -69,7 +65,7 @@ def collect(source: Path, kept: Path, parts: list[dict[str, Any]]) -> list[str]:
     """Keep the parts that are in `source`; returns the names of those still missing.
 
     Raises:
-        Damaged: a part's hash is another.
+        ValueError: a part's hash is another.
     """
     kept.mkdir(parents=True, exist_ok=True)
     missing = []
@@ -77,7 +73,7 @@ def collect(source: Path, kept: Path, parts: list[dict[str, Any]]) -> list[str]:
         place, given = kept / part["name"], source / part["name"]
         if given.is_file() and not place.is_file():
             if _digest(given) != part["sha256"]:
-                raise Damaged(f"{given} is damaged: copy it again")
+                raise ValueError(f"{given} is damaged: copy it again")
             shutil.copy(given, place.with_suffix(".partial"))
             place.with_suffix(".partial").rename(place)
         if not place.is_file():
@@ -94,13 +90,13 @@ def extract(kept: Path, parts: list[dict[str, Any]], into: Path) -> None:
     """Unpack all parts, each of which is checked once more.
 
     Raises:
-        Damaged: a part has changed since it came.
+        ValueError: a part has changed since it came.
     """
     paths = [kept / part["name"] for part in parts]
     for path, part in zip(paths, parts, strict=True):
         if _digest(path) != part["sha256"]:
             path.unlink()
-            raise Damaged(f"{path} is damaged and has been deleted: copy it again")
+            raise ValueError(f"{path} is damaged and has been deleted: copy it again")
     for name in ("project", "wheels", "checkpoints"):
         shutil.rmtree(into / name, ignore_errors=True)
     with (
@@ -150,7 +146,7 @@ def main(arguments: list[str]) -> int:
             return 2
         extract(into / "parts", manifest["parts"], into)
         install(into)
-    except (Damaged, subprocess.CalledProcessError) as error:
+    except (ValueError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stderr.write(f"complete: {into / 'mmi'} --help\n")
