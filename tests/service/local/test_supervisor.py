@@ -91,7 +91,7 @@ def test_a_process_that_was_ready_for_a_while_has_no_failures_any_more(clock: Cl
 
 @pytest.fixture
 def fake_roles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Stack]]:
-    """Roles of stacks run on fake engines; yields the stacks that were made."""
+    """Roles of stacks run on fake engines; yields the stacks that are ready and supervised."""
     monkeypatch.setattr(Role, "module", "tests.service.local.fake_role")
     monkeypatch.setattr(supervisor, "_FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(supervisor, "_LONGEST_PAUSE_S", 0.2)
@@ -99,13 +99,13 @@ def fake_roles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Stack]]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MMI_LEASE_S", "1")
     stacks: list[Stack] = []
-    init = Stack.__init__
+    watch = Stack.watch
 
-    def note(self: Stack, *arguments: object, **options: object) -> None:
-        init(self, *arguments, **options)
+    def note(self: Stack) -> None:
         stacks.append(self)
+        watch(self)
 
-    monkeypatch.setattr(Stack, "__init__", note)
+    monkeypatch.setattr(Stack, "watch", note)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield stacks
     for number, handler in handlers.items():
@@ -121,8 +121,7 @@ def serve_while(tmp_path: Path, stacks: list[Stack], story: Callable[[Stack], No
 
     def tell() -> None:
         try:
-            # Reaching this state means that `serve` has said that it is ready.
-            while not (stacks and len(stacks[0].roles) == 3 and all_ready(stacks[0])):
+            while not stacks:
                 time.sleep(0.1)
             story(stacks[0])
         except BaseException as error:  # raised below
