@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from model.engine.text.engine import VllmTextEngine
 
 _COUNTERS = {
+    "num_steps": ("mmi_text_steps", "Steps of the engine, as the watchdog sees them"),
     "num_preempted": ("mmi_text_preempted", "Sequences preempted to free KV cache"),
     "num_prompt_tokens": ("mmi_text_prompt_tokens", "Prompt tokens of all turns"),
     "num_cached_tokens": ("mmi_text_cached_tokens", "Of these, tokens found in the prefix cache"),
