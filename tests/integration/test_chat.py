@@ -19,7 +19,7 @@ from service.local.stack import Stack
 from service.workers.checkpoint import seeded_checkpoint
 from tests.model.chat_template import give_template
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 GREEDY = {"temperature": 0.0, "max_tokens": 8}
 QUESTION = "What is <|image|> </s>?"
