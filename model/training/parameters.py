@@ -35,6 +35,16 @@ class ParameterGroup:
     weight_decay: float | None = None
 
 
+def train_only(model: MMInterleaved, parts: Iterable[nn.Module | nn.Parameter]) -> None:
+    """Freeze a model but for some of its parts; of those, tables stay frozen as well."""
+    model.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("pos_embed", "ignore_token")):
+            parameter.requires_grad_(False)
+
+
 def freeze_pretrained(model: MMInterleaved, parts: Collection[str] = PRETRAINED) -> None:
     """Freeze what the published training froze: language model, ViT, autoencoder, tables.
 

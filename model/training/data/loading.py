@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,8 +35,12 @@ class Loader:
         self._iterator: Iterator[TensorBatch] | None = None
         self._next = self._last = -1
 
-    def load(self, step: int) -> TensorBatch:
-        """The batch of a step."""
+    def load(self, step: int, device: torch.device) -> TensorBatch:
+        """The batch of a step, on a device."""
+        batch = self._made(step)
+        return {name: each.to(device, non_blocking=True) for name, each in batch.items()}
+
+    def _made(self, step: int) -> TensorBatch:
         if not self.workers:
             return self.batches[step]
         if self._iterator is None or step != self._next:

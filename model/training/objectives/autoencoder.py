@@ -176,8 +176,7 @@ class AutoencoderObjective:
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The loss on fresh scenes."""
-        loaded = self.loader.load(step)
-        batch = {name: each.to(self.vae.device, non_blocking=True) for name, each in loaded.items()}
+        batch = self.loader.load(step, self.vae.device)
         wanted_N3SS, is_thing_N1SS = batch["pixels"] * 2 - 1, batch["things"]
         with torch.set_grad_enabled(not self.phase.decoder_only):
             mean_NCHW = self.vae.encode(wanted_N3SS).latent_dist.mean

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from model.training.data.batches import pixels_of
 from model.training.data.loading import Loader, TensorBatch
+from model.training.objectives.losses import colour_distance
 from model.training.parameters import ParameterGroup
 from model.training.recipe import Phase
 from model.training.targets.cells import cells_of
@@ -122,8 +123,7 @@ class CellObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Cross-entropy of the facts, errors of edges and colours."""
         device = self.tokenizer.pos_embed.device
-        loaded = self.loader.load(step)
-        batch = {name: each.to(device, non_blocking=True) for name, each in loaded.items()}
+        batch = self.loader.load(step, device)
         encoded_NLD, maps = self.tokenizer.encode(batch["pixels"])
         side = self.tokenizer.config.vision.grid_size
         grids = [encoded_NLD[:, 1:].unflatten(1, (side, side))]
@@ -134,7 +134,7 @@ class CellObjective:
         ]
         facts, edges, accuracy = (torch.stack(terms) for terms in zip(*read, strict=True))
         whole = self._whole(encoded_NLD[:, 1:].mean(1), batch["whole"])
-        colour = self._colour_distance(maps, batch["pixels"])
+        colour = colour_distance(self.colours, maps, batch["pixels"])
         loss = facts.sum() + whole + _BOX_WEIGHT * edges.sum() + colour
         return {
             "loss": loss,
@@ -148,11 +148,3 @@ class CellObjective:
     def _whole(self, mean_ND: Tensor, targets_NF: Tensor) -> Tensor:
         logits = self.whole(F.layer_norm(mean_ND, mean_ND.shape[-1:])).split(self.num_whole, 1)
         return fact_loss([part.float() for part in logits], targets_NF)
-
-    def _colour_distance(self, maps: Sequence[Tensor], pixels_N3SS: Tensor) -> Tensor:
-        total = pixels_N3SS.new_zeros(())
-        for readout, map_NDss in zip(self.colours, maps, strict=True):
-            wanted_N3ss = F.interpolate(pixels_N3SS, map_NDss.shape[-2:], mode="area")
-            read_Nss3 = readout(F.layer_norm(map_NDss.movedim(1, -1), map_NDss.shape[1:2]))
-            total = total + (read_Nss3.movedim(-1, 1) - wanted_N3ss).abs().mean()
-        return total

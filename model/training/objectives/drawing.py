@@ -21,7 +21,7 @@ from model.training.data.batches import pixels_of
 from model.training.data.loading import Loader, TensorBatch
 from model.training.data.mixture import Source
 from model.training.objectives.losses import TrainingNoise, denoising_error
-from model.training.parameters import ParameterGroup
+from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
 from model.training.targets.facts import codes_of
 from model.training.targets.image_pool import foreground_of
@@ -87,17 +87,9 @@ class DrawingObjective:
         self.module: nn.Module = _Parts(model)
         batches = DrawingBatches(source, facts, model.config, phase.batch_size, seed)
         self.loader = Loader(batches, workers)
-        model.requires_grad_(False)
-        for part in self._trained():
-            part.requires_grad_(True)
-        for name, parameter in model.named_parameters():
-            if name.endswith(("pos_embed", "ignore_token")):
-                parameter.requires_grad_(False)
-
-    def _trained(self) -> list[nn.Module | nn.Parameter]:
-        decoder = self.model.image_decoder
-        parts = [decoder.decoder.unet, decoder.decoder.mmfs_module, decoder.neg_prompt_embeds]
-        return [part for part in parts if part is not None]
+        decoder = model.image_decoder
+        parts = (decoder.decoder.unet, decoder.decoder.mmfs_module, decoder.neg_prompt_embeds)
+        train_only(model, [part for part in parts if part is not None])
 
     def groups(self) -> list[ParameterGroup]:
         """The U-Net, its synchronizer, and the tokens of an image without a condition."""
@@ -107,8 +99,7 @@ class DrawingObjective:
         """The denoising loss; places with a thing have the weight `foreground_weight`."""
         decoder = self.model.image_decoder
         device = self.model.soi_token.device
-        loaded = self.loader.load(step)
-        batch = {name: each.to(device, non_blocking=True) for name, each in loaded.items()}
+        batch = self.loader.load(step, device)
         noise = TrainingNoise.draw(len(batch["pixels"]), decoder.config, device)
         latents_NChw, maps = self._frozen(batch)
         codes_NTD = batch["codes"]

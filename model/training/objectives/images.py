@@ -16,7 +16,12 @@ from model.training.data.batches import collate, images_of, pixels_of, tokenise
 from model.training.data.features import FeatureBank
 from model.training.data.mixture import Source
 from model.training.objectives.losses import TrainingNoise, denoising_error, image_loss, joint_loss
-from model.training.parameters import ParameterGroup, freeze_pretrained, published_groups
+from model.training.parameters import (
+    ParameterGroup,
+    freeze_pretrained,
+    published_groups,
+    train_only,
+)
 from model.training.recipe import IMAGE_TOKENS, Phase
 from model.training.targets.facts import code_loss, codes_of
 from model.training.targets.image_pool import Target, TargetPool, contexts_of
@@ -46,12 +51,7 @@ class ImageObjective:
         self.pool = TargetPool(
             model, processor, source, facts, phase.num_pictures, seed, bank, phase.redrawn
         )
-        model.requires_grad_(False)
-        for part in self._trained():
-            part.requires_grad_(True)
-        for name, parameter in model.named_parameters():
-            if name.endswith(("pos_embed", "ignore_token")):
-                parameter.requires_grad_(False)
+        train_only(model, self._trained())
 
     def _trained(self) -> list[nn.Module | nn.Parameter]:
         decoder = self.model.image_decoder

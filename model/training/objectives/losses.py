@@ -7,13 +7,13 @@ map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config.schema import ImageDecoderConfig
 from model.image_decoder.image_decoder import ImageDecoder
@@ -173,3 +173,15 @@ def predict(
         velocity_NCHW = schedule.get_velocity(latents_NCHW, noise.noise_NCHW, noise.timesteps_N)
         return prediction_NCHW, velocity_NCHW
     return prediction_NCHW, noise.noise_NCHW
+
+
+def colour_distance(
+    readouts: Iterable[nn.Module], maps: Sequence[Tensor], pixels_N3SS: Tensor
+) -> Tensor:
+    """Mean distance of the colours that linear readouts find in maps, summed over the maps."""
+    total = pixels_N3SS.new_zeros(())
+    for readout, map_NDss in zip(readouts, maps, strict=True):
+        wanted_N3ss = F.interpolate(pixels_N3SS, map_NDss.shape[-2:], mode="area")
+        read_Nss3 = readout(F.layer_norm(map_NDss.movedim(1, -1), map_NDss.shape[1:2]))
+        total = total + (read_Nss3.movedim(-1, 1) - wanted_N3ss).abs().mean()
+    return total

@@ -27,6 +27,7 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data.batches import pixels_of
 from model.training.data.features import EncodedScenes, perceiver_parameters
+from model.training.objectives.losses import colour_distance
 from model.training.parameters import ParameterGroup
 from model.training.recipe import Phase
 from model.training.start import spread_queries
@@ -77,7 +78,7 @@ class VisionObjective:
         pixels_N3SS = torch.stack([pixels_of(scene.render()) for scene in scenes]).to(device)
         visual = self.tokenizer(pixels_N3SS)
         facts, accuracy = self._facts(visual, fact_targets(scenes, self.world.seen).to(device))
-        colour = self._colour_distance(visual.maps, pixels_N3SS)
+        colour = colour_distance(self.colours, visual.maps, pixels_N3SS)
         return {"loss": facts + colour, "facts": facts, "colour": colour, "accuracy": accuracy}
 
     def _facts(self, visual: VisualFeatures, targets_NF: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,14 +92,6 @@ class VisionObjective:
         ]
         losses, accuracies = zip(*results, strict=True)
         return torch.stack(losses).sum(), torch.stack(accuracies).mean()
-
-    def _colour_distance(self, maps: tuple[Tensor, ...], pixels_N3SS: Tensor) -> Tensor:
-        total = pixels_N3SS.new_zeros(())
-        for readout, map_NDss in zip(self.colours, maps, strict=True):
-            wanted_N3ss = F.interpolate(pixels_N3SS, map_NDss.shape[-2:], mode="area")
-            read_Nss3 = readout(F.layer_norm(map_NDss.permute(0, 2, 3, 1), map_NDss.shape[1:2]))
-            total = total + (read_Nss3.permute(0, 3, 1, 2) - wanted_N3ss).abs().mean()
-        return total
 
 
 _SHARPNESS = 1.6

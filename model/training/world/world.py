@@ -6,11 +6,9 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from model.training.world.drawable import Drawable, LabelledImage, SegmentedImage
+from model.training.world.drawable import Box, Drawable, LabelledImage, SegmentedImage
 from model.training.world.example import Example, Rows, Score
 from model.training.world.facts import Facts
-
-Box = tuple[float, float, float, float]
 
 
 class ExampleMaker(Protocol):

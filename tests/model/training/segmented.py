@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.training.world.drawable import Drawable
-from model.training.world.world import Box
+from model.training.world.drawable import Box, Drawable
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200)}
 

@@ -168,14 +168,3 @@ def mean_overlap(wanted: Scene, seen: Scene) -> float:
         either = np.logical_or(truth == label, read == label).sum()
         ratios.append(both / either)
     return float(np.mean(ratios))
-
-
-def box_overlap(
-    first: tuple[float, float, float, float], second: tuple[float, float, float, float]
-) -> float:
-    """Intersection over union of two boxes (x0, y0, x1, y1)."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    both = max(width, 0.0) * max(height, 0.0)
-    areas = sum(max(b[2] - b[0], 0.0) * max(b[3] - b[1], 0.0) for b in (first, second))
-    return both / (areas - both) if areas > both else 0.0

@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from model.training.world.drawable import box_overlap
 from model.training.world.drawn import language
 from model.training.world.drawn.painting.objects import available_sets
 from model.training.world.drawn.reader import (
-    box_overlap,
     match_hero,
     match_scene,
     mean_overlap,

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from model.training.world.drawable import box_overlap
 from model.training.world.example import Example, GeneratedAnswer, Rows, Score
 from model.training.world.storybook.language import phrases
 from model.training.world.storybook.language.grounding import box_in
@@ -16,7 +17,6 @@ from model.training.world.storybook.painting.image import StorybookImage, image_
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.reader import read_scene
 from model.training.world.words import ORDINALS
-from model.training.world.world import Box
 
 _PAGES = 5
 
@@ -94,16 +94,7 @@ def _grounding(example: Example, answer: GeneratedAnswer) -> Rows:
     """Overlap of the answered box with the true one."""
     read, true = box_in(answer.text), box_in(str(example.answer[0]))
     assert true is not None
-    yield "grounding IoU", overlap(read, true) if read else 0.0
-
-
-def overlap(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes."""
-    left, top = max(first[0], second[0]), max(first[1], second[1])
-    right, bottom = min(first[2], second[2]), min(first[3], second[3])
-    shared = max(right - left, 0.0) * max(bottom - top, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared) if areas > shared else 0.0
+    yield "grounding IoU", box_overlap(read, true) if read else 0.0
 
 
 def _change(example: Example, answer: GeneratedAnswer) -> Rows:

@@ -12,24 +12,18 @@ from model.training.world.storybook.language.requests import HELD_OUT, TRAINED, 
 from model.training.world.storybook.language.stories import StorybookStory, sample_story
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import StorybookImage, image_of
-from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.words import ORDINALS
 
 _HERO_SHARE = 0.35
 _NO_PLACE = 0.1
-_NUM_IMAGES = (1, 1, 2, 2, 3)
+NUM_IMAGES = (1, 1, 2, 2, 3)  # Of which a question is asked.
 
 
 def sample_scene(rng: random.Random) -> StorybookScene:
     """A random scene of one to four things, some of them with a hero in place of one."""
     hero = Hero.sample(rng) if rng.random() < _HERO_SHARE else None
     return StorybookScene.sample(rng, 3 if hero else 4, hero)
-
-
-def sample_portrait(rng: random.Random, hero: Hero) -> StorybookScene:
-    """A hero alone at a random place."""
-    return StorybookScene.with_things(rng, Setting.sample(rng), (), hero)
 
 
 def text_to_image(rng: random.Random, families: Mapping[str, Family] = TRAINED) -> Example:
@@ -64,7 +58,7 @@ def caption_of(rng: random.Random, scene: StorybookScene) -> Example:
 
 def detail_question(rng: random.Random) -> Example:
     """Some images and a question about a detail of one of them."""
-    return questions_about(rng, [sample_scene(rng) for _ in range(rng.choice(_NUM_IMAGES))], 1)
+    return questions_about(rng, [sample_scene(rng) for _ in range(rng.choice(NUM_IMAGES))], 1)
 
 
 def questions_about(rng: random.Random, scenes: Sequence[StorybookScene], number: int) -> Example:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from model.training.world.drawable import Drawable
+from model.training.world.drawable import Box, Drawable
 from model.training.world.example import Example, Rows, Score
 from model.training.world.facts import Facts
 from model.training.world.storybook import tasks
@@ -25,9 +25,7 @@ from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.scores import SCORES, reader_score
 from model.training.world.storybook.tasks import TASKS
-from model.training.world.world import Box
 
-_NUM_IMAGES = (1, 1, 2, 2, 3)
 _MAX_QUESTIONS = 6
 _IMAGES_OF_A_STORY = 4
 _OF_ONE_SCENE: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
@@ -62,7 +60,7 @@ class StorybookStock:
         if task == "change":
             return tasks.change_of(rng, rng.choice(self.stories).portrait)
         if task == "detail_question":  # Several at once: reading images takes longer.
-            scenes = rng.sample(self.scenes, rng.choice(_NUM_IMAGES))
+            scenes = rng.sample(self.scenes, rng.choice(tasks.NUM_IMAGES))
             return tasks.questions_about(rng, scenes, rng.randint(1, _MAX_QUESTIONS))
         return _OF_ONE_SCENE[task](rng, rng.choice(self.scenes))
 

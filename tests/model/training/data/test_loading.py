@@ -6,6 +6,8 @@ import torch
 
 from model.training.data.loading import Loader, TensorBatch
 
+_CPU = torch.device("cpu")
+
 
 class _Numbers:
     def __getitem__(self, step: int) -> TensorBatch:
@@ -14,15 +16,15 @@ class _Numbers:
 
 def test_workers_make_the_same_batches_in_order() -> None:
     loader = Loader(_Numbers(), workers=2)
-    assert [int(loader.load(step)["step"]) for step in (5, 6, 7)] == [5, 6, 7]
+    assert [int(loader.load(step, _CPU)["step"]) for step in (5, 6, 7)] == [5, 6, 7]
 
 
 def test_a_process_of_several_takes_its_own_steps() -> None:
     loader = Loader(_Numbers(), workers=1)
-    assert [int(loader.load(step)["step"]) for step in (1, 3, 5, 7)] == [1, 3, 5, 7]
+    assert [int(loader.load(step, _CPU)["step"]) for step in (1, 3, 5, 7)] == [1, 3, 5, 7]
 
 
 def test_a_step_can_be_repeated() -> None:
     for workers in (0, 1):
         loader = Loader(_Numbers(), workers)
-        assert [int(loader.load(0)["step"]) for _ in range(3)] == [0, 0, 0]
+        assert [int(loader.load(0, _CPU)["step"]) for _ in range(3)] == [0, 0, 0]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
+from model.training.world.drawable import Box
 from model.training.world.storybook.language import phrases
 from model.training.world.storybook.language.forms import capitalised, fill
-from model.training.world.storybook.painting.scene import Box, StorybookScene
+from model.training.world.storybook.painting.scene import StorybookScene
 
 _HUNDREDTHS = 99
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.training.world.drawable import Box
 from model.training.world.storybook.assets.panoramas import to_image
 from model.training.world.storybook.assets.sprites import sprite
 from model.training.world.storybook.painting.hero import HEIGHT as HERO_HEIGHT
@@ -23,7 +24,6 @@ from model.training.world.storybook.painting.places import Setting, backdrop, pr
 
 Array = NDArray[np.float32]
 Size = Literal["small", "normal", "big"]
-Box = tuple[float, float, float, float]
 
 SIZES: dict[Size, float] = {"small": 0.74, "normal": 1.0, "big": 1.32}
 BASE_SIZE = 192

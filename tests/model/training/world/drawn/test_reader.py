@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from model.training.world.drawable import box_overlap
 from model.training.world.drawn.painting.objects import EmojiImages
 from model.training.world.drawn.reader import (
-    box_overlap,
     match_hero,
     match_scene,
     mean_overlap,
