@@ -7,12 +7,12 @@ unless the words say it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
 from model.training.world.storybook.language.phrases import SIDES, Group, groups, side_of
-from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, SPECIES, TOKENS, Hero
+from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
 from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
@@ -26,7 +26,7 @@ from model.training.world.words import NUMBERS
 
 NUM_COLUMNS = 6
 NUM_ITEMS = 4
-KINDS = tuple(dict.fromkeys((*NOUNS, *SPECIES)))
+KINDS = tuple(NOUNS)  # Every species among them.
 _ABSENT = "nothing"
 _HERO = "hero"
 
@@ -166,40 +166,31 @@ def _spoken_place(facts: dict[str, str]) -> list[str]:
     return [each for word in words for each in (word.split() if word == facts["what"] else [word])]
 
 
-def _schema_values(num_items: int) -> dict[str, tuple[str, ...]]:
-    values = {_name(place, n): v for place in range(num_items) for n, v in _ITEM.items()}
-    return values | {_name(num_items, name): v for name, v in _SETTING.items()}
-
-
-def _places(values: dict[str, tuple[str, ...]]) -> dict[str, int]:
-    return {name: int(name.partition(" ")[0]) for name in values}
-
-
-_SEEN_VALUES, _TOLD_VALUES = _schema_values(NUM_COLUMNS), _schema_values(NUM_ITEMS)
-
 PART_VALUES = {name: values for name, values in _ITEM.items() if name != "side"}
 WHOLE_VALUES = _SETTING
 
 
 def parts_of(scene: StorybookScene) -> list[dict[str, str]]:
     """The facts of every entry of a scene, without its side."""
-    parts = [_entry_facts(entry, _by_thing(scene)) for entry in scene.entries]
+    by_thing = _by_thing(scene)
+    parts = [_entry_facts(entry, by_thing) for entry in scene.entries]
     for facts in parts:
         del facts["side"]
     return parts
 
 
-SEEN = Facts(
-    values=_SEEN_VALUES,
-    places=_places(_SEEN_VALUES),
-    num_places=NUM_COLUMNS + 1,
-    of=lambda content: _named(_seen_by_place(content)),
-    words_of=lambda content: _spoken(_seen_by_place(content)),
-)
-TOLD = Facts(
-    values=_TOLD_VALUES,
-    places=_places(_TOLD_VALUES),
-    num_places=NUM_ITEMS + 1,
-    of=lambda content: _named(_told_by_place(content)),
-    words_of=lambda content: _spoken(_told_by_place(content)),
-)
+def _facts(num_items: int, by_place: Callable[[Drawable], list[dict[str, str]]]) -> Facts:
+    """The schema of that many items and the setting."""
+    values = {_name(place, n): v for place in range(num_items) for n, v in _ITEM.items()}
+    values |= {_name(num_items, name): v for name, v in _SETTING.items()}
+    return Facts(
+        values=values,
+        places={name: int(name.partition(" ")[0]) for name in values},
+        num_places=num_items + 1,
+        of=lambda content: _named(by_place(content)),
+        words_of=lambda content: _spoken(by_place(content)),
+    )
+
+
+SEEN = _facts(NUM_COLUMNS, _seen_by_place)
+TOLD = _facts(NUM_ITEMS, _told_by_place)

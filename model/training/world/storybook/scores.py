@@ -139,11 +139,13 @@ def _names_one(text: str, scene: StorybookScene) -> bool:
 
 
 def reader_score(scene: StorybookScene) -> Rows:
-    """The reader's accuracy on a true scene: things, place, and traits of a hero."""
+    """The reader's accuracy on a true scene: each thing with its size, place, traits of a hero."""
     seen = read_scene(scene.render())
-    wanted, found = _counts(scene), _counts(seen)
-    if wanted:
-        yield "reader, things", (wanted & found).total() / max(wanted.total(), found.total())
+    wanted, found = (Counter((t.noun, t.size) for t in each.things) for each in (scene, seen))
+    both = wanted & found
+    for name, things in (("found", wanted), ("true", found)):
+        for thing, number in things.items():
+            yield from ((f"reader, things {name}", float(i < both[thing])) for i in range(number))
     yield "reader, place", float(scene.setting.place == seen.setting.place)
     yield "reader, time", float(scene.setting.time == seen.setting.time)
     yield "reader, weather", float(scene.setting.weather == seen.setting.weather)

@@ -20,13 +20,7 @@ from tests.model.engine.jobs import (
     drain,
     make_job,
     pixels_of,
-    small_checkpoint,
 )
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_checkpoint(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.fixture(scope="module")
