@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
-import importlib.util
+import importlib.metadata
 import os
 import re
 import shutil
@@ -43,9 +43,9 @@ def say(message: str) -> None:
 
 def pip(*arguments: str) -> str:
     # A virtual environment such as `.venv` may have no pip, but its base has.
+    here = any(importlib.metadata.distributions(name="pip"))
     base = getattr(sys, "_base_executable", sys.executable)
-    python = sys.executable if importlib.util.find_spec("pip") else base
-    command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [sys.executable if here else base, "-m", "pip", "--disable-pip-version-check", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

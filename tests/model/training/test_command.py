@@ -28,7 +28,8 @@ num_pictures = 4
 """
 
 
-_POSSIBLE = [phase for phase in PHASES if phase != "align"]
+# `align` needs a packaged language model, `cells` a world that knows its things one by one.
+_POSSIBLE = [phase for phase in PHASES if phase not in ("align", "cells")]
 
 
 def _recipe(directory: Path) -> Path:
