@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -36,7 +37,7 @@ def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> 
         "protocol": 2,
     }
     if kind == "cluster":
-        return RedisCluster.from_url(urlunsplit(plain_url), **options)
+        return _by_cluster(plain_url, options)
     options["max_connections"] = settings.redis_max_connections
     if kind == "sentinel":
         return _by_sentinel(plain_url, options)
@@ -45,6 +46,22 @@ def connect(settings: RedisSettings, *, read_timeout_s: float | None = None) -> 
         urlunsplit(plain_url), timeout=settings.redis_timeout_s, **options
     )
     return Redis.from_pool(pool)
+
+
+def _by_cluster(url: SplitResult, options: dict[str, Any]) -> RedisCluster:
+    """Make a client of a cluster. The URL names some of its nodes, of which one must answer."""
+    credentials, at, _ = url.netloc.rpartition("@")
+    nodes = [ClusterNode(host, port) for host, port in _addresses(url, 6379)]
+    first = url._replace(netloc=f"{credentials}{at}{nodes[0].host}:{nodes[0].port}")
+    cluster: RedisCluster = RedisCluster.from_url(urlunsplit(first), startup_nodes=nodes, **options)
+    return cluster
+
+
+def _addresses(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    """The hosts and ports of a URL that names several, separated by commas."""
+    names = url.netloc.rpartition("@")[2].split(",")
+    parts = [urlsplit(f"//{name}") for name in names]
+    return [(part.hostname or "", part.port or default_port) for part in parts]
 
 
 class _MasterClient(Redis):
@@ -66,7 +83,7 @@ def _by_sentinel(url: SplitResult, options: dict[str, Any]) -> Redis:
     `sentinel_password` in the query. Everything else in the query (as `ssl_ca_certs`) applies to
     both.
     """
-    credentials, at, hosts = url.netloc.rpartition("@")
+    credentials, at, _ = url.netloc.rpartition("@")
     # redis-py parses the URL of a single server and converts the types of its query.
     given: dict[str, Any] = dict(
         parse_url(urlunsplit(url._replace(netloc=f"{credentials}{at}sentinel", path="")))
@@ -78,8 +95,7 @@ def _by_sentinel(url: SplitResult, options: dict[str, Any]) -> Redis:
         given["ssl"] = True
     shared = {name: value for name, value in given.items() if name.startswith("ssl")}
     shared |= {name: value for name, value in options.items() if name.startswith("socket_")}
-    nodes = [(host or port, int(port) if host else 26379) for host, _, port in
-             (name.rpartition(":") for name in hosts.split(","))]  # fmt: skip
+    nodes = _addresses(url, 26379)
     sentinel = Sentinel(nodes, sentinel_kwargs=shared | own)  # type: ignore[no-untyped-call]
     service = url.path.strip("/")
     master: Redis = sentinel.master_for(service, redis_class=_MasterClient, **options | given)

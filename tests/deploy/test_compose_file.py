@@ -36,6 +36,7 @@ def test_every_role_is_built_from_its_target(name: str) -> None:
 def test_every_container_is_hardened_and_bounded(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
+    assert service["init"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]

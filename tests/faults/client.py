@@ -112,6 +112,12 @@ class Client:
             f"{next(self._gateways)}/v1/requests/{story.request_id}/events",
             headers=headers and {"Last-Event-ID": self._last_id(story)},
         ) as response:
+            if response.status_code == 404:
+                # A failover has lost the request itself: the same key asks for it again.
+                story.events.clear()
+                story.request_id = ""
+                story.restarts += 1
+                return
             if response.status_code == 410:
                 # Redis has lost what came after its last write to disk: the answer starts again.
                 story.events.clear()

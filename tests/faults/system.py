@@ -23,6 +23,7 @@ from service.errors import ConnectionLost
 from service.local.embedded_redis import EmbeddedRedis, free_port
 from service.messages import decode_task
 from tests.faults import roles
+from tests.faults.cluster import RedisCluster
 from tests.faults.engines import Speed
 
 LEASE_S = 1.5
@@ -64,13 +65,21 @@ class Role:
 class System:
     """Redis, gateways and workers; a supervisor brings back what has died."""
 
-    def __init__(self, directory: Path, speed: Speed | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        speed: Speed | None = None,
+        *,
+        redis: EmbeddedRedis | RedisCluster | None = None,
+        num_partitions: int = 1,
+    ) -> None:
         self.directory = directory
         self.notes = directory / "notes"
         self.notes.mkdir()
         (directory / "up").mkdir()
         self.speed = speed or Speed(0.02, 0.03, str(self.notes))
-        self.redis = EmbeddedRedis(directory / "redis", directory / "redis.log")
+        self.redis = redis or EmbeddedRedis(directory / "redis", directory / "redis.log")
+        self.num_partitions = num_partitions
         self.roles: list[Role] = []
         self.gateways: list[str] = []
         self._supervisor: asyncio.Task[None] | None = None
@@ -83,7 +92,10 @@ class System:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["__main__", "tests.faults.roles"])
         self.redis.start()
-        self.broker = Broker(RedisSettings(redis_url=self.redis.url, redis_retry_s=60))
+        settings = RedisSettings(
+            redis_url=self.redis.url, redis_retry_s=60, num_partitions=self.num_partitions
+        )
+        self.broker = Broker(settings)
         for kind, count in _COUNTS.items():
             for number in range(count):
                 self.roles.append(self._role(kind, number))
@@ -96,6 +108,7 @@ class System:
         port = free_port()
         environment = {
             "MMI_REDIS_URL": self.redis.url,
+            "MMI_NUM_PARTITIONS": str(self.num_partitions),
             "MMI_PORT": str(port),
             "MMI_HEALTH_PORT": "0",
             "MMI_AUTH": "off",
@@ -200,6 +213,7 @@ class System:
         return when, held
 
     async def restart_redis(self) -> Hit:
+        assert isinstance(self.redis, EmbeddedRedis)
         process = self.redis._process
         assert process is not None
         process.kill()
