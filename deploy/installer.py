@@ -45,7 +45,13 @@ def pip(*arguments: str) -> str:
     # A virtual environment such as `.venv` may have no pip, but its base has.
     here = any(importlib.metadata.distributions(name="pip"))
     base = getattr(sys, "_base_executable", sys.executable)
-    command = [sys.executable if here else base, "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [
+        sys.executable if here else base,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        *arguments,
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
