@@ -24,6 +24,8 @@ def _split(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Numbers = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
+# Of an image worker; the text worker's share of a GPU leaves room for it.
+_IMAGE_CONCURRENCY = 4
 
 
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -182,6 +184,11 @@ class TextWorkerSettings(WorkerSettings):
         le=1,
         description="Of a GPU's memory; 0: what the memory plan leaves beside an image worker",
     )
+    image_concurrency: int = Field(
+        default=_IMAGE_CONCURRENCY,
+        ge=0,
+        description="Images at a time of an image worker on the same GPU; 0: none is there",
+    )
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
     flush_interval_s: float = Field(
@@ -193,7 +200,11 @@ class ImageWorkerSettings(WorkerSettings):
     """The image worker."""
 
     health_port: int = Field(default=9102, ge=0, le=65535)
-    concurrency: int = Field(default=4, ge=1)
+    concurrency: int = Field(
+        default=_IMAGE_CONCURRENCY,
+        ge=1,
+        validation_alias=AliasChoices("MMI_IMAGE_CONCURRENCY", "MMI_CONCURRENCY"),
+    )
     image_backend: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
         default="auto", description="auto: the fastest that computes correctly on this machine"
     )

@@ -32,13 +32,13 @@ def peak_memory_mib() -> float:
     return sum(_mib(pid, "VmHWM") for pid in process_tree())
 
 
-def process_tree() -> list[int]:
-    """This process and its descendants."""
+def process_tree(root: int | None = None) -> list[int]:
+    """A process, by default this one, and its descendants."""
     children: dict[int, list[int]] = {}
     for directory in Path("/proc").glob("[0-9]*"):
         pid = int(directory.name)
         children.setdefault(int(_status(pid).get("PPid", 0)), []).append(pid)
-    tree = [os.getpid()]
+    tree = [os.getpid() if root is None else root]
     for pid in tree:
         tree += children.get(pid, [])
     return tree

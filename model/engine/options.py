@@ -22,6 +22,7 @@ class TextEngineOptions:
             and on a GPU what is left of the engine's share.
         gpu_memory_utilization: the engine's share of a GPU's memory. 0 takes what the memory plan
             asks for if `kv_cache_bytes` is given, else all but an image worker's share.
+        image_concurrency: images at a time of an image worker on the same GPU; 0: none is there.
         max_model_len: longest sequence; None takes the model's.
         block_size: tokens of a cache block, the unit of prefix caching.
         encoder_cache_images: images whose features stay at hand although no request uses them.
@@ -37,6 +38,7 @@ class TextEngineOptions:
     max_num_batched_tokens: int = 1024
     kv_cache_bytes: int = 0
     gpu_memory_utilization: float = 0.0
+    image_concurrency: int = 0
     max_model_len: int | None = None
     block_size: int = 32
     encoder_cache_images: int = 64

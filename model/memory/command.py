@@ -55,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step-tokens", type=int, default=defaults.step_tokens, help="tokens of one step"
     )
     parser.add_argument(
+        "--image-concurrency",
+        type=int,
+        default=defaults.image_concurrency,
+        help="images at a time of an image worker on the same GPU",
+    )
+    parser.add_argument(
         "--reserve",
         type=memory_size,
         default=defaults.reserve_bytes,
@@ -71,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         num_images=args.images,
         num_text_tokens=args.tokens,
         step_tokens=args.step_tokens,
+        image_concurrency=args.image_concurrency,
         reserve_bytes=args.reserve,
     )
     plan = plan_memory(config, assumptions)
@@ -205,7 +212,7 @@ def _comparison_on(plan: MemoryPlan, gpu: int) -> str:
         ours = f"the text worker fits with {_size(gpu - text)} left for requests"
     else:
         ours = f"the text worker needs {_size(text)} before the first request"
-    left = gpu - text - image
+    left = gpu - text - image - plan.assumptions.image_concurrency * plan.image.image_bytes
     if left > plan.text.request_bytes:
         ours += f"; text and image worker together leave {_size(left)}"
     return f"On {_size(gpu)} the official program {verdict}; here {ours}."

@@ -37,6 +37,7 @@ class Assumptions:
         num_text_tokens: text tokens of a request, prompt and answer.
         step_tokens: tokens that the text engine computes in one step.
         step_requests: requests that it samples in one step.
+        image_concurrency: images at a time of an image worker on the same card.
         reserve_bytes: CUDA context, graphs, workspaces and fragmentation, on each worker.
     """
 
@@ -45,6 +46,7 @@ class Assumptions:
     num_text_tokens: int = 512
     step_tokens: int = 2048
     step_requests: int = 64
+    image_concurrency: int = 4
     reserve_bytes: int = 2 * GIB
 
 
@@ -98,6 +100,11 @@ class ImagePlan:
     decoding: int
     reading: int
 
+    @property
+    def image_bytes(self) -> int:
+        """Memory of an image while it is generated."""
+        return self.conditions + self.activations
+
     def fixed_bytes(self, reserve: int) -> int:
         """Memory of any batch: weights, and decoding or encoding one image."""
         return self.weights + max(self.decoding, self.reading) + reserve
@@ -105,7 +112,7 @@ class ImagePlan:
     def num_images(self, gpu_bytes: int, reserve: int) -> int:
         """Images that can be denoised in one batch; -1 if not even the weights fit."""
         room = gpu_bytes - self.fixed_bytes(reserve)
-        return room // (self.conditions + self.activations) if room >= 0 else -1
+        return room // self.image_bytes if room >= 0 else -1
 
 
 @dataclass(frozen=True)

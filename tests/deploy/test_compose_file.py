@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import AliasChoices
 
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 
@@ -45,10 +46,21 @@ def test_every_container_is_hardened_and_bounded(name: str) -> None:
 
 @pytest.mark.parametrize("name", ROLES)
 def test_environment_variables_are_settings_of_their_role(name: str) -> None:
-    known = {f"MMI_{field.upper()}" for field in ROLES[name].model_fields}
+    fields = ROLES[name].model_fields
+    known = {f"MMI_{field.upper()}" for field in fields}
+    for field in fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            known |= {str(choice) for choice in field.validation_alias.choices}
     used = SERVICES[name]["environment"].keys()
     assert used <= known | {"PROBE"}
     assert "MMI_REDIS_URL" in used
+
+
+def test_both_workers_of_a_card_know_the_number_of_images() -> None:
+    """Compose gives both the first card."""
+    names = ("text-worker-gpu", "image-worker-gpu")
+    given = {SERVICES[name]["environment"]["MMI_IMAGE_CONCURRENCY"] for name in names}
+    assert len(given) == 1
 
 
 def test_the_workers_serve_the_model_of_the_readme() -> None:

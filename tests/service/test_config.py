@@ -8,7 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from service import config
-from service.config import GatewaySettings, LocalSettings, RedisSettings, child_environment
+from service.config import (
+    GatewaySettings,
+    ImageWorkerSettings,
+    LocalSettings,
+    RedisSettings,
+    TextWorkerSettings,
+    child_environment,
+)
 
 SERVICE = Path(config.__file__).parent
 
@@ -64,6 +71,16 @@ def test_bad_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, valu
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
         GatewaySettings()
+
+
+def test_both_workers_know_the_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text worker's share of a card leaves room for as many as the image worker draws."""
+    assert TextWorkerSettings().image_concurrency == ImageWorkerSettings().concurrency == 4
+    monkeypatch.setenv("MMI_CONCURRENCY", "2")
+    assert (TextWorkerSettings().concurrency, ImageWorkerSettings().concurrency) == (2, 2)
+    monkeypatch.setenv("MMI_IMAGE_CONCURRENCY", "7")
+    assert TextWorkerSettings().image_concurrency == ImageWorkerSettings().concurrency == 7
+    assert TextWorkerSettings().concurrency == 2
 
 
 def test_a_cluster_cannot_wait_for_its_disk() -> None:

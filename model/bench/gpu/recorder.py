@@ -39,6 +39,11 @@ class Recorder:
         row = {"phase": self.phase, "what": what, **values, "at_s": seconds}
         self.write(row | {"device": self.device, "rehearsal": self.rehearsal})
 
+    def rows(self) -> list[Row]:
+        """What this phase has noted on this machine, in earlier runs too."""
+        mine = (self.phase, self.device)
+        return [row for row in read(self.path) if (row["phase"], row["device"]) == mine]
+
     def write(self, row: Row) -> None:
         """Append a line to the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

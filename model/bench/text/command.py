@@ -207,6 +207,9 @@ def _options(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> 
 
     batch, gpu = max(args.batch), _on_gpu()
     dtype: Any = resolve_dtype(args.dtype, "cuda" if gpu else "cpu", _on_gpu)
+    vllm: dict[str, Any] = {"load_format": RANDOM} if args.random else {}
+    if gpu and args.compile:  # Only the graphs that the batches use: each takes time to record.
+        vllm["cudagraph_capture_sizes"] = sorted(set(args.batch))
     return TextEngineOptions(
         checkpoint,
         cache_dir=args.cache_dir,
@@ -217,7 +220,7 @@ def _options(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> 
         max_num_batched_tokens=(_GPU_STEP_TOKENS if gpu else _CPU_STEP_TOKENS) + batch,
         kv_cache_bytes=0 if gpu else workload.cache_bytes(batch, args.tokens, dtype),
         gpu_memory_utilization=_GPU_SHARE,
-        vllm={"load_format": RANDOM} if args.random else {},
+        vllm=vllm,
     )
 
 

@@ -21,6 +21,9 @@ from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 
 MAX_PREVIEWS = 3
+# Of a GPU's free memory: for decoding an image, and for steps that are yet to be recorded.
+_HEADROOM_BYTES = 1 << 30
+_HOST_SHARE = 4
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +60,7 @@ class BatchedImageEngine:
         """Load the model, compile or load engines, and warm up."""
         backend, reason = await asyncio.to_thread(load_backend, self.options)
         self._backend = backend
-        memory = self.options.memory_mib * 2**20 or free_bytes(backend) // 4
+        memory = self.options.memory_mib * 2**20 or memory_for_images(backend)
         self._loop = DenoisingLoop(backend, memory, self.options.cache_mib * 2**20)
         self._loop.statistics.num_backend_fallbacks = int(bool(reason))
         self._loop.start()
@@ -162,10 +165,20 @@ class BatchedImageEngine:
             self._backend.stop()
 
 
-def free_bytes(backend: Backend) -> int:
-    """Free memory of the device that the backend runs on."""
+def memory_for_images(backend: Backend) -> int:
+    """Memory that unfinished images may take on the device that the backend runs on.
+
+    A text worker leaves a GPU's share to this worker (`planned_utilization`), so all of it is used.
+    What PyTorch keeps of the warm-up serves the images.
+    """
     if backend.capabilities.device.startswith("cuda"):
-        return torch.cuda.mem_get_info()[0]
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        free = torch.cuda.mem_get_info()[0] + kept
+        return max(free - _HEADROOM_BYTES, free // _HOST_SHARE)
+    return _available_bytes() // _HOST_SHARE
+
+
+def _available_bytes() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

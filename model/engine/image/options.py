@@ -19,7 +19,8 @@ class ImageEngineOptions:
         device: `auto`, `cpu` or `cuda`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         max_batch: images in one evaluation at most.
-        memory_mib: for unfinished images, beside the weights; 0: a quarter of the free memory.
+        memory_mib: for unfinished images, beside the weights; 0: what a GPU has left but for 1 GiB,
+            a quarter of a host's free memory.
         cache_mib: for maps of conditioning images.
         max_steps: denoising steps an image may ask for.
         max_area: largest image, as a multiple of the checkpoint's own area.

@@ -11,7 +11,6 @@ from vllm.platforms import current_platform
 from model.config.schema import MMInterleavedConfig
 from model.engine.dtype import resolve_dtype
 from model.engine.image.backends.eager import image_bytes
-from model.engine.image.options import ImageEngineOptions
 from model.engine.options import TextEngineOptions
 from model.memory.plan import Assumptions, text_plan, weigh
 from model.mm_interleaved import MMInterleaved
@@ -55,7 +54,7 @@ def planned_utilization(
     """The share of a card that the engine takes beside an image worker on the same card.
 
     With a cache of a given size it is what the engine needs; otherwise all that the image worker
-    does not need for a full batch.
+    does not need for as many images as it works on at a time.
     """
     dtype: torch.dtype = getattr(torch, options.dtype)
     assumed = Assumptions(
@@ -68,6 +67,8 @@ def planned_utilization(
     if options.kv_cache_bytes:
         fixed = text_plan(config, assumed, components, reading=0).fixed_bytes(assumed.reserve_bytes)
         return min(_MOST, (fixed + options.kv_cache_bytes) / total_bytes)
+    if not options.image_concurrency:
+        return _MOST
     weights = sum(component.num_bytes for component in components if component.image)
-    images = ImageEngineOptions.max_batch * image_bytes(config, dtype.itemsize)
+    images = options.image_concurrency * image_bytes(config, dtype.itemsize)
     return min(_MOST, 1 - (weights + images + assumed.reserve_bytes) / total_bytes)

@@ -1,8 +1,9 @@
 """`mmi bench gpu`: phases in the order of their value, each in a process with a time limit.
 
 Results are lines of `DIR/results.jsonl`, written as they come, so that whatever ran is kept when
-time runs out. A second call goes on: phases that are done are skipped, others run again.
-`--rehearse` runs the same code on the CPU at the sizes of `tiny`.
+time runs out. A second call goes on: phases that are done are skipped, others run again, the text
+phases without the benchmarks that have their result. `--rehearse` runs the same code on the CPU at
+the sizes of `tiny`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from pathlib import Path
 from rich.console import Console
 
 from model.bench.gpu.recorder import Recorder, Row, read
+from model.bench.processes import process_tree
 from model.bench.report import machine_name, print_table
+from service.config import LocalSettings
+from service.workers.checkpoint import SHIPPED
 
 _RESULTS = "results.jsonl"
 _LEAST_S = 20.0
@@ -62,14 +66,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PHASE")
     parser.add_argument("--limit-s", type=float, default=600, help="of the whole; 0: none")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, at small sizes")
-    parser.add_argument("--checkpoint", type=Path, default=Path("deploy/checkpoints/tiny"))
+    parser.add_argument("--checkpoint", type=Path, help="default: MMI_CHECKPOINT, the shipped one")
     parser.add_argument("--cache-dir", type=Path, default=Path(".build"))
     parser.add_argument("--phase", choices=names, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the phases that are not done; 0 if all of those asked for are done now."""
+    """Run the phases that are not done.
+
+    Returns: 0 if all of those asked for are done now, 1 if one is not, 2 without a card.
+    """
     args.out = args.out or Path("out/gpu-rehearsal" if args.rehearse else "out/gpu")
+    args.checkpoint = args.checkpoint or LocalSettings().checkpoint or SHIPPED
+    if not (args.rehearse or _has_card()):
+        _say("PyTorch finds no CUDA device here; --rehearse runs the same code on the CPU")
+        return 2
     if args.phase is not None:
         _run_here(args)
         return 0
@@ -130,15 +141,30 @@ def _run_apart(phase: GpuPhase, args: argparse.Namespace, limit_s: float | None)
         status = str(process.wait(limit_s))
     except subprocess.TimeoutExpired:
         status = "out of time"
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    finally:
+        _kill(process)
     seconds = time.monotonic() - started
     _say(f"{phase.name}: {_word(status)} after {seconds:.0f} s")
     if status != "0":
         end = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
         _recorder(args, phase.name).note("failed", status=status, output="\n".join(end))
         _say("\n".join(end))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a phase with all that it has started: what lives on would hold the card's memory."""
+    for pid in process_tree(process.pid):  # Some of them have sessions of their own.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _has_card() -> bool:
+    import torch  # Late: `--help` needs no PyTorch.
+
+    return torch.cuda.is_available()
 
 
 def _say(text: str) -> None:
@@ -150,7 +176,7 @@ def _word(status: str) -> str:
 
 
 def show(path: Path) -> None:
-    """Print the results, the last one of each kind."""
+    """Print all results as a table."""
     rows = [row for row in read(path) if row["what"] != "done"]
     print_table(
         {

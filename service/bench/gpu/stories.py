@@ -88,7 +88,11 @@ def _tell(
 
 
 def _tell_through_kill(stack: Stack, name: str, steps: int) -> Told:
-    """A story under which a worker is killed and started again."""
+    """A story under which a worker is killed and started again.
+
+    Raises:
+        RoleFailed: the worker that was started has ended.
+    """
     role, killed = stack.roles[name], threading.Event()
     wanted = "image.progress" if name == "image-worker" else "text.delta"
 
@@ -101,6 +105,7 @@ def _tell_through_kill(stack: Stack, name: str, steps: int) -> Told:
     told = _tell(stack.url, 7, steps, kill)
     give_up = time.monotonic() + _READY_S
     while not role.ready() and time.monotonic() < give_up:
+        role.check()
         time.sleep(0.2)
     return told
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from model.bench.gpu.recorder import Recorder
+from service.config import child_environment
 
 _SHOWN_LINES = 25
-
-
 # Number type, vLLM's model runner, and whether it compiles; the most used first.
 _WAYS = (
     ("bfloat16", "2", ("--compile",)),
@@ -22,56 +22,115 @@ _WAYS = (
 )
 
 
+@dataclass(frozen=True)
+class Bench:
+    """A run of `mmi bench ...`; `what` names its results."""
+
+    what: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """By which its results are known."""
+        return " ".join(self.arguments)
+
+
 def run_parity(recorder: Recorder) -> None:
     """The sampling kernels; then greedy tokens against the plain model on the same card."""
-    tokens = ("tiny", "1", "4") if recorder.rehearsal else ("bench", "1", "32", "256")
-    _bench(recorder, "kernels", ["sampling", "--preset", tokens[0], "--tokens", *tokens[1:]])
+    preset, tokens = ("tiny", ("1", "4")) if recorder.rehearsal else ("bench", ("1", "32", "256"))
+    kernels = Bench("kernels", ["sampling", "--preset", preset, "--tokens", *tokens])
+    both = ("official", "ours")
     if recorder.rehearsal:
-        _text(recorder, "parity", "tiny", "official", ["1"], "4", [])
+        _run(recorder, [kernels, _text(recorder, "parity", "tiny", both, ["1"], "4", [])])
         return
-    for dtype, runner, compiled in _WAYS:
-        options = ["--dtype", dtype, "--runner", runner, *compiled]
-        _text(recorder, "parity", "bench", "official", ["1", "8"], "24", options)
+    ways = [
+        _text(
+            recorder,
+            "parity",
+            "bench",
+            both,
+            ["1", "8"],
+            "24",
+            ["--dtype", dtype, "--runner", runner, *compiled],
+            _ieee(recorder) if dtype == "float32" else {},
+        )
+        for dtype, runner, compiled in _WAYS
+    ]
+    _run(recorder, [kernels, *ways])
 
 
 def run_speed(recorder: Recorder) -> None:
-    """Decode speed against stock vLLM, and the time to the first token after three images."""
-    if recorder.rehearsal:
-        _text(recorder, "speed", "tiny", "stock", ["1", "2"], "4", ["--random"])
-        return
+    """Decode speed against stock vLLM, and the time to the first token after three images.
+
+    A variant after the other, so that what one has measured stays when time runs out.
+    """
+    preset, batches, tokens = "13b", ["1", "8", "32", "128"], "96"
     options = ["--random", "--compile", "--words", "8"]
-    _text(recorder, "speed", "13b", "stock", ["1", "8", "32", "128"], "96", options)
+    if recorder.rehearsal:
+        preset, batches, tokens, options = "tiny", ["1", "2"], "4", ["--random"]
+    benches = [
+        _text(recorder, "speed", preset, (variant,), batches, tokens, options)
+        for variant in ("stock", "ours")
+    ]
+    _run(recorder, benches)
+    _note_shares(recorder)
 
 
 def _text(
     recorder: Recorder,
     what: str,
     preset: str,
-    beside: str,
+    variants: Sequence[str],
     batches: Sequence[str],
     tokens: str,
     options: Sequence[str],
-) -> None:
-    """`mmi bench text` of the text engine and another variant."""
-    arguments = ["text", "--preset", preset, "--variants", beside, "ours", "--batch", *batches]
+    environment: Mapping[str, str] | None = None,
+) -> Bench:
+    """`mmi bench text`."""
+    arguments = ["text", "--preset", preset, "--variants", *variants, "--batch", *batches]
     arguments += ["--tokens", tokens, "--cache-dir", str(recorder.cache_dir), *options]
-    _bench(recorder, what, arguments)
+    return Bench(what, arguments, environment or {})
 
 
-def _bench(recorder: Recorder, what: str, arguments: Sequence[str]) -> None:
-    """Run `mmi bench ...` and note every row of its JSON document; a failure is a result too."""
-    document = recorder.cache_dir / f"{what}.json"
+def _ieee(recorder: Recorder) -> dict[str, str]:
+    """Without TF32 in Triton's products, whose cache does not tell the two apart."""
+    cache = recorder.cache_dir.resolve() / "triton-ieee"
+    return {"TRITON_F32_DEFAULT": "ieee", "TRITON_CACHE_DIR": str(cache)}
+
+
+def _run(recorder: Recorder, benches: Sequence[Bench]) -> None:
+    """Run those that have no results on this machine yet.
+
+    Raises:
+        RuntimeError: one has failed, which is noted too; the others have run.
+    """
+    known = {row.get("command") for row in recorder.rows() if row["what"] != "failed"}
+    failed = [b.command for b in benches if b.command not in known and not _succeeds(recorder, b)]
+    if failed:
+        raise RuntimeError(f"failed: {'; '.join(failed)}")
+
+
+def _succeeds(recorder: Recorder, bench: Bench) -> bool:
+    """Run a benchmark and note every row of its JSON document."""
+    document = recorder.cache_dir / f"{bench.what}.json"
     document.parent.mkdir(parents=True, exist_ok=True)
     document.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "service", "bench", *arguments, "--json", str(document)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    shown = " ".join(arguments)
+    command = [sys.executable, "-m", "service", "bench", *bench.arguments]
+    done = subprocess.run(
+        [*command, "--json", str(document)],
+        env=child_environment(bench.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if done.returncode or not document.is_file():
         end = "\n".join(done.stdout.splitlines()[-_SHOWN_LINES:])
-        recorder.note("failed", command=shown, status=done.returncode, output=end)
-        return
+        recorder.note("failed", command=bench.command, status=done.returncode, output=end)
+        return False
     for row in _rows(document):
-        recorder.note(what, command=shown, **row)
+        recorder.note(bench.what, command=bench.command, **bench.environment, **row)
+    return True
 
 
 def _rows(document: Path) -> list[dict[str, Any]]:
@@ -81,3 +140,16 @@ def _rows(document: Path) -> list[dict[str, Any]]:
         {key: value for key, value in row.items() if not isinstance(value, list | dict)}
         for row in results
     ]
+
+
+def _note_shares(recorder: Recorder) -> None:
+    """Our decode speed as a share of stock vLLM's at each number of requests."""
+    speeds = {
+        (row["variant"], row["batch"]): row["decode_tokens_per_s"]
+        for row in recorder.rows()
+        if row["what"] == "speed"
+    }
+    for (variant, batch), speed in speeds.items():
+        if variant == "ours":
+            share = round(speed / speeds["stock", batch], 3)
+            recorder.note("of stock", batch=batch, decode_share=share)

@@ -16,7 +16,7 @@ from model.training.phases import run_phase
 from model.training.recipe import Phase, Recipe
 from model.training.world.drawn.world import DrawnWorld
 
-_RECIPE = Path("deploy/train/tiny.toml")
+_RECIPE = Path(__file__).resolve().parents[3] / "deploy" / "train" / "tiny.toml"
 _STEPS, _REHEARSED_STEPS = 120, 20
 _SETTLED = 0.5  # The share of steps after which time is taken.
 _POOL = 64

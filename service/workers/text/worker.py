@@ -254,6 +254,7 @@ def main(settings: TextWorkerSettings) -> int:
         max_num_seqs=settings.concurrency,
         kv_cache_bytes=settings.kv_cache_mib << 20,
         gpu_memory_utilization=settings.gpu_memory_utilization,
+        image_concurrency=settings.image_concurrency,
         max_model_len=settings.max_model_len,
         compile=settings.compile,
         kernel=settings.kernel,

@@ -235,5 +235,6 @@ def image_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:
     width = int((decoder.synchronizer.attn_dim or 0) * decoder.synchronizer.ratio)
     values = num_blocks * sum(side * side for side in config.vision.map_sizes) * width
     channels = max(decoder.unet["block_out_channels"])
-    activations = 2 * 16 * channels * decoder.latent_size**2
+    # As `mmi plan` counts them: 42 numbers a channel and place of the latents, in both halves.
+    activations = 2 * 42 * channels * decoder.latent_size**2
     return int((values + activations) * item_bytes)

@@ -1,17 +1,20 @@
 """The image engine as its callers see it."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
 import torch
 
-from model.engine.image.engine import BatchedImageEngine
+from model.engine.image.engine import BatchedImageEngine, memory_for_images
 from model.engine.image.options import ImageEngineOptions
 from model.engine.protocol import EngineDied, ImageEnd, ImageProgress
 from model.sampling_params import ImageParams
@@ -35,6 +38,25 @@ async def draw(engine: BatchedImageEngine, seed: int, **options: object) -> list
     params = ImageParams(seed=seed, **{"num_inference_steps": 3, **options})
     stream = engine.generate(tokens(seed), conditioning_image(1), params, f"request-{seed}")
     return [item async for item in stream]
+
+
+def test_a_cards_free_memory_is_for_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for a headroom; what PyTorch keeps unused counts as free."""
+    backend: Any = SimpleNamespace(capabilities=SimpleNamespace(device="cuda"))
+    for name, answer in {
+        "mem_get_info": (5 << 30, 80 << 30),
+        "memory_reserved": 3 << 30,
+        "memory_allocated": 1 << 30,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
+    assert memory_for_images(backend) == 6 << 30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 80 << 30))
+    assert memory_for_images(backend) == 1 << 30
+
+
+async def test_a_quarter_of_a_hosts_memory_is_for_images(engine: BatchedImageEngine) -> None:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < engine.loop.memory_bytes <= total // 4
 
 
 async def test_many_at_once(engine: BatchedImageEngine) -> None:

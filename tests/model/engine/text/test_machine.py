@@ -9,10 +9,15 @@ from model.config.presets import preset
 from model.engine.options import TextEngineOptions
 from model.engine.text import machine
 from model.engine.text.machine import fit_to_machine, planned_utilization
-from model.memory.plan import Assumptions, plan_memory
+from model.memory.plan import Assumptions, MemoryPlan, plan_memory
 
 CARD = 4 << 30
 TINY = preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def plan() -> MemoryPlan:
+    return plan_memory(TINY, Assumptions(step_tokens=1024, step_requests=32))
 
 
 def platform(monkeypatch: pytest.MonkeyPatch, cuda: bool, capability: int = 90) -> None:
@@ -35,7 +40,7 @@ def test_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("capability", "dtype"), [(75, "float16"), (80, "bfloat16")])
 def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capability: int, dtype: str) -> None:
     platform(monkeypatch, cuda=True, capability=capability)
-    fitted = fit_to_machine(TextEngineOptions(Path()), TINY)
+    fitted = fit_to_machine(TextEngineOptions(Path(), image_concurrency=4), TINY)
     assert (fitted.dtype, fitted.kv_cache_bytes) == (dtype, 0)
     assert 0 < fitted.gpu_memory_utilization < 0.92
     assert fit_to_machine(fitted, TINY) == fitted
@@ -47,19 +52,23 @@ def test_a_share_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) ->
     assert fit_to_machine(options, TINY).gpu_memory_utilization == 0.3
 
 
-def test_an_image_worker_fits_beside_the_engine() -> None:
-    """It has room for its weights and a batch of what `mmi plan` counts for an image."""
-    plan = plan_memory(TINY, Assumptions())
-    options = TextEngineOptions(Path(), dtype="bfloat16")
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_an_image_worker_fits_beside_the_engine(plan: MemoryPlan, images: int) -> None:
+    """It has room for its weights, and for what `mmi plan` counts for each image at a time."""
+    options = TextEngineOptions(Path(), dtype="bfloat16", image_concurrency=images)
     left = (1 - planned_utilization(options, TINY, CARD)) * CARD
-    reserve = plan.assumptions.reserve_bytes
     image = plan.image
-    assert left >= image.fixed_bytes(reserve) + image.conditions + image.activations
-    assert left < 1.2 * (image.weights + reserve)
+    needed = images * (image.conditions + image.activations)
+    room = left - image.weights - plan.assumptions.reserve_bytes
+    assert 0.95 * needed < room < 1.2 * needed
 
 
-def test_a_cache_of_a_given_size_takes_what_the_engine_needs() -> None:
-    plan = plan_memory(TINY, Assumptions(step_tokens=1024, step_requests=32))
+def test_without_an_image_worker_the_engine_takes_the_card() -> None:
+    options = TextEngineOptions(Path(), dtype="bfloat16", image_concurrency=0)
+    assert planned_utilization(options, TINY, CARD) == 0.92
+
+
+def test_a_cache_of_a_given_size_takes_what_the_engine_needs(plan: MemoryPlan) -> None:
     options = TextEngineOptions(Path(), dtype="bfloat16", kv_cache_bytes=1 << 30)
     taken = planned_utilization(options, TINY, CARD) * CARD
     needed = plan.text.fixed_bytes(plan.assumptions.reserve_bytes) + (1 << 30)
@@ -67,5 +76,5 @@ def test_a_cache_of_a_given_size_takes_what_the_engine_needs() -> None:
 
 
 def test_the_driver_keeps_a_part_of_every_card() -> None:
-    options = TextEngineOptions(Path(), dtype="bfloat16")
+    options = TextEngineOptions(Path(), dtype="bfloat16", image_concurrency=4)
     assert planned_utilization(options, TINY, 1 << 45) == 0.92

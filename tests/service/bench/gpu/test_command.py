@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from model.bench.gpu.recorder import Recorder, read
 from service.bench.gpu import command
 from service.bench.gpu.command import PHASES, GpuPhase, add_arguments, done, run
+from service.workers.checkpoint import SHIPPED
 
 HERE = "tests.service.bench.gpu.test_command"
 
@@ -26,7 +28,9 @@ def failing(recorder: Recorder) -> None:
 
 
 def endless(recorder: Recorder) -> None:
-    recorder.note("number", value=3)
+    """Starts a process with a session of its own, as the service does."""
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    recorder.note("number", value=child.pid)
     while True:
         pass
 
@@ -83,6 +87,30 @@ def test_a_phase_is_killed_at_its_limit(tmp_path: Path) -> None:
     assert run(arguments("--rehearse", "--out", str(tmp_path), "--only", "endless")) == 1
     rows = list(read(tmp_path / "results.jsonl"))
     assert rows[-1]["status"] == "out of time"
+    assert not _runs(rows[0]["value"])
+
+
+def _runs(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.is_file() and "State:\tZ" not in status.read_text()
+
+
+def test_without_a_card_only_a_rehearsal_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_has_card", lambda: False)
+    assert run(arguments("--out", str(tmp_path))) == 2
+    assert "--rehearse" in capfd.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_is_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ("--rehearse", "--limit-s", "1", "--out", str(tmp_path))  # Too little for any phase.
+    for given, expected in (("", SHIPPED), (str(tmp_path), tmp_path)):
+        monkeypatch.setenv("MMI_CHECKPOINT", given)
+        args = arguments(*words)
+        assert run(args) == 1
+        assert args.checkpoint == expected
 
 
 def test_the_whole_fits_into_ten_minutes() -> None:
