@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,21 +117,32 @@ def _succeeds(recorder: Recorder, bench: Bench) -> bool:
     document = recorder.cache_dir / f"{bench.what}.json"
     document.parent.mkdir(parents=True, exist_ok=True)
     document.unlink(missing_ok=True)
+    status, end = _output(bench, document)
+    if status or not document.is_file():
+        recorder.note("failed", command=bench.command, status=status, output=end)
+        return False
+    for row in _rows(document):
+        recorder.note(bench.what, command=bench.command, **bench.environment, **row)
+    return True
+
+
+def _output(bench: Bench, document: Path) -> tuple[int, str]:
+    """Run it, passing on what it prints; returns its status and the last lines."""
     command = [sys.executable, "-m", "service", "bench", *bench.arguments]
-    done = subprocess.run(
+    end: deque[str] = deque(maxlen=_SHOWN_LINES)
+    with subprocess.Popen(
         [*command, "--json", str(document)],
         env=child_environment(bench.environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    if done.returncode or not document.is_file():
-        end = "\n".join(done.stdout.splitlines()[-_SHOWN_LINES:])
-        recorder.note("failed", command=bench.command, status=done.returncode, output=end)
-        return False
-    for row in _rows(document):
-        recorder.note(bench.what, command=bench.command, **bench.environment, **row)
-    return True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:  # At once: a phase may be killed before the end.
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            end.append(line)
+    return process.returncode, "".join(end)
 
 
 def _rows(document: Path) -> list[dict[str, Any]]:
