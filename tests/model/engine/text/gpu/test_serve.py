@@ -93,8 +93,10 @@ def test_hidden_states_give_the_plain_models_image_tokens(runner: int, directory
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_resumed_turn_pays_the_penalties_of_its_first_half(runner: int, directory: Path) -> None:
     found = served(runner, directory)
-    assert found["whole"] and found["resumed"] == found["whole"][len(found["whole"]) // 2 :]
-    assert found["whole"] != found["without_penalties"]
+    half = len(found["whole"]) // 2
+    assert half and found["resumed"] == found["whole"][half:]
+    assert found["forgotten"][:half] != found["resumed"]
+    assert found["without_penalties"] != found["whole"]
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
