@@ -138,17 +138,22 @@ _LATENT_PENALTY = 1e-4
 
 
 class AutoencoderBatches:
-    """Scenes and the places of their things."""
+    """Scenes, or a random square of each, and the places of their things."""
 
-    def __init__(self, world: World, size: int, batch_size: int, seed: int) -> None:
-        self.world, self.size, self.batch_size, self.seed = world, size, batch_size, seed
+    def __init__(self, world: World, size: int, phase: Phase, seed: int) -> None:
+        self.world, self.size, self.seed = world, size, seed
+        self.batch_size, self.crop = phase.batch_size, phase.crop or size
 
     def __getitem__(self, step: int) -> TensorBatch:
         """Pixels [N, 3, S, S], and where things are [N, 1, S, S]."""
         rng = random.Random(f"autoencoder/{self.seed}/{step}")
-        scenes = [self.world.scene(rng) for _ in range(self.batch_size)]
-        things = [torch.from_numpy(scene.foreground(self.size)) for scene in scenes]
-        pixels = [pixels_of(scene.render(self.size)) for scene in scenes]
+        pixels, things = [], []
+        for _ in range(self.batch_size):
+            scene = self.world.scene(rng)
+            top, left = (rng.randint(0, self.size - self.crop) for _ in range(2))
+            part = (..., slice(top, top + self.crop), slice(left, left + self.crop))
+            pixels.append(pixels_of(scene.render(self.size))[part])
+            things.append(torch.from_numpy(scene.foreground(self.size))[part])
         return {"pixels": torch.stack(pixels), "things": torch.stack(things).unsqueeze(1)}
 
 
@@ -165,7 +170,7 @@ class AutoencoderObjective:
         workers: int = 0,
     ) -> None:
         self.vae, self.module, self.phase = vae, vae, phase
-        self.loader = Loader(AutoencoderBatches(world, image_size, phase.batch_size, seed), workers)
+        self.loader = Loader(AutoencoderBatches(world, image_size, phase, seed), workers)
 
     def groups(self) -> list[ParameterGroup]:
         """All parameters, or those of the decoder alone."""

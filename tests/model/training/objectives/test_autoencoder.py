@@ -9,7 +9,11 @@ from diffusers import AutoencoderKL
 
 from model.config.schema import MMInterleavedConfig
 from model.training.data.batches import pixels_of
-from model.training.objectives.autoencoder import AutoencoderObjective, write_principal_components
+from model.training.objectives.autoencoder import (
+    AutoencoderBatches,
+    AutoencoderObjective,
+    write_principal_components,
+)
 from model.training.recipe import Phase
 from tests.model.training.objectives.fixed_batch import WORLD
 
@@ -34,3 +38,13 @@ def test_only_the_decoder_learns_on_fixed_latents(config: MMInterleavedConfig) -
     assert all(parameter.grad is None for parameter in vae.encoder.parameters())
     (group,) = objective.groups()
     assert any(parameter.grad is not None for parameter in group.parameters)
+
+
+def test_a_crop_is_a_part_of_the_whole_image() -> None:
+    size, crop = 48, 16
+    whole = AutoencoderBatches(WORLD, size, Phase("autoencoder", batch_size=1), seed=0)
+    part = AutoencoderBatches(WORLD, size, Phase("autoencoder", batch_size=1, crop=crop), seed=0)
+    (image,), (square,) = whole[0]["pixels"], part[0]["pixels"]
+    places = image.unfold(1, crop, 1).unfold(2, crop, 1)
+    assert (places == square[:, None, None]).all((-1, -2)).all(0).any()
+    assert part[0]["things"].shape == (1, 1, crop, crop)
