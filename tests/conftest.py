@@ -1,13 +1,17 @@
-"""Tests of compiled code where there is no compiler, and the floors of coverage."""
+"""How tests share processes, tests of compiled code without a compiler, floors of coverage."""
 
 from __future__ import annotations
 
 import io
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).parent
+# Tests of these folders share what takes long to start; all others share it within a file.
+STARTED_ONCE = ("model/engine/text", "model/engine/image/backends", "model/export", "model/checkpoint")
 COMPILERS = ("c++", "g++", "clang++")
 NO_COMPILER = "needs a C++ compiler"
 # Least branch coverage in percent of the packages that a run measures: `make check` measures
@@ -15,8 +19,24 @@ NO_COMPILER = "needs a C++ compiler"
 COVERAGE_FLOORS = {"service": 90, "model": 85}
 
 
+# One process per core: several threads each would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def process_group(path: Path) -> str:
+    """The name that tests to be run by one process have in common."""
+    place = path.relative_to(TESTS).as_posix()
+    return next((folder for folder in STARTED_ONCE if place.startswith(folder)), place)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a compiler where there is none; on CI it must run."""
+    """Group tests by process, and skip what needs a compiler where there is none.
+
+    On CI what needs a compiler must run.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(process_group(item.path)))
     if any(map(shutil.which, COMPILERS)) or os.environ.get("CI") == "true":
         return
     for item in items:
@@ -27,7 +47,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run where a package's coverage is below its floor."""
-    if not session.config.pluginmanager.hasplugin("_cov") or session.testscollected == 0:
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    measures = session.config.pluginmanager.hasplugin("_cov")
+    if is_worker or not measures or session.testscollected == 0:
         return
     import coverage
 
