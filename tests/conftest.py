@@ -11,7 +11,12 @@ import pytest
 
 TESTS = Path(__file__).parent
 # Tests of these folders share what takes long to start; all others share it within a file.
-STARTED_ONCE = ("model/engine/text", "model/engine/image/backends", "model/export", "model/checkpoint")
+STARTED_ONCE = (
+    "model/engine/text",
+    "model/engine/image/backends",
+    "model/export",
+    "model/checkpoint",
+)
 COMPILERS = ("c++", "g++", "clang++")
 NO_COMPILER = "needs a C++ compiler"
 # Least branch coverage in percent of the packages that a run measures: `make check` measures

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator
 from model.engine.protocol import EngineVitals, TextDelta, TextEnd, TextLimits
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment
-from service import log, loop
+from service import loop
 from service.config import TextWorkerSettings
+from service.telemetry import log
 from service.workers.text.worker import create
 
 STEP_S = 0.02

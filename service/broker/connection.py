@@ -22,7 +22,7 @@ from service.broker.keys import GROUP, Keyspace
 from service.broker.redis_urls import connect
 from service.config import RedisSettings
 from service.errors import BrokerError, CommandRefused, ConnectionLost, GroupMissing
-from service.metrics import BROKER_ERRORS
+from service.telemetry.metrics import BROKER_ERRORS
 
 CONNECTION_ERRORS = (
     redis.exceptions.ConnectionError,

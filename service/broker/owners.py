@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from service.broker.connection import Broker
 from service.errors import IdempotencyConflict, RateLimited, TooManyConcurrent
 from service.messages import TERMINAL_STATES, Request
-from service.metrics import REQUESTS
+from service.telemetry.metrics import REQUESTS
 
 _CONCURRENT_RETRY_S = 1.0
 _SLOT_GRACE_MS = 60_000

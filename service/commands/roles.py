@@ -6,9 +6,9 @@ import argparse
 import logging
 import sys
 
-from service import log
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 from service.errors import StartupError
+from service.telemetry import log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import tracing
 from service.gateway.middleware import PROBES
-from service.metrics import HTTP_REQUESTS, HTTP_SECONDS, start_at_zero
+from service.telemetry import tracing
+from service.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, start_at_zero
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

@@ -10,7 +10,6 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service import tracing
 from service.broker.connection import Broker
 from service.broker.model_card import ModelCards
 from service.broker.owners import OwnerLimits
@@ -29,7 +28,8 @@ from service.gateway.intake.validation import SchemaType, parse_body
 from service.gateway.problems import Problem
 from service.gateway.stream.answers import Answers
 from service.gateway.stream.relay import Relay
-from service.log import request_id_var
+from service.telemetry import tracing
+from service.telemetry.log import request_id_var
 
 
 def limits_of(settings: GatewaySettings) -> IntakeLimits:

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.gateway.problems import Problem, document
-from service.log import request_id_var
+from service.telemetry.log import request_id_var
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:-]{1,64}$")
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})

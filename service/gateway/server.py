@@ -19,14 +19,15 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from service import loop, tracing
+from service import loop
 from service.broker.server import require_suitable_server
 from service.config import GatewaySettings
 from service.errors import BrokerError, ConnectionLost, StartupError
 from service.gateway.app import create_app
 from service.gateway.deps import Gateway
 from service.gateway.pages.health import is_ready
-from service.health import HealthServer
+from service.telemetry import tracing
+from service.telemetry.health import HealthServer
 
 logger = logging.getLogger(__name__)
 

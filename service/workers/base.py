@@ -22,7 +22,6 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Protocol
 
 from model.engine.protocol import Engine, EngineDied
-from service import tracing
 from service.broker.connection import Broker, cancel_all
 from service.broker.server import require_suitable_server
 from service.broker.stream.endings import follow_endings
@@ -31,9 +30,10 @@ from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.config import WorkerSettings
 from service.errors import BrokerError, DecodeError
-from service.health import HealthServer
 from service.messages import Stage
-from service.metrics import ACTIVE_TURNS, READY
+from service.telemetry import tracing
+from service.telemetry.health import HealthServer
+from service.telemetry.metrics import ACTIVE_TURNS, READY
 from service.workers.process import exit_within
 from service.workers.turns.claims import Claims
 from service.workers.turns.heartbeat import Heartbeat

@@ -16,12 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service import log, loop
+from service import loop
 from service.broker.connection import Broker
 from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 from service.gateway import server
+from service.telemetry import log
 from service.workers.base import Worker
 from service.workers.image.worker import ImageTurns
 from service.workers.process import consumer_name, end_on_signal

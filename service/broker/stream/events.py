@@ -24,7 +24,7 @@ from service.broker.stream.delivered import Delivered
 from service.broker.stream.record import parse_event, stored_event
 from service.errors import BrokerError, CursorExpired, InvalidCursor, RequestNotFound
 from service.messages import StoredEvent
-from service.metrics import LAGGING_STREAMS, OPEN_STREAMS
+from service.telemetry.metrics import LAGGING_STREAMS, OPEN_STREAMS
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from service.errors import (
     StaleAttempt,
 )
 from service.messages import TERMINAL_STATES, Event, ImageTask, Stage, State, TextTask
-from service.metrics import (
+from service.telemetry.metrics import (
     APPEND_SECONDS,
     DEAD_LETTERS,
     FINISHED,

@@ -32,7 +32,7 @@ from service.messages import (
     UsageEvent,
     choice_of,
 )
-from service.metrics import FINISHED, QUEUED_WORK, REQUESTS, start_at_zero
+from service.telemetry.metrics import FINISHED, QUEUED_WORK, REQUESTS, start_at_zero
 
 _DRAIN_WINDOW_S = 60.0
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 120.0

@@ -15,7 +15,7 @@ from service.gateway.api.schemas import GenerateRequest
 from service.gateway.auth import Caller
 from service.gateway.intake.content import ContentIntake
 from service.gateway.problems import Problem
-from service.metrics import ADMISSION_OUTCOMES, REQUESTS, start_at_zero
+from service.telemetry.metrics import ADMISSION_OUTCOMES, REQUESTS, start_at_zero
 
 DocumentType = TypeVar("DocumentType")
 

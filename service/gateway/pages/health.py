@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from service.gateway.deps import Gateway
-from service.metrics import READY
+from service.telemetry.metrics import READY
 
 router = APIRouter(include_in_schema=False)
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request as HttpRequest
 
-from service import tracing
 from service.broker.stream.events import EventHub
 from service.broker.turns.queue import Queue
 from service.errors import ConnectionLost, CursorExpired, EventsReplaced, RequestNotFound
@@ -18,7 +17,8 @@ from service.gateway.stream.answers import Answers
 from service.gateway.stream.race import Race
 from service.gateway.stream.sse import PING, RETRY, EventStreamResponse, client_left, frame
 from service.messages import Request, StoredEvent
-from service.metrics import TIME_TO_FIRST_EVENT
+from service.telemetry import tracing
+from service.telemetry.metrics import TIME_TO_FIRST_EVENT
 
 logger = logging.getLogger(__name__)
 

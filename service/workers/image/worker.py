@@ -11,17 +11,18 @@ import safetensors.torch
 import torch
 
 from model.engine.protocol import ImageEnd, ImageEngine, ImagePreview, ImageProgress
-from service import loop, messages, tracing
+from service import loop, messages
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
 from service.config import ImageWorkerSettings
 from service.errors import InvalidRequest
-from service.log import configure
 from service.messages import Event, ImageResult, ImageTask, Stage, TextTask
-from service.metrics import IMAGE_STEPS, IMAGES
-from service.tracing import Phases
+from service.telemetry import tracing
+from service.telemetry.log import configure
+from service.telemetry.metrics import IMAGE_STEPS, IMAGES
+from service.telemetry.tracing import Phases
 from service.workers.base import Worker
 from service.workers.checkpoint import find_checkpoint
 from service.workers.images import MIME_TYPES, ImageCache, encode

@@ -14,7 +14,7 @@ from model.engine.protocol import TextEnd, TextEngine
 from model.processor import ChatTemplateError
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import RoleSegment, Segment, TextSegment, TokenSegment
-from service import loop, tracing
+from service import loop
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker
 from service.broker.model_card import publish
@@ -23,7 +23,6 @@ from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
 from service.config import TextWorkerSettings
 from service.errors import ContextTooLong, InvalidRequest
-from service.log import configure
 from service.messages import (
     Event,
     ImagePart,
@@ -36,8 +35,10 @@ from service.messages import (
     TextResult,
     count_words,
 )
-from service.metrics import TOKEN_KINDS, TOKENS, start_at_zero
-from service.tracing import Phases
+from service.telemetry import tracing
+from service.telemetry.log import configure
+from service.telemetry.metrics import TOKEN_KINDS, TOKENS, start_at_zero
+from service.telemetry.tracing import Phases
 from service.workers.base import Worker
 from service.workers.checkpoint import find_checkpoint
 from service.workers.images import ImageCache

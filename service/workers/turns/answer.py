@@ -15,7 +15,7 @@ from service.messages import (
     Usage,
     UsageEvent,
 )
-from service.metrics import TOKENS
+from service.telemetry.metrics import TOKENS
 
 
 class Answer:

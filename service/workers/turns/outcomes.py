@@ -20,7 +20,7 @@ from service.errors import (
     ServiceError,
     StaleAttempt,
 )
-from service.metrics import STALE, TURN_SECONDS, TURNS, start_at_zero
+from service.telemetry.metrics import STALE, TURN_SECONDS, TURNS, start_at_zero
 
 logger = logging.getLogger(__name__)
 

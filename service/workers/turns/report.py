@@ -11,11 +11,11 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from service import tracing
 from service.broker.turns.attempt import Attempt, Delivery
-from service.log import request_id_var
 from service.messages import Stage, choice_of
-from service.metrics import TURN_SECONDS, TURN_WAIT_SECONDS, TURNS
+from service.telemetry import tracing
+from service.telemetry.log import request_id_var
+from service.telemetry.metrics import TURN_SECONDS, TURN_WAIT_SECONDS, TURNS
 from service.workers.turns.outcomes import Outcome
 
 logger = logging.getLogger(__name__)

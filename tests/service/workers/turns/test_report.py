@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.messages import TERMINAL_STATES
-from service.metrics import TOKEN_KINDS
+from service.telemetry.metrics import TOKEN_KINDS
 from service.workers.turns.outcomes import Outcome
 from tests.service.workers.conftest import Stage
 

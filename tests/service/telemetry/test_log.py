@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service import log
+from service.telemetry import log
 
 
 @pytest.fixture

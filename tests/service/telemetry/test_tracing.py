@@ -12,10 +12,10 @@ import httpx
 import pytest
 from rich.console import Console
 
-from service import tracing
 from service.bench.trace.collector import Collector, TracedSpan
 from service.local.processes import Role
 from service.local.stack import Stack
+from service.telemetry import tracing
 from tests.service.gateway.test_access import TEXT
 
 CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
