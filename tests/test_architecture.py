@@ -36,3 +36,13 @@ def test_every_named_class_exists() -> None:
     )
     for name in re.findall(r"`([A-Z]\w+)[`(]", TEXT):
         assert re.search(rf"^class {name}\b", sources, re.M), name
+
+
+def test_no_two_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = {}
+    for top in ("model", "service"):
+        for path in (ROOT / top).rglob("*.py"):
+            for name in re.findall(r"^class ([A-Z]\w*)", path.read_text(), re.M):
+                places.setdefault(name, []).append(path.as_posix())
+    assert len(places) > 300
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}

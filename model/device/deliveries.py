@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from model.device.stream import Event, Stream
+from model.device.stream import DeviceEvent, Stream
 
 
 class Deliveries:
@@ -14,7 +14,7 @@ class Deliveries:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._queue: deque[tuple[Event, Callable[[], object]]] = deque()
+        self._queue: deque[tuple[DeviceEvent, Callable[[], object]]] = deque()
         self.waited_s = 0.0
 
     def __len__(self) -> int:

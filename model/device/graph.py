@@ -12,7 +12,7 @@ from torch import Tensor
 _WARM_UPS = 2
 
 
-class Graph(Protocol):
+class CapturedGraph(Protocol):
     """A recorded call. It reads and writes the memory that it used while it was recorded."""
 
     def replay(self) -> None:
@@ -23,7 +23,7 @@ class Graph(Protocol):
 class Graphs(Protocol):
     """Records calls of one thread."""
 
-    def capture(self, call: Callable[[], Tensor]) -> tuple[Graph, Tensor]:
+    def capture(self, call: Callable[[], Tensor]) -> tuple[CapturedGraph, Tensor]:
         """The recorded call, and the output that every replay overwrites.
 
         Raises:
@@ -38,7 +38,7 @@ class CudaGraphs:
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
-    def capture(self, call: Callable[[], Tensor]) -> tuple[Graph, Tensor]:
+    def capture(self, call: Callable[[], Tensor]) -> tuple[CapturedGraph, Tensor]:
         current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(current)
         with torch.cuda.stream(aside):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-class Event(Protocol):
+class DeviceEvent(Protocol):
     """A mark in the queue of a device."""
 
     def done(self) -> bool:
@@ -31,7 +31,7 @@ class Stream(Protocol):
 
     device: torch.device
 
-    def record(self) -> Event:
+    def record(self) -> DeviceEvent:
         """Mark what has been enqueued so far."""
         ...
 
@@ -56,7 +56,7 @@ class HostStream:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def record(self) -> Event:
+    def record(self) -> DeviceEvent:
         return HostEvent()
 
     def download(self, tensor: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class CudaStream:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def record(self) -> Event:
+    def record(self) -> DeviceEvent:
         return CudaEvent()
 
     def download(self, tensor: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ _KERNELS = 10
 
 
 @dataclass(frozen=True)
-class StepTime:
+class DecoderStepTime:
     """One variant at one batch size.
 
     Attributes:
@@ -88,7 +88,7 @@ class DeviceSteps:
         return [name for name in VARIANTS if graphs is not None or name != "torch-graph"]
 
     @torch.no_grad()
-    def measure(self, variant: str, batch: int) -> StepTime:
+    def measure(self, variant: str, batch: int) -> DecoderStepTime:
         """Time a variant, and compare it with the published algorithm."""
         call = self._call(variant, batch)
         started = time.perf_counter()
@@ -100,7 +100,7 @@ class DeviceSteps:
         gflops = self.flops.published_step if published else self.flops.our_step
         tflops = gflops * batch / ms
         share = tflops / self.peak_tflops
-        return StepTime(variant, batch, ms, first_s, tflops, share, difference)
+        return DecoderStepTime(variant, batch, ms, first_s, tflops, share, difference)
 
     def _call(self, variant: str, batch: int) -> Callable[[], Tensor]:
         x = self.inputs[batch]

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.bench.autoscaling.scaler import Scaling
-from service.bench.autoscaling.simulation import Outcome, Simulation
+from service.bench.autoscaling.simulation import SimulatedRun, Simulation
 from service.bench.autoscaling.stage import Service
 from service.bench.autoscaling.traces import TRACES
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def simulate(
     trace: str, rate: float, services: Mapping[str, Service], scalings: Mapping[str, Scaling]
-) -> Outcome:
+) -> SimulatedRun:
     """One trace; a load that needs more than the manifests' maximum gets a larger one."""
     images = TRACES[trace].images
     turns = {"text": images + 1, "image": images}
@@ -108,7 +108,7 @@ def _settings(search: bool) -> Iterable[tuple[str, dict[str, Scaling]]]:
 
 
 def row(
-    trace: str, rate: float, label: str, outcome: Outcome, prices: Mapping[str, float]
+    trace: str, rate: float, label: str, outcome: SimulatedRun, prices: Mapping[str, float]
 ) -> dict[str, Any]:
     """A line of the report; waits in seconds."""
     return {

@@ -17,7 +17,7 @@ STEP_S = 1.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SimulatedRun:
     """What a run cost, and how long turns waited in each stage's queue."""
 
     stories: float
@@ -52,13 +52,13 @@ class Simulation:
         self._finished = self._arrived = 0.0
         self._peak = dict.fromkeys(services, 0)
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulatedRun:
         polling = min(s.scaler.scaling.polling_s for s in self._stages.values())
         for period, work in ((STEP_S, self._step), (polling, self._poll), (SYNC_S, self._sync)):
             self._environment.process(self._every(period, work))
         self._environment.run(until=self._trace.duration_s)
         stages = self._stages
-        return Outcome(
+        return SimulatedRun(
             stories=self._finished,
             unfinished=self._arrived - self._finished,
             wait_p50_s={name: _quantile(stage.waits, 0.5) for name, stage in stages.items()},

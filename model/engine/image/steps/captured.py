@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.device.graph import Graph, Graphs
+from model.device.graph import CapturedGraph, Graphs
 from model.image_decoder.conditions import Conditions
 
 Step = Callable[[Tensor, Tensor, Conditions], Tensor]
@@ -40,7 +40,7 @@ class Recording:
     timesteps: Tensor
     conditions: Conditions
     source: Conditions
-    graph: Graph
+    graph: CapturedGraph
     output: Tensor
 
     def fill(self, latents_BCHW: Tensor, timesteps_B: Tensor, conditions: Conditions) -> None:

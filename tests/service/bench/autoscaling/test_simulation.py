@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from service.bench.autoscaling.scaler import Scaling
-from service.bench.autoscaling.simulation import Outcome, Simulation
+from service.bench.autoscaling.simulation import SimulatedRun, Simulation
 from service.bench.autoscaling.stage import Service
 from service.bench.autoscaling.traces import TRACES, Trace
 
@@ -16,7 +16,7 @@ WARM = {"text": Scaling(1, 50, least=50), "image": Scaling(1, 50, least=50)}
 SHORT = replace(TRACES["steady"], duration_s=600)
 
 
-def simulate(trace: Trace, rate: float, scaling: dict[str, Scaling]) -> Outcome:
+def simulate(trace: Trace, rate: float, scaling: dict[str, Scaling]) -> SimulatedRun:
     return Simulation(trace, rate, SERVICES, scaling).run()
 
 

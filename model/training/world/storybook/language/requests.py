@@ -210,7 +210,7 @@ _MISTYPED = 0.12
 
 
 @dataclass(frozen=True)
-class Request:
+class ImageRequest:
     """The text of a request, and what of the image it leaves open.
 
     Attributes:
@@ -229,7 +229,7 @@ def request(
     scene: StorybookScene,
     families: Mapping[str, Family] = TRAINED,
     has_place: bool = True,
-) -> Request:
+) -> ImageRequest:
     """A request for an image of a scene, of a random family, now and then mistyped."""
     names = [name for name in families if has_place or name not in _WITH_PLACE]
     name = rng.choice(names)
@@ -238,4 +238,4 @@ def request(
     text = families[name](rng, scene)
     if rng.random() < _MISTYPED:
         text = mistyped(rng, text, rng.randint(1, 2))
-    return Request(text, has_place, name == "arranged")
+    return ImageRequest(text, has_place, name == "arranged")
