@@ -107,7 +107,7 @@ def test_what_turns_say_of_themselves(spans: dict[str, list[TracedSpan]]) -> Non
 def test_without_an_endpoint_nothing_is_imported_or_recorded() -> None:
     script = (
         "import sys\n"
-        "from service import tracing\n"
+        "from service.telemetry import tracing\n"
         "tracing.configure('gateway', '')\n"
         "with tracing.span('x') as span:\n"
         "    assert span is None and tracing.current() is None\n"
