@@ -35,6 +35,7 @@ def process_group(path: Path) -> str:
     return next((folder for folder in STARTED_ONCE if place.startswith(folder)), place)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests by process, and skip what needs a compiler where there is none.
 
