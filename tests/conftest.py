@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-TESTS = Path(__file__).parent
 # Tests of these folders share what takes long to start; all others share it within a file.
 STARTED_ONCE = (
     "model/engine/text",
@@ -29,20 +28,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def process_group(path: Path) -> str:
-    """The name that tests to be run by one process have in common."""
-    place = path.relative_to(TESTS).as_posix()
-    return next((folder for folder in STARTED_ONCE if place.startswith(folder)), place)
+class SharedStarts(LoadScopeScheduling):  # type: ignore[misc]
+    """Has one process run the tests that share what takes long to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0].removeprefix("tests/")
+        return next((folder for folder in STARTED_ONCE if file.startswith(folder)), file)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SharedStarts:
+    return SharedStarts(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests by process, and skip what needs a compiler where there is none.
-
-    On CI what needs a compiler must run.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(process_group(item.path)))
+    """Skip what needs a compiler where there is none; on CI it must run."""
     if any(map(shutil.which, COMPILERS)) or os.environ.get("CI") == "true":
         return
     for item in items:
