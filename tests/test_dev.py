@@ -176,7 +176,7 @@ def test_check_runs_the_whole_suite_in_two_parts(dev: ModuleType) -> None:
 
     assert {"lint-imports", "python -m mypy", "ruff check ."} <= set(others)
     assert "--cov=service" in service and service.endswith(" tests/service")
-    assert rest == "python -m pytest --ignore=tests/service"
+    assert rest == "python -m pytest --numprocesses 2 --ignore=tests/service"
 
 
 def test_usage_needs_no_environment() -> None:
