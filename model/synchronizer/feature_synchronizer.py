@@ -118,17 +118,10 @@ class FeatureSynchronizer(nn.Module):
         Raises:
             ValueError: the mask has a row neither for each query nor for all.
         """
-        num_queries = query_BLD.shape[1]
-        if visible_BLI.ndim == 2:
-            visible_BLI = visible_BLI.unsqueeze(1)
-        elif official_decoding:
-            visible_BLI = visible_BLI[:, -1:]
-        elif visible_BLI.shape[1] != num_queries:
-            raise ValueError(f"{visible_BLI.shape[1]} rows of visibility for {num_queries} queries")
+        visible_BLI = _rows(visible_BLI, query_BLD.shape[1], official_decoding)
         if visible_BLI.shape[-1] == 0:  # All of the softmax is the ignore token's.
             nothing_D: Tensor = self.output_proj(self.ignore_token.flatten())
             return nothing_D.expand(*query_BLD.shape[:2], -1)
-        visible_BLI = visible_BLI.bool()
         offsets_BILHP2, logits_BILHSP = self._predict(query_BLD, visible_BLI)
         weights_BILHSP, ignored_BLH = self._normalise(logits_BILHSP, visible_BLI)
         places_BILHP2 = (
@@ -191,3 +184,14 @@ class FeatureSynchronizer(nn.Module):
         weights_BLHSP = weights_BILHSP.permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
         shapes = [(side, side) for side in self.spatial_shapes] * num_images
         return deformable_attention(values_BVHd, shapes, places_BLHSP2, weights_BLHSP)
+
+
+def _rows(visible: Tensor, num_queries: int, official_decoding: bool) -> Tensor:
+    """A mask [B, I] or [B, L, I] as rows of booleans: [B, L, I], or [B, 1, I] for all queries."""
+    if visible.ndim == 2:
+        visible = visible.unsqueeze(1)
+    elif official_decoding:
+        visible = visible[:, -1:]
+    elif visible.shape[1] != num_queries:
+        raise ValueError(f"{visible.shape[1]} rows of visibility for {num_queries} queries")
+    return visible.bool()
