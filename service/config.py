@@ -165,6 +165,14 @@ class WorkerSettings(RoleSettings):
         default=8, ge=1, description="Every n-th read of the queue takes batch requests first"
     )
     maintenance_s: float = Field(default=5.0, gt=0)
+    pod_name: str = Field(
+        default="", description="Of this worker, to annotate with its load; empty: no Kubernetes"
+    )
+    kubernetes_api: str = "https://kubernetes.default.svc"
+    kubernetes_credentials: Path = Field(
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        description="Directory with namespace, token and ca.crt",
+    )
 
 
 class TextWorkerSettings(WorkerSettings):
@@ -189,11 +197,27 @@ class TextWorkerSettings(WorkerSettings):
         ge=0,
         description="Images at a time of an image worker on the same GPU; 0: none is there",
     )
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, description="GPUs that hold the model together"
+    )
+    num_hosts: int = Field(default=1, ge=1, description="On which these GPUs are, in equal numbers")
+    host_rank: int = Field(default=0, ge=0, description="This host's number; 0 runs the engine")
+    leader_address: str = Field(
+        default="127.0.0.1:29501", pattern=r"^\S+:\d+$", description="Of host 0"
+    )
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
     flush_interval_s: float = Field(
         default=0.0, ge=0, description="Shortest time between two appends of this worker to Redis"
     )
+
+    @model_validator(mode="after")
+    def _hosts_share_the_ranks(self) -> Self:
+        if self.tensor_parallel_size % self.num_hosts:
+            raise ValueError("num_hosts must divide tensor_parallel_size")
+        if self.host_rank >= self.num_hosts:
+            raise ValueError("host_rank must be less than num_hosts")
+        return self
 
 
 class ImageWorkerSettings(WorkerSettings):

@@ -28,6 +28,11 @@ class TextEngineOptions:
         encoder_cache_images: images whose features stay at hand although no request uses them.
         compile: let vLLM compile the decoder.
         kernel: which implementation samples images; `auto` takes the fastest that is there.
+        tensor_parallel_size: ranks that hold the model together, each on a GPU of its own; they
+            divide the attention heads.
+        num_hosts: hosts that the ranks are on, in equal numbers.
+        host_rank: this host's number; 0 is the leader, the only one with an engine.
+        leader_address: host and port by which the ranks of several hosts find each other.
         vllm: further arguments of vLLM's AsyncEngineArgs, which override all others.
     """
 
@@ -44,4 +49,8 @@ class TextEngineOptions:
     encoder_cache_images: int = 64
     compile: bool = False
     kernel: Literal["auto", "torch", "cpp", "triton"] = "auto"
+    tensor_parallel_size: int = 1
+    num_hosts: int = 1
+    host_rank: int = 0
+    leader_address: str = "127.0.0.1:29501"
     vllm: Mapping[str, Any] = field(default_factory=dict)

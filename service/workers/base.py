@@ -34,6 +34,7 @@ from service.messages import Stage
 from service.telemetry import tracing
 from service.telemetry.health import HealthServer
 from service.telemetry.metrics import ACTIVE_TURNS, READY
+from service.workers.deletion_cost import DeletionCost
 from service.workers.process import exit_within
 from service.workers.turns.claims import Claims
 from service.workers.turns.heartbeat import Heartbeat
@@ -169,6 +170,8 @@ class Worker:
             asyncio.create_task(self._watch_engine(), name="watchdog"),
             asyncio.create_task(self._draining.wait(), name="draining"),
         ]
+        cost = DeletionCost(self._settings, lambda: len(self._active))
+        telling = asyncio.create_task(cost.keep_told(), name="deletion cost")
         READY.set(1)
         logger.info("ready as %s", self._leases.consumer)
         try:
@@ -179,7 +182,7 @@ class Worker:
             self.drain()
             await asyncio.gather(*claims, return_exceptions=True)
             await self._finish_turns()
-            await cancel_all(others)
+            await cancel_all([*others, telling])
         for task in (*claims, *others):
             if not task.cancelled():
                 task.result()

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,16 +57,21 @@ class Answer:
 
 
 class RealSystem:
-    """Redis, a gateway and one real worker of each stage."""
+    """Redis, a gateway and one real worker of each stage, or of some."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        workers: Sequence[str] = ("image-worker", "text-worker"),
+        **settings: str,
+    ) -> None:
         """Settings, without their prefix, are those of all roles."""
         self._stack = ExitStack()
         self._redis = EmbeddedRedis(directory / "redis", directory / "redis.log")
         self.roles: dict[str, Role] = {}
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        for name in ("gateway", "image-worker", "text-worker"):
+        for name in ("gateway", *workers):
             own = port if name == "gateway" else free_port()
             environment = {
                 "MMI_REDIS_URL": self._redis.url,

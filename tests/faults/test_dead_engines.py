@@ -32,8 +32,9 @@ WORKER = "text-worker"
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[RealSystem]:
-    """Leases outlast the test, so no answer comes whose lease was lost."""
-    system = RealSystem(tmp_path, lease_s="3600", stall_s="20", max_deliveries="1")
+    """Leases and deadlines outlast the test, so no answer comes whose lease was lost."""
+    settings = {"lease_s": "3600", "deadline_ms": "3600000", "stall_s": "30", "max_deliveries": "1"}
+    system = RealSystem(tmp_path, (WORKER,), **settings)
     try:
         system.start()
         yield system
@@ -107,7 +108,7 @@ def health_of(system: RealSystem, over: threading.Event) -> set[tuple[str, int]]
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_engine_that_dies_or_hangs_costs_no_request(
     system: RealSystem, number: signal.Signals

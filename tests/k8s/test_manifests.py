@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -27,10 +29,12 @@ KEDA = ROOT / "tests" / "data" / "keda"
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s" / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (ROOT / "k8s" / "components").iterdir())
 VERSIONS = ("1.32", "1.34", "1.36")
-# Kinds of operators whose definitions are not here.
+# Kinds of operators whose definitions are not here. MMI_CRDS names a directory of CustomResource-
+# Definitions, as `kubectl get crd --output yaml` writes them; then these kinds are checked too.
 FOREIGN_GROUPS = {
     "external-secrets.io",
     "gateway.networking.k8s.io",
+    "leaderworkerset.x-k8s.io",
     "monitoring.coreos.com",
 }
 CLUSTER_WIDE = {"Namespace", "PriorityClass"}
@@ -70,12 +74,15 @@ def combined(*components: str) -> list[Document]:
 
 
 def pod_specs(rendered: list[Document]) -> dict[str, Document]:
-    """From each Deployment, StatefulSet, Job and CronJob to its pod's specification."""
+    """From each kind that makes pods, with its name, to the pod's specification."""
     specs = {}
     for document in rendered:
         spec = document.get("spec", {})
         if document["kind"] == "CronJob":
             spec = spec["jobTemplate"]["spec"]
+        if document["kind"] == "LeaderWorkerSet":
+            template = spec["leaderWorkerTemplate"]["workerTemplate"]
+            specs[f"LeaderWorkerSet/{document['metadata']['name']}"] = template["spec"]
         if document["kind"] in ("CronJob", "Deployment", "Job", "StatefulSet"):
             specs[f"{document['kind']}/{document['metadata']['name']}"] = spec["template"]["spec"]
     return specs
@@ -99,15 +106,34 @@ def config_map(rendered: list[Document], name: str) -> Document:
     return found[0]
 
 
-def keda_schema(kind: str) -> Document:
-    crd = yaml.safe_load((KEDA / f"keda.sh_{kind.lower()}s.yaml").read_text())
-    schema: Document = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    return schema
+@functools.cache
+def definitions() -> dict[tuple[str, str], Document]:
+    """Strict schemas of custom kinds, by apiVersion and kind: KEDA's, and those in MMI_CRDS."""
+    schemas = {}
+    folders = [KEDA, *map(Path, filter(None, [os.environ.get("MMI_CRDS")]))]
+    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
+        for crd in definitions_in(path):
+            for version in crd["spec"]["versions"]:
+                schema = version["schema"]["openAPIV3Schema"]
+                # metadata is the API server's own type.
+                schema["properties"]["metadata"] = {"type": "object"}
+                forbid_unknown({"properties": {"spec": schema["properties"]["spec"]}})
+                names = crd["spec"]["group"], version["name"], crd["spec"]["names"]["kind"]
+                schemas[f"{names[0]}/{names[1]}", names[2]] = schema
+    return schemas
+
+
+def definitions_in(path: Path) -> list[Document]:
+    found = yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)
+    items = (document.get("items", [document]) for document in found if document)
+    return [item for some in items for item in some if item["kind"] == "CustomResourceDefinition"]
 
 
 def forbid_unknown(schema: Any) -> None:
     """Have a schema refuse fields that it does not name, as the API server would drop them."""
     if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            del schema["pattern"]  # Go's regular expressions, not Python's
         if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
             schema.setdefault("additionalProperties", False)
         for value in schema.values():
@@ -121,16 +147,13 @@ def check_built_in(document: str, version: str) -> None:
 
 
 def check_schemas(rendered: list[Document], version: str) -> None:
-    """Built-in kinds against Kubernetes, KEDA's against its definitions; others are not checked."""
+    """Built-in kinds against Kubernetes, custom ones against the definitions that are here."""
     for document in rendered:
         group = document["apiVersion"].partition("/")[0]
-        if group == "keda.sh":
-            schema = keda_schema(document["kind"])
-            # metadata is the API server's own type.
-            schema["properties"]["metadata"] = {"type": "object"}
-            forbid_unknown({"properties": {"spec": schema["properties"]["spec"]}})
-            jsonschema.validate(document, schema)
-        elif group not in FOREIGN_GROUPS:
+        schema = definitions().get((document["apiVersion"], document["kind"]))
+        if schema is not None:
+            jsonschema.Draft202012Validator(schema).validate(document)
+        elif group not in FOREIGN_GROUPS or "MMI_CRDS" in os.environ:
             check_built_in(json.dumps(document), version)
 
 
@@ -234,7 +257,38 @@ def test_triggers_are_generated(redis: str, num_partitions: int, tmp_path: Path)
             assert (directory / f"{stage}-worker.yaml").read_text() == text
 
 
-EVERYTHING = ("checkpoint-job", "tensorrt-job", "redis-backup", "cache-claim", "checkpoint-claim")
+def test_several_hosts_run_one_model() -> None:
+    """The pods are those of the overlay's text worker; their ranks find each other."""
+    alone, rendered = combined("autoscaling"), combined("autoscaling", "multi-host")
+    pod = pod_specs(rendered)["LeaderWorkerSet/text-worker"]
+    expected = copy.deepcopy(pod_specs(alone)["Deployment/text-worker"])
+    assert "Deployment/text-worker" not in pod_specs(rendered)
+    [container], [wanted] = pod["containers"], expected["containers"]
+    own = {
+        variable["name"]: variable["value"] for variable in container["env"][len(wanted["env"]) :]
+    }
+    assert own == {
+        "MMI_TENSOR_PARALLEL_SIZE": "2",
+        "MMI_NUM_HOSTS": "$(LWS_GROUP_SIZE)",
+        "MMI_HOST_RANK": "$(LWS_WORKER_INDEX)",
+        "MMI_LEADER_ADDRESS": "$(LWS_LEADER_ADDRESS):29501",
+    }
+    assert set(own) <= fields(TextWorkerSettings)
+    del container["env"][len(wanted["env"]) :]
+    assert pod == expected
+    scaled = named(rendered, "ScaledObject", "text-worker")["spec"]["scaleTargetRef"]
+    assert (scaled["kind"], scaled["name"]) == ("LeaderWorkerSet", "text-worker")
+    assert named(rendered, "LeaderWorkerSet", "text-worker")["metadata"]["namespace"] == "somewhere"
+
+
+EVERYTHING = (
+    "multi-host",
+    "checkpoint-job",
+    "tensorrt-job",
+    "redis-backup",
+    "cache-claim",
+    "checkpoint-claim",
+)
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, None])

@@ -86,7 +86,7 @@ async def _start(
     workload: Workload,
 ) -> VllmVariant:
     """Start vLLM; `feed` makes its input of a prompt."""
-    prepare_vllm()
+    prepare_vllm(options)
     llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
 
     def submit(

@@ -18,6 +18,7 @@ from model.compiler import prepare_torch_compile
 from model.config.schema import MMInterleavedConfig
 from model.engine.options import TextEngineOptions
 from model.engine.text.machine import fit_to_machine
+from model.engine.text.ranks import bind_threads, rank_arguments
 from model.vllm_plugin.config import write_view
 
 
@@ -57,6 +58,7 @@ def engine_arguments(options: TextEngineOptions, config: MMInterleavedConfig) ->
             "encoder_cache_images": options.encoder_cache_images,
         },
         "disable_log_stats": True,
+        **rank_arguments(options),
     }
     return AsyncEngineArgs(**(arguments | dict(options.vllm)))
 
@@ -105,8 +107,9 @@ class StatisticsLogger(StatLoggerBase):  # type: ignore[misc]
         """Required by vLLM."""
 
 
-def prepare_vllm() -> None:
+def prepare_vllm(options: TextEngineOptions) -> None:
     """Set up this process, which the processes of vLLM inherit from."""
+    bind_threads(options)
     if current_platform.is_cpu():  # vLLM compiles parts of its sampler when they first run.
         prepare_torch_compile()
     else:  # FlashInfer would compile its sampler at the first request; vLLM's own is there.
@@ -117,7 +120,7 @@ def start_vllm(
     options: TextEngineOptions, config: MMInterleavedConfig, statistics: TextStatistics
 ) -> AsyncLLM:
     """Start vLLM's processes and load the model; takes from seconds to minutes."""
-    prepare_vllm()
+    prepare_vllm(options)
 
     def make_logger(vllm_config: VllmConfig, engine_index: int = 0) -> StatisticsLogger:
         return StatisticsLogger(statistics)

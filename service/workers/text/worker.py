@@ -241,10 +241,15 @@ def image_mode_of(attempt: Attempt) -> ImageMode:
 
 
 def main(settings: TextWorkerSettings) -> int:
-    """The process of `mmi text-worker`."""
+    """The process of `mmi text-worker`.
+
+    Of an engine on several hosts, only the first host takes turns.
+    """
     from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
+    from model.engine.text.follower import Follower
     from service.workers.text import metrics
+    from service.workers.text.follower import follow
 
     end_on_signal()
     configure("text-worker", settings.log_level)
@@ -257,9 +262,15 @@ def main(settings: TextWorkerSettings) -> int:
         gpu_memory_utilization=settings.gpu_memory_utilization,
         image_concurrency=settings.image_concurrency,
         max_model_len=settings.max_model_len,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        num_hosts=settings.num_hosts,
+        host_rank=settings.host_rank,
+        leader_address=settings.leader_address,
         compile=settings.compile,
         kernel=settings.kernel,
     )
+    if settings.host_rank > 0:
+        return loop.run(follow(settings, Follower(options)))
     engine = VllmTextEngine(options)
     metrics.export(engine)
     return loop.run(create(settings, engine).run())
