@@ -33,6 +33,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "image": ("model.bench.image.command", "the image engine"),
     "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
     "gateway": ("service.bench.gateway", "the gateway's own cost"),
+    "redis": ("service.bench.redis", "how many stories one Redis carries"),
     "autoscaling": ("service.bench.autoscaling.command", "simulated scaling of the workers"),
     "trace": ("service.bench.trace.command", "where the time of one story goes"),
     "quality": ("service.bench.quality", "the cost of each image quality"),
