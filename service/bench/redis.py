@@ -13,6 +13,7 @@ import multiprocessing
 import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
                 rows.append(measure(server, shape, clients, args.processes, args.seconds))
             finally:
                 server.stop()
-    print_table({name: lambda row, name=name: _shown(row[name]) for name in rows[0]}, rows)
+    print_table({name: partial(_shown, name) for name in rows[0]}, rows)
     report.write(args.out, {"shape": asdict(shape), "loads": rows})
     return 0
 
 
-def _shown(value: float) -> str:
-    return f"{value:.4g}"
+def _shown(name: str, row: dict[str, float]) -> str:
+    return f"{row[name]:.4g}"
 
 
 def measure(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from pydantic import SecretStr
+
 from service.broker.blobs import BlobStore
 from service.broker.connection import Broker, cancel_all
 from service.broker.stream.events import EventHub
@@ -65,7 +67,9 @@ class StoryLoad:
 
     def __init__(self, url: str, shape: StoryShape, num_clients: int) -> None:
         self._shape, self._num_clients = shape, num_clients
-        self._broker = Broker(RedisSettings(redis_url=url, max_active_requests=1_000_000))
+        self._broker = Broker(
+            RedisSettings(redis_url=SecretStr(url), max_active_requests=1_000_000)
+        )
         self._queue, self._blobs = Queue(self._broker), BlobStore(self._broker)
         self._hub = EventHub(self._broker)
         self._leases: dict[Stage, Leases] = {
@@ -95,7 +99,8 @@ class StoryLoad:
         while True:
             request = Request(content=(TextPart(text=f"{os.getpid()} {number}"),))
             await self._queue.enqueue(request)
-            async with aclosing(self._hub.follow(request.request_id)) as events:
+            following = self._hub.follow(request.request_id)
+            async with aclosing(following) as events:  # type: ignore[type-var]
                 async for _ in events:
                     pass
             self.num_told += 1
