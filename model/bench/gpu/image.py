@@ -9,19 +9,19 @@ from model.bench.image.device_step import BASELINE, DeviceSteps
 from model.config.presets import preset
 
 _STEPS_OF_AN_IMAGE = 30
-_BATCHES = (1, 8)
+_BATCHES, _REHEARSED_BATCHES = (1, 8), (1, 2)
 
 
 def run_eager(recorder: Recorder) -> None:
     """Eager and recorded steps at the published sizes, and where their time goes."""
     steps = _steps(recorder)
     recorder.note("peak", tflops=_rounded(steps.peak_tflops))
-    for batch in _BATCHES:
+    for batch in steps.inputs:
         for variant in steps.variants():
             if variant != "torch-compiled":
                 _note_step(recorder, steps, variant, batch)
     recorder.note("decode", batch=1, ms=_rounded(steps.decode_ms(1)))
-    for batch in _BATCHES:
+    for batch in steps.inputs:
         for kernel in steps.kernels("torch", batch):
             recorder.note("kernel", variant="torch", batch=batch, **kernel)
 
@@ -29,7 +29,7 @@ def run_eager(recorder: Recorder) -> None:
 def run_compiled(recorder: Recorder) -> None:
     """Steps compiled block by block and recorded, and the recorded ones' largest kernels."""
     steps = _steps(recorder)
-    for batch in _BATCHES:
+    for batch in steps.inputs:
         _note_step(recorder, steps, "torch-compiled", batch)
         for kernel in steps.kernels("torch-compiled", batch):
             recorder.note("kernel", variant="torch-compiled", batch=batch, **kernel)
@@ -38,7 +38,7 @@ def run_compiled(recorder: Recorder) -> None:
 def _steps(recorder: Recorder) -> DeviceSteps:
     config = preset("tiny" if recorder.rehearsal else "13b")
     device = torch.device("cpu" if recorder.rehearsal else "cuda")
-    return DeviceSteps(config, device, _BATCHES)
+    return DeviceSteps(config, device, _REHEARSED_BATCHES if recorder.rehearsal else _BATCHES)
 
 
 def _note_step(recorder: Recorder, steps: DeviceSteps, variant: str, batch: int) -> None:

@@ -17,7 +17,8 @@ from model.training.recipe import Phase, Recipe
 from model.training.world.drawn.world import DrawnWorld
 
 _RECIPE = Path(__file__).resolve().parents[3] / "deploy" / "train" / "tiny.toml"
-_STEPS, _REHEARSED_STEPS = 120, 20
+_STEPS = 120
+_REHEARSED_STEPS, _REHEARSED_BATCH = 20, 2  # The trainer notes the time after every tenth step.
 _SETTLED = 0.5  # The share of steps after which time is taken.
 _POOL = 64
 _SAMPLE_S = 0.25
@@ -27,14 +28,15 @@ def run(recorder: Recorder) -> None:
     """Some steps of each phase of the second stage, from the shipped checkpoint."""
     recipe = replace(Recipe.load(_RECIPE), world=DrawnWorld())  # Needs no font.
     for phase in recipe.sft:
-        steps = _REHEARSED_STEPS if recorder.rehearsal else _STEPS
-        short = replace(phase, steps=steps, num_pictures=min(phase.num_pictures, _POOL))
+        short = replace(phase, steps=_STEPS, num_pictures=min(phase.num_pictures, _POOL))
+        if recorder.rehearsal:
+            short = replace(short, steps=_REHEARSED_STEPS, batch_size=_REHEARSED_BATCH)
         with Utilisation() as utilisation:
             steps_per_s = _steps_per_s(recorder, recipe, short)
         recorder.note(
             "training",
             name=phase.phase,
-            batch=phase.batch_size,
+            batch=short.batch_size,
             steps_per_s=round(steps_per_s, 2),
             waiting_share=utilisation.idle_share,
         )

@@ -1,6 +1,8 @@
-"""Serves requests on vLLM's GPU path without a GPU, and prints what they gave as JSON.
+"""Serves requests on vLLM's GPU path, and prints what they gave as JSON.
 
-usage: python -m tests.model.engine.text.gpu.serve CHECKPOINT DIRECTORY RUNNER
+usage: python -m tests.model.engine.text.gpu.serve CHECKPOINT DIRECTORY RUNNER WAY
+
+WAY is `interpreted` (without a GPU), or `eager` or `compiled` on a card.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ _RESUMED_AT = 5
 _CROWD, _CROWD_TOKENS = 4, 28
 
 
-def main(checkpoint: Path, directory: Path, runner: int) -> None:
+def main(checkpoint: Path, directory: Path, runner: int, way: str) -> None:
     """Serve everything in one engine, then compare with the plain model."""
-    platform.install(runner)
     directory.mkdir(exist_ok=True)
-    launches.record(directory / "launches.jsonl")
+    interpreted = way == "interpreted"
+    if interpreted:
+        platform.install(runner)
+        launches.record(directory / "launches.jsonl")
     from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
 
@@ -40,14 +44,17 @@ def main(checkpoint: Path, directory: Path, runner: int) -> None:
         max_num_seqs=_CROWD,
         kv_cache_bytes=4608 << 10,
         block_size=16,
-        # Ours would take minutes in Triton's interpreter: test_parity.py runs it on fewer tokens.
-        kernel="torch",
-        vllm=platform.NATIVE | {"logprobs_mode": "raw_logits", "max_logprobs": -1},
+        compile=way == "compiled",
+        # Ours would take minutes in Triton's interpreter: test_triton.py runs it on fewer tokens.
+        kernel="torch" if interpreted else "triton",
+        vllm=(platform.NATIVE if interpreted else {})
+        | {"logprobs_mode": "raw_logits", "max_logprobs": -1},
     )
-    print(json.dumps(asyncio.run(_serve(VllmTextEngine(options)))))  # noqa: T201
+    device = "cpu" if interpreted else "cuda"
+    print(json.dumps(asyncio.run(_serve(VllmTextEngine(options), device))))  # noqa: T201
 
 
-async def _serve(engine: Any) -> dict[str, Any]:
+async def _serve(engine: Any, device: str) -> dict[str, Any]:
     from tests.model.engine.served import Reference
 
     await engine.start()
@@ -60,7 +67,7 @@ async def _serve(engine: Any) -> dict[str, Any]:
             "share": config.cache_config.gpu_memory_utilization,
             "planned": engine.options.gpu_memory_utilization,
         }
-        reference = Reference(engine.options.checkpoint)
+        reference = Reference(engine.options.checkpoint, device)
         served |= await _parity(engine, reference)
         served |= await _preempted(engine, reference)
         served |= await _image_tokens(engine, reference)
@@ -157,4 +164,4 @@ async def _resumed(engine: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
