@@ -80,9 +80,13 @@ CMD ["gateway"]
 FROM base AS worker
 ARG VARIANT
 # An OpenMP runtime and libnuma for PyTorch and vLLM. Triton, on GPUs only, builds its launchers
-# with a C compiler at run time.
+# with a C compiler and Python's headers at run time, which a distribution's Python lacks.
 # hadolint ignore=DL3008,SC2086
-RUN if [ "${VARIANT}" = gpu ]; then compiler="gcc libc6-dev"; fi \
+RUN if [ "${VARIANT}" = gpu ]; then \
+        compiler="gcc libc6-dev"; \
+        include=$(python3 -c "import sysconfig; print(sysconfig.get_path('include'))"); \
+        [ -f "${include}/Python.h" ] || compiler="${compiler} python3-dev"; \
+    fi \
     && apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 libnuma1 ${compiler:-} \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*

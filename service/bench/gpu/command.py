@@ -49,12 +49,12 @@ class GpuPhase:
 
 
 PHASES = (
-    GpuPhase("image-step", "model.bench.gpu.image:run_eager", 80),
-    GpuPhase("text-parity", "service.bench.gpu.text:run_parity", 120),
+    GpuPhase("image-step", "model.bench.gpu.image:run_eager", 70),
+    GpuPhase("text-parity", "service.bench.gpu.text:run_parity", 150),
     GpuPhase("text-speed", "service.bench.gpu.text:run_speed", 140),
-    GpuPhase("service", "service.bench.gpu.stories:run", 110),
+    GpuPhase("service", "service.bench.gpu.stories:run", 100),
     GpuPhase("image-compiled", "model.bench.gpu.image:run_compiled", 70),
-    GpuPhase("tensorrt", "model.bench.gpu.engines:run", 50),
+    GpuPhase("tensorrt", "model.bench.gpu.engines:run", 40),
     GpuPhase("training", "service.bench.gpu.training:run", 30),
 )
 

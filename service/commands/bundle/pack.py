@@ -15,7 +15,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -182,8 +181,7 @@ def _download(args: argparse.Namespace, directory: Path) -> Path:
     wanted.write_text("\n".join(pins(args.lock, args.python, args.present)) + "\n")
     wheels = directory / "wheels"
     platforms = [word for name in _PLATFORMS for word in ("--platform", name)]
-    python = getattr(sys, "_base_executable", sys.executable)  # A virtual environment has no pip.
-    command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = [unpack.python_with_pip(), "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--implementation", "cp", "--python-version", args.python, *platforms]
     subprocess.run([*command, "--dest", str(wheels), "--requirement", str(wanted)], check=True)
     return wheels

@@ -106,20 +106,32 @@ def extract(kept: Path, parts: list[dict[str, Any]], into: Path) -> None:
         archive.extractall(into, filter="data")
 
 
+def python_with_pip() -> str:
+    """This Python, or the base of its virtual environment: either may lack pip.
+
+    Raises:
+        ValueError: neither has it.
+    """
+    for python in (sys.executable, getattr(sys, "_base_executable", sys.executable)):
+        command = [python, "-m", "pip", "--version"]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            return python
+    raise ValueError(f"{sys.executable} has no pip: install python3-pip")
+
+
 def install(into: Path) -> None:
     """Install the wheels, and write what runs the program.
 
     Raises:
         subprocess.CalledProcessError: pip can't install them.
+        ValueError: there is no pip.
     """
     wheels = [str(path) for path in sorted((into / "wheels").glob("*.whl"))]
     site = into / "site"
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir()
     if wheels:
-        # The base of a virtual environment: that itself may have no pip.
-        python = getattr(sys, "_base_executable", sys.executable)
-        command = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        command = [python_with_pip(), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
         command += ["--disable-pip-version-check", "--root-user-action=ignore"]
         subprocess.run([*command, "--no-compile", "--target", str(site), *wheels], check=True)
     checkpoint = next(iter(sorted((into / "checkpoints").glob("*"))), "")

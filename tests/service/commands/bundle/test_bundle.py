@@ -80,6 +80,15 @@ def test_a_damaged_part_is_refused(
     assert unpack.main(arguments) == 0
 
 
+def test_a_machine_without_pip_is_told_so(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("executable", "_base_executable"):
+        monkeypatch.setattr(sys, name, "/bin/false")
+    assert unpack.main(["--parts", str(small), "--into", str(tmp_path / "into")]) == 1
+    assert "/bin/false has no pip" in capsys.readouterr().err
+
+
 def test_a_bundle_of_another_format_is_refused(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +121,9 @@ def test_the_project_runs_from_its_bundle(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"{into}/project/service/__init__.py")
     assert "model.vllm_plugin:register" in done.stdout
     assert (into / "checkpoints" / "tiny" / "config.json").is_file()
+    report = [str(into / "mmi"), "bench", "gpu", "--rehearse", "--limit-s", "1"]
+    done = subprocess.run(report, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, "image-step: no time left" in done.stdout) == (1, True), done.stderr
 
 
 def test_pins_are_those_of_the_other_machine(tmp_path: Path) -> None:
