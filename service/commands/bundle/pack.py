@@ -181,8 +181,15 @@ def _download(args: argparse.Namespace, directory: Path) -> Path:
     wanted.write_text("\n".join(pins(args.lock, args.python, args.present)) + "\n")
     wheels = directory / "wheels"
     platforms = [word for name in _PLATFORMS for word in ("--platform", name)]
-    command = [unpack.python_with_pip(), "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--implementation", "cp", "--python-version", args.python, *platforms]
+    command = [unpack.python_with_pip(), "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += [
+        "--only-binary=:all:",
+        "--implementation",
+        "cp",
+        "--python-version",
+        args.python,
+        *platforms,
+    ]
     subprocess.run([*command, "--dest", str(wheels), "--requirement", str(wanted)], check=True)
     return wheels
 
