@@ -95,9 +95,10 @@ def _text(
 
 
 def _ieee(recorder: Recorder) -> dict[str, str]:
-    """Without TF32 in Triton's products, whose cache does not tell the two apart."""
+    """Without TF32 in NVIDIA's libraries and Triton, whose cache does not tell the two apart."""
     cache = recorder.cache_dir.resolve() / "triton-ieee"
-    return {"TRITON_F32_DEFAULT": "ieee", "TRITON_CACHE_DIR": str(cache)}
+    triton = {"TRITON_F32_DEFAULT": "ieee", "TRITON_CACHE_DIR": str(cache)}
+    return {"NVIDIA_TF32_OVERRIDE": "0", **triton}
 
 
 def _run(recorder: Recorder, benches: Sequence[Bench]) -> None:
