@@ -25,6 +25,7 @@ from model.bench.gpu.recorder import Recorder, Row, read
 from model.bench.processes import process_tree
 from model.bench.report import machine_name, print_table
 from service.config import LocalSettings
+from service.local.processes import die_with_parent, interrupt_once
 from service.workers.checkpoint import SHIPPED
 
 _RESULTS = "results.jsonl"
@@ -84,9 +85,20 @@ def run(args: argparse.Namespace) -> int:
     if args.phase is not None:
         _run_here(args)
         return 0
+    interrupt_once()
     started, path = time.monotonic(), args.out / _RESULTS
     device = machine_name()
     _say(f"{device}: results in {path}")
+    try:
+        _run_phases(args, path, device, started)
+    except KeyboardInterrupt:  # What ran is kept.
+        _say("interrupted")
+    show(path)
+    return 0 if set(args.only) <= done(path, device) else 1
+
+
+def _run_phases(args: argparse.Namespace, path: Path, device: str, started: float) -> None:
+    """Those that are asked for and not done, while there is time."""
     for phase in PHASES:
         left_s = args.limit_s - (time.monotonic() - started) if args.limit_s else phase.limit_s
         if phase.name not in args.only or phase.name in done(path, device):
@@ -95,8 +107,6 @@ def run(args: argparse.Namespace) -> int:
             _say(f"{phase.name}: no time left")
             continue
         _run_apart(phase, args, min(phase.limit_s, left_s) if args.limit_s else None)
-    show(path)
-    return 0 if set(args.only) <= done(path, device) else 1
 
 
 def done(path: Path, device: str) -> set[str]:
@@ -135,7 +145,12 @@ def _run_apart(phase: GpuPhase, args: argparse.Namespace, limit_s: float | None)
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
     try:
         status = str(process.wait(limit_s))

@@ -13,6 +13,7 @@ from typing import Any
 
 from model.bench.gpu.recorder import Recorder
 from service.config import child_environment
+from service.local.processes import die_with_parent
 
 _SHOWN_LINES = 25
 # Number type, vLLM's model runner, and whether it compiles; the most used first.
@@ -137,6 +138,7 @@ def _output(bench: Bench, document: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=die_with_parent,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:  # At once: a phase may be killed before the end.

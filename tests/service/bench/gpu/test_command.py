@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from service.bench.gpu.command import PHASES, GpuPhase, add_arguments, done, run
 from service.workers.checkpoint import SHIPPED
 
 HERE = "tests.service.bench.gpu.test_command"
+OWN = [sys.executable, "-c", f"import {HERE} as t; t.main()"]
 
 
 def quick(recorder: Recorder) -> None:
@@ -30,7 +34,7 @@ def failing(recorder: Recorder) -> None:
 def endless(recorder: Recorder) -> None:
     """Starts a process with a session of its own, as the service does."""
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    recorder.note("number", value=child.pid)
+    recorder.note("number", value=child.pid, phase_pid=os.getpid())
     while True:
         pass
 
@@ -40,20 +44,19 @@ def phases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three phases, known to the processes that the report starts as well."""
     own = tuple(
         GpuPhase(name, f"{HERE}:{name}", limit_s)
-        for name, limit_s in (("quick", 60), ("failing", 60), ("endless", 10))
+        for name, limit_s in (("quick", 60), ("failing", 60), ("endless", 30))
     )
     monkeypatch.setattr(command, "PHASES", own)
-    monkeypatch.setattr(
-        command, "_COMMAND", [sys.executable, "-c", f"import {HERE} as t; t.main()"]
-    )
+    monkeypatch.setattr(command, "_COMMAND", OWN)
 
 
 def main() -> None:
     """What a started process runs."""
+    command._COMMAND = OWN
     command.PHASES = tuple(
         GpuPhase(name, f"{HERE}:{name}", 60) for name in ("quick", "failing", "endless")
     )
-    run(arguments(*sys.argv[1:]))
+    sys.exit(run(arguments(*sys.argv[1:])))
 
 
 def arguments(*words: str) -> argparse.Namespace:
@@ -88,6 +91,25 @@ def test_a_phase_is_killed_at_its_limit(tmp_path: Path) -> None:
     rows = list(read(tmp_path / "results.jsonl"))
     assert rows[-1]["status"] == "out of time"
     assert not _runs(rows[0]["value"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_phase_ends_with_the_report(tmp_path: Path, number: signal.Signals) -> None:
+    """Whatever ends the report: what lived on would hold the card."""
+    words = ("--rehearse", "--limit-s", "0", "--out", str(tmp_path), "--only", "endless")
+    with subprocess.Popen([*OWN, *words], stdout=subprocess.PIPE, text=True) as report:
+        while not (rows := list(read(tmp_path / "results.jsonl"))):
+            assert report.poll() is None
+            time.sleep(0.05)
+        report.send_signal(number)
+        output, _ = report.communicate()
+    if number == signal.SIGKILL:  # The kernel tells the phase, not all that it has started.
+        os.kill(rows[0]["value"], signal.SIGKILL)
+    else:
+        assert (report.returncode, "interrupted" in output) == (1, True)
+        assert not _runs(rows[0]["value"])
+    while _runs(rows[0]["phase_pid"]):
+        time.sleep(0.05)
 
 
 def _runs(pid: int) -> bool:
