@@ -50,6 +50,31 @@ def test_alerts_use_metrics_that_exist() -> None:
         assert used(rule["expr"]) <= exported()
 
 
+def test_absence_is_asked_of_metrics_that_one_role_alone_exports() -> None:
+    """Every role exports the metrics without labels; only the one that uses them has the others."""
+    asked = [used(rule["expr"]) for rule in RULES if "absent(" in rule["expr"]]
+    assert asked
+    for names in asked:
+        for name in names:
+            [metric] = [m for m in vars(metrics).values() if is_of(m, name)]
+            assert metric._labelnames
+
+
+def is_of(metric: object, name: str) -> bool:
+    """Whether a time series is of this metric."""
+    if not isinstance(metric, MetricWrapperBase):
+        return False
+    [family] = metric.describe()
+    return name in (family.name, f"{family.name}_total")
+
+
+def test_dashboard_shows_http_and_engines() -> None:
+    dashboard = json.loads((ROOT / "deploy" / "dashboard.json").read_text())
+    shown = set.union(*(used(t["expr"]) for panel in dashboard["panels"] for t in panel["targets"]))
+    assert {"mmi_http_requests_total", "mmi_http_request_seconds_bucket"} <= shown
+    assert {"mmi_text_kv_cache_usage", "mmi_image_rows_total", "mmi_ready"} <= shown
+
+
 def test_every_alert_has_a_runbook() -> None:
     headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
     for rule in RULES:

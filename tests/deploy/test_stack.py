@@ -102,8 +102,10 @@ def targets(stack: Stack) -> dict[str, str]:
 
 def test_an_alert_is_raised_and_goes_away(stack: Stack) -> None:
     stack.compose("stop", "gateway")
-    stack.wait_until(lambda: stack.alerts()["MMIGatewayAbsent"] == "firing", "an alert", 600)
-    stack.compose("start", "gateway")
+    try:
+        stack.wait_until(lambda: stack.alerts()["MMIGatewayAbsent"] == "firing", "an alert", 600)
+    finally:
+        stack.compose("start", "gateway")
     stack.wait_until(lambda: stack.alerts()["MMIGatewayAbsent"] == "inactive", "its end", 600)
 
 
