@@ -24,8 +24,9 @@ _QUALITY: dict[str, dict[str, int | bool]] = {
 
 def encode(image: Image.Image, kind: Format) -> bytes:
     """Encode an image as a file without metadata; equal images give equal bytes."""
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, kind.upper(), **_QUALITY[kind])
+    buffer, plain = io.BytesIO(), image.convert("RGB")
+    plain.info.clear()
+    plain.save(buffer, kind.upper(), **_QUALITY[kind])
     return buffer.getvalue()
 
 
