@@ -18,6 +18,7 @@ STARTED_ONCE = (
 )
 COMPILERS = ("c++", "g++", "clang++")
 NO_COMPILER = "needs a C++ compiler"
+NO_CARD = "PyTorch finds no CUDA device"
 # Least branch coverage in percent of the packages that a run measures: `make check` measures
 # `service` by its own tests, `make coverage` both by the whole suite.
 COVERAGE_FLOORS = {"service": 90, "model": 85}
@@ -40,13 +41,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SharedSta
     return SharedStarts(config, log)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a compiler where there is none; on CI it must run."""
+    """Skip what needs a card or a compiler where there is none; on CI the latter must run.
+
+    Last, when the tests of other marks are gone.
+    """
+    on_cards = [item for item in items if item.get_closest_marker("gpu")]
+    if on_cards and not _has_card():
+        for item in on_cards:
+            item.add_marker(pytest.mark.skip(reason=NO_CARD))
     if any(map(shutil.which, COMPILERS)) or os.environ.get("CI") == "true":
         return
     for item in items:
         if item.get_closest_marker("needs_compiler"):
             item.add_marker(pytest.mark.skip(reason=NO_COMPILER))
+
+
+def _has_card() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -81,3 +81,12 @@ def test_coverage_above_the_floors_passes(suite: Path) -> None:
     test.write_text(test.read_text() + "    assert model.sign.sign(-1) == -1\n")
 
     assert run(suite, "--cov", "--cov-report=", CI="true").returncode == 0
+
+
+def test_without_a_card_tests_that_need_one_are_skipped(suite: Path) -> None:
+    text = "import pytest\n@pytest.mark.gpu\ndef test_card():\n    raise AssertionError\n"
+    (suite / "tests" / "test_card.py").write_text(text)
+    result = run(suite, "-m", "gpu", "-rs", CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 0
+    assert "PyTorch finds no CUDA device" in result.stdout
+    assert "1 skipped" in result.stdout.splitlines()[-1]
