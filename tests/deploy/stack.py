@@ -142,13 +142,12 @@ class Stack:
             time.sleep(1)
 
     def under_load(self, number: int = 4) -> list[str]:
-        """Submit stories, and return once a worker holds one; their ids."""
-        requests = [self.submit(max_tokens=96) for _ in range(number)]
-        self.wait_until(
-            lambda: any(self.status(request) == "in_progress" for request in requests),
-            "a story is in progress",
-        )
-        return requests
+        """Submit stories until a worker holds one; the ids of all."""
+        requests: list[str] = []
+        while True:
+            requests += [self.submit(images=2, max_tokens=200) for _ in range(number)]
+            if "in_progress" in map(self.status, reversed(requests[-number:])):
+                return requests
 
     def finish(self, requests: Sequence[str]) -> list[str]:
         """The terminal statuses of requests."""

@@ -177,6 +177,8 @@ COMBINATIONS = [
     ("external-redis", "autoscaling-sentinel", "redis-tls", "network-policies"),
     ("external-redis", "autoscaling-cluster", "redis-tls", "monitoring"),
     ("autoscaling", "checkpoint-claim", "checkpoint-job", "cache-claim", "tensorrt-job"),
+    ("autoscaling", "scale-down-idlest", "network-policies", "network-policies-api-server"),
+    ("multi-host", "scale-down-idlest", "network-policies", "network-policies-multi-host"),
     ("autoscaling", "checkpoint-image", "user-namespaces", "priority-classes", "http-route"),
 ]
 
@@ -187,6 +189,13 @@ def test_components_go_together(components: tuple[str, ...]) -> None:
     check_schemas(rendered, "1.33")
     names = [d["metadata"]["name"] for d in rendered if d["kind"] == "StatefulSet"]
     assert names == ([] if "external-redis" in components else ["redis"])
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_policies_isolate_pods_only_where_an_operator_asks_for_them(component: str) -> None:
+    """A policy that allows one thing forbids its pods all others."""
+    kinds = {document["kind"] for document in combined(component)}
+    assert ("NetworkPolicy" in kinds) == component.startswith("network-policies")
 
 
 def check_triggers(document: Document, num_partitions: int) -> None:
