@@ -10,7 +10,7 @@ from model.engine.text.machine import fit_to_machine
 from model.engine.text.vllm import engine_arguments, prepare_vllm
 
 
-class Follower:
+class RankHolder:
     """Holds this host's ranks; the leader's engine drives them."""
 
     def __init__(self, options: TextEngineOptions) -> None:

@@ -7,14 +7,14 @@ import logging
 import os
 import signal
 
-from model.engine.text.follower import Follower
+from model.engine.text.follower import RankHolder
 from service.config import TextWorkerSettings
 from service.telemetry.health import HealthServer
 
 logger = logging.getLogger(__name__)
 
 
-async def follow(settings: TextWorkerSettings, follower: Follower) -> int:
+async def follow(settings: TextWorkerSettings, follower: RankHolder) -> int:
     """Run until the engine ends; returns 1, so that a supervisor starts this host again.
 
     On SIGTERM the ranks stay for `drain_s`: the leader, which is told at the same time, finishes

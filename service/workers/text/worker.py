@@ -247,7 +247,7 @@ def main(settings: TextWorkerSettings) -> int:
     """
     from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
-    from model.engine.text.follower import Follower
+    from model.engine.text.follower import RankHolder
     from service.workers.text import metrics
     from service.workers.text.follower import follow
 
@@ -270,7 +270,7 @@ def main(settings: TextWorkerSettings) -> int:
         kernel=settings.kernel,
     )
     if settings.host_rank > 0:
-        return loop.run(follow(settings, Follower(options)))
+        return loop.run(follow(settings, RankHolder(options)))
     engine = VllmTextEngine(options)
     metrics.export(engine)
     return loop.run(create(settings, engine).run())

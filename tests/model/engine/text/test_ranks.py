@@ -13,7 +13,7 @@ import pytest
 from model.engine.options import TextEngineOptions
 from model.engine.protocol import TextEnd
 from model.engine.text.engine import VllmTextEngine
-from model.engine.text.follower import Follower
+from model.engine.text.follower import RankHolder
 from model.engine.text.ranks import rank_arguments, share_processors
 from model.sampling_params import SamplingParams
 from service.local.embedded_redis import free_port
@@ -81,7 +81,7 @@ def follower_of(options: TextEngineOptions) -> Iterator[None]:
 
 
 def run_follower(options: TextEngineOptions) -> None:
-    Follower(options).run()
+    RankHolder(options).run()
 
 
 @pytest.mark.slow
