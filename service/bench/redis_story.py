@@ -88,10 +88,14 @@ class StoryLoad:
             self._worker("image", self._image_turn),
         ]
         tasks = [asyncio.create_task(loop) for loop in loops]
-        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-        await cancel_all(tasks)
-        await self._hub.stop()
-        await self._broker.close()
+        try:
+            done, _ = await asyncio.wait(
+                tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
+            )
+        finally:
+            await cancel_all(tasks)
+            await self._hub.stop()
+            await self._broker.close()
         for task in done:
             task.result()
 

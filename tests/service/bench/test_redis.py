@@ -10,12 +10,11 @@ from service.bench.redis_story import StoryLoad, StoryShape
 from service.broker.connection import Broker
 from service.broker.turns.queue import Queue
 from service.cli import main
-from service.config import RedisSettings
 from service.local.embedded_redis import EmbeddedRedis
 
 
 async def test_stories_run_through_all_turns_and_leave_nothing_held(
-    redis_server: EmbeddedRedis,
+    redis_server: EmbeddedRedis, broker: Broker
 ) -> None:
     shape = StoryShape(tokens=3, images=1, progress_events=2, image_bytes=100, step_s=0)
     load = StoryLoad(redis_server.url, shape, 2)
@@ -23,7 +22,6 @@ async def test_stories_run_through_all_turns_and_leave_nothing_held(
     while load.num_told < 3:
         assert not running.done()
         await asyncio.sleep(0.05)
-    broker = Broker(RedisSettings(redis_url=redis_server.url))
     keys = [key.decode() for key in await broker.call("KEYS", "*:events:*")]
     kinds = []
     for key in keys:
@@ -38,7 +36,6 @@ async def test_stories_run_through_all_turns_and_leave_nothing_held(
     running.cancel()
     await asyncio.wait([running])
     assert (await Queue(broker).load()).active_requests <= 2
-    await broker.close()
 
 
 def test_the_command_writes_its_figures(tmp_path: Path) -> None:
