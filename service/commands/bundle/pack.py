@@ -195,7 +195,7 @@ def _download(args: argparse.Namespace, directory: Path) -> Path:
 
 
 def pins(lock: Path, python: str, present: Sequence[str]) -> list[str]:
-    """The lock's lines for a version of Python, without the packages that are present."""
+    """The lock's pins for a version of Python, without the packages that are present."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -209,5 +209,6 @@ def pins(lock: Path, python: str, present: Sequence[str]) -> list[str]:
         requirement = Requirement(text)
         fits = requirement.marker is None or requirement.marker.evaluate(environment)
         if fits and canonicalize_name(requirement.name) not in left_out:
-            kept.append(text)
+            # Without the condition, which pip would ask of the Python that it runs in.
+            kept.append(text.partition(";")[0].strip())
     return kept
