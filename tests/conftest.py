@@ -67,7 +67,7 @@ def _has_card() -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run where a package's coverage is below its floor."""
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    is_worker = hasattr(session.config, "workerinput")
     measures = session.config.pluginmanager.hasplugin("_cov")
     if is_worker or not measures or session.testscollected == 0:
         return
