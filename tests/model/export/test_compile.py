@@ -33,9 +33,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return seeded.create("tiny", tmp_path_factory.mktemp("tiny") / "model")
 
 
-def test_every_graph_of_the_shipped_checkpoint_compiles(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "buckets", [(1, 2), pytest.param(CompileOptions().buckets, marks=pytest.mark.slow)]
+)
+def test_every_graph_of_the_shipped_checkpoint_compiles(
+    tiny: Path, tmp_path: Path, buckets: tuple[int, ...]
+) -> None:
     """With TensorRT-RTX, without a GPU, for all default targets in one engine each."""
-    options = CompileOptions()
+    options = CompileOptions(buckets=buckets)
     place, manifest = compile_checkpoint(tiny, tmp_path, options)
     wanted = {f"{name}-{b}" for name in ("denoise", "decode") for b in options.buckets}
     assert set(manifest.graphs) == {"prepare-1"} | wanted
