@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def compile_for(launch: list[Any], capability: int) -> None:
     from triton.compiler import ASTSource
 
     module, name, described = launch
-    kernel = getattr(importlib.import_module(module), name)
+    kernel = attrgetter(name)(importlib.import_module(module))
     while not hasattr(kernel, "params"):  # Heuristics and tuning wrap kernels.
         kernel = kernel.fn
     signature, constants = {}, {}
