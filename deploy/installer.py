@@ -113,8 +113,11 @@ def install_lock(
     # Away from pyproject.toml: its overrides are for resolving the locks.
     command = ("pip", "install", "--directory", "/", *place)
     torch = next((pin for pin in pins if pin.startswith("torch==")), None)
-    # A lock with CUDA's libraries is one for GPUs: there the pin itself is the build to take.
-    if torch and not any(pin.startswith("nvidia-") for pin in pins):
+    if torch and any(pin.startswith("nvidia-") for pin in pins):
+        # A lock for GPUs. `===` takes the build of this very name, CUDA's, where a folder of wheels
+        # also has `+cpu`, which `==` prefers.
+        pins[pins.index(torch)] = torch.replace("==", "===")
+    elif torch:
         install_torch(torch, command)
     uv(*command, "--no-deps", *pins)
 

@@ -115,5 +115,5 @@ def test_a_lock_with_cuda_takes_its_own_torch(
     installer.install_lock(lock, ("--python", "VENV"))
 
     assert capfd.readouterr().out == (
-        "uv: pip install --directory / --python VENV --no-deps nvidia-cublas==1 torch==2\n"
+        "uv: pip install --directory / --python VENV --no-deps nvidia-cublas==1 torch===2\n"
     )

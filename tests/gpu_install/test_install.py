@@ -6,12 +6,12 @@ Downloads about 3.5 GB and takes 9 GB of disk while it runs.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from deploy.installer import install_lock, uv
 from model.checkpoint import seeded
 from model.vllm_plugin.registration import SCHEDULER, SLOT_PENALTIES
 
@@ -31,11 +31,10 @@ def run(*command: str | Path) -> str:
 
 def install(directory: Path, python: str) -> Path:
     """A virtual environment with the lock and the project; returns its interpreter."""
-    uv = shutil.which("uv") or ROOT / ".build" / "uv" / "bin" / "uv"
-    run(uv, "venv", "--python", python, directory)
-    pip = (uv, "pip", "install", "--directory", "/", "--python", directory, "--no-deps")
-    run(*pip, "--requirements", ROOT / "deploy" / "requirements" / "worker-gpu.txt")
-    run(*pip, "--no-build-isolation", ROOT)
+    uv("venv", "--quiet", "--python", python, directory)
+    place = ("--python", directory)
+    install_lock(ROOT / "deploy" / "requirements" / "worker-gpu.txt", place)
+    uv("pip", "install", "--directory", "/", *place, "--no-deps", "--no-build-isolation", ROOT)
     return directory / "bin" / "python"
 
 

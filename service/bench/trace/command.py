@@ -14,12 +14,13 @@ from service.client.stream import GatewayClient, Given, StreamedAnswer, content_
 from service.local.stack import Stack
 
 _EXPORT_S = 60.0
+_WISH = "Tell me a story in two pictures: Pip finds a red boat at the beach."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mmi bench trace`."""
-    parser.add_argument("--text", default="Once upon a time there was a fox called Pip.")
-    parser.add_argument("--images", type=int, default=1, help="images of the story")
+    parser.add_argument("--text", default=_WISH)
+    parser.add_argument("--images", type=int, default=2, help="images of the story, at most")
     parser.add_argument("--tokens", type=int, default=120, help="tokens of the story, at most")
     parser.add_argument("--steps", type=int, default=15, help="denoising steps of an image")
     parser.add_argument("--checkpoint", type=Path, help="directory; default: a shipped one")
@@ -47,9 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def _document(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "content": content_of([Given(text=args.text)]),
-        "draw_now": args.images > 0,
-        "max_images": max(1, args.images),
-        "output_modalities": ["text", "image"] if args.images else ["text"],
+        "max_images": args.images,
         "max_tokens": args.tokens,
         "temperature": 0,
         "image": {"steps": args.steps, "seed": 1},
@@ -68,7 +67,8 @@ def spans_of_answer(answer: StreamedAnswer) -> dict[str, int]:
     """Spans that the trace of an answer must have: those of the gateway and of every turn."""
     images = len(answer.images)
     turns = images + 1 if answer.ordered and answer.ordered[-1]["type"] == "text" else images
-    return {"admission": 1, "relay": 1, "denoise": images, "queue wait": turns, "commit": turns}
+    one = {"POST /generate": 1, "admission": 1, "relay": 1, "denoise": images}
+    return one | dict.fromkeys(("queue wait", "generate_content mm-interleaved", "commit"), turns)
 
 
 def _print(spans: list[TracedSpan], console: Console) -> None:
