@@ -9,6 +9,7 @@ import argparse
 import importlib
 import sys
 
+from model.config.schema import ConfigError
 from service.config import LocalSettings
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -72,4 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = build_parser(arguments).parse_args(arguments)
-    return int(args.run(args))
+    try:
+        return int(args.run(args))
+    except ConfigError as error:
+        sys.stderr.write(f"mmi: {error}\n")
+        return 1

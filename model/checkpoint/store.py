@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
-from model.config.schema import MMInterleavedConfig
+from model.config.schema import ConfigError, MMInterleavedConfig
 
 if TYPE_CHECKING:
     from model.mm_interleaved import MMInterleaved
@@ -43,7 +43,7 @@ CHAT_TEMPLATE = "chat_template"
 _CHUNK_BYTES = 1 << 20
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ConfigError):
     """A checkpoint directory is incomplete, damaged, or of another shape than its configuration."""
 
 

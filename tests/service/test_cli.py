@@ -36,6 +36,11 @@ def test_commands_of_the_service_need_no_torch() -> None:
         assert not any(module and module.startswith(("model", "torch")) for module in imported)
 
 
+def test_a_bad_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--checkpoint", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"mmi: {tmp_path} is no checkpoint: it has no config.json\n"
+
+
 def test_the_cache_directory_comes_from_the_environment_or_an_argument(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,7 +9,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.checkpoint import store
 from model.checkpoint.convert.from_official import ConvertOptions, convert
 from model.checkpoint.convert.to_official import to_official
 from model.config.schema import ConfigError
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
                 to_official(args.source, args.target, on_progress)
             else:
                 convert(args.source, args.target, _options(args), on_progress)
-        except (store.CheckpointError, ConfigError) as error:
+        except ConfigError as error:
             console.print(f"error: {error}", style="red", markup=False, highlight=False)
             return 1
     console.print(f"wrote {args.target}", markup=False, highlight=False)

@@ -27,7 +27,7 @@ from service.commands.bundle import unpack
 
 _DISTRIBUTION = "mm-interleaved-serving"
 _LOCK = Path("deploy/requirements/worker-gpu.txt")
-_CHECKPOINT = Path("deploy/checkpoints/tiny")
+_CHECKPOINT = Path("deploy/checkpoints/smol")
 # Large, and given by `--checkpoint` or not needed to serve.
 _LEFT_OUT = ("deploy/checkpoints/", "tests/data/")
 _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
