@@ -35,12 +35,12 @@ def match_request(asked: StorybookImage, seen: StorybookScene) -> dict[str, bool
     return matches
 
 
-def match_hero(hero: Hero, seen: StorybookScene) -> dict[str, bool]:
+def match_hero(hero: Hero | None, seen: StorybookScene) -> dict[str, bool]:
     """Whether each trait of a hero is seen; all are wrong where no hero is."""
     traits = ("species", "colour", "pattern", "token")
+    are_there = hero is not None and seen.hero is not None
     return {
-        trait: seen.hero is not None and getattr(seen.hero, trait) == getattr(hero, trait)
-        for trait in traits
+        trait: are_there and getattr(seen.hero, trait) == getattr(hero, trait) for trait in traits
     }
 
 
@@ -115,22 +115,29 @@ def _change(example: Example, answer: GeneratedAnswer) -> Rows:
 
 def _story(example: Example, answer: GeneratedAnswer) -> Rows:
     """Whether a story has the requested form, keeps its hero, and shows what its text says."""
+    name = example.task
     asked = sum(not isinstance(part, str) for part in example.answer)
-    hero = image_of(example.images[0]).scene.hero
-    assert hero is not None
     is_as_asked = len(answer.images) == asked and answer.ended
-    yield "story has the pictures asked for, and ends", float(is_as_asked)
+    yield f"{name} has the pictures asked for, and ends", float(is_as_asked)
     seen = [read_scene(image) for image in answer.images[:_PAGES]]
-    for number, scene in enumerate(seen, 1):
+    given = example.images[: example.num_given_images]
+    hero, later = image_of(example.images[0]).scene.hero, list(enumerate(seen, 1))
+    if not given and seen:
+        # A tale has no portrait: its own first image says what the hero looks like.
+        assert hero is not None
+        is_introduced = seen[0].hero is not None and seen[0].hero.species == hero.species
+        yield f"{name} introduces the hero", float(is_introduced)
+        hero, later = seen[0].hero, later[1:]
+    for number, scene in later:
         matches = match_hero(hero, scene)
-        yield "story hero kept", float(all(matches.values()))
-        yield f"story hero kept, picture {number}", float(all(matches.values()))
+        yield f"{name} hero kept", float(all(matches.values()))
+        yield f"{name} hero kept, picture {number}", float(all(matches.values()))
         for trait, is_same in matches.items():
-            yield f"story hero's {trait}", float(is_same)
+            yield f"{name} hero's {trait}", float(is_same)
     pages = [text for text, drawn in pairwise(answer.parts) if not isinstance(drawn, str)]
     for text, scene in zip(pages, seen, strict=False):
         if isinstance(text, str):
-            yield "story picture shows the thing of its text", float(_names_one(text, scene))
+            yield f"{name} picture shows the thing of its text", float(_names_one(text, scene))
 
 
 def _names_one(text: str, scene: StorybookScene) -> bool:
@@ -162,4 +169,5 @@ SCORES: dict[str, Score] = {
     "grounding": _grounding,
     "change": _change,
     "story": _story,
+    "tale": _story,
 }

@@ -116,6 +116,19 @@ def story_of(rng: random.Random, told: StorybookStory) -> Example:
     return Example("story", _story_prompt(rng, told), (*answer, told.closing))
 
 
+def tale(rng: random.Random) -> Example:
+    """A wish without an image, answered by a story whose first image introduces its hero."""
+    return tale_of(rng, sample_story(rng))
+
+
+def tale_of(rng: random.Random, told: StorybookStory) -> Example:
+    """A given story as an example that shows no portrait."""
+    words = [told.wish_sentence, told.about_hero(rng)]
+    if rng.random() < 0.3:
+        words.reverse()
+    return replace(story_of(rng, told), task="tale", prompt=(" ".join(words),))
+
+
 def _story_prompt(rng: random.Random, told: StorybookStory) -> tuple[Part, ...]:
     """Introduction, portrait and wish in one of the orders that people use."""
     portrait = StorybookImage(told.portrait)
@@ -125,7 +138,7 @@ def _story_prompt(rng: random.Random, told: StorybookStory) -> tuple[Part, ...]:
         (told.introduction, portrait, told.wish),
         (portrait, both),
         (both, portrait),
-        (f"{told.wish} {told.introduction}", portrait),
+        (f"{told.wish_sentence} {told.introduction}", portrait),
     )
     return rng.choice(orders)
 
@@ -163,4 +176,5 @@ TASKS: dict[str, Callable[[random.Random], Example]] = {
     "change": change,
     "story": story,
     "story_opening": story_opening,
+    "tale": tale,
 }

@@ -55,6 +55,8 @@ class StorybookStock:
         """An example of a task of the world."""
         if task == "story":
             return tasks.story_of(rng, rng.choice(self.stories))
+        if task == "tale":
+            return tasks.tale_of(rng, rng.choice(self.stories))
         if task == "story_opening":
             return tasks.opening_of(tasks.story_of(rng, rng.choice(self.stories)))
         if task == "change":

@@ -134,6 +134,18 @@ class StorybookStory:
     pages: tuple[StorybookPage, ...]
     closing: str
 
+    @property
+    def wish_sentence(self) -> str:
+        """The wish with a mark at its end, so that a sentence can follow."""
+        return self.wish if self.wish.endswith((".", "!", "?")) else f"{self.wish}."
+
+    def about_hero(self, rng: random.Random) -> str:
+        """A sentence that says of which species the hero is, for those who have no portrait."""
+        hero = self.portrait.hero
+        assert hero is not None
+        form = "[{n} is a [little |]{s}|{n} is my {s}|The hero is a {s} called {n}][.|!]"
+        return fill(rng, form, n=hero.name, s=hero.species)
+
 
 def sample_story(rng: random.Random) -> StorybookStory:
     """A random story of one to five pages."""
