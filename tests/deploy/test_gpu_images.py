@@ -26,7 +26,7 @@ source, library = pathlib.Path("/tmp/launcher.c"), "/tmp/launcher.so"
 source.write_text("#include <Python.h>\\nPyObject *launcher(void) { Py_RETURN_NONE; }\\n")
 include = sysconfig.get_path("include")
 subprocess.run(["gcc", "-shared", "-fPIC", f"-I{include}", str(source), "-o", library], check=True)
-names = {d.metadata["Name"].lower() for d in importlib.metadata.distributions()}
+names = {d.metadata["Name"].lower().replace("_", "-") for d in importlib.metadata.distributions()}
 plugins = [e.value for e in importlib.metadata.entry_points(group="vllm.general_plugins")]
 print(json.dumps({"cuda": torch.version.cuda, "names": sorted(names), "plugins": plugins}))
 """
