@@ -56,7 +56,7 @@ def test_the_image_holds_what_a_card_needs(checkout: Path, target: str) -> None:
         assert found["cuda"].startswith("13")
         assert names >= {"triton", "nvidia-cublas", "tensorrt-rtx-cu13-libs"}
         assert ("vllm" in names) == (target == "text-worker")
-        assert found["plugins"] == ["model.vllm_plugin:register"]
+        assert "model.vllm_plugin:register" in found["plugins"]
         assert "image-worker" in docker("run", *mounted, image, "--help")
     finally:
         docker("rmi", image)
