@@ -14,12 +14,13 @@ from service.client.stream import GatewayClient, Given, StreamedAnswer, content_
 from service.local.stack import Stack
 
 _EXPORT_S = 60.0
+_INTRODUCTION, _IMAGE = "This is Pip.", Path("deploy/demo/pip.png")
 _WISH = "Tell me a story in two pictures: Pip finds a red boat at the beach."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mmi bench trace`."""
-    parser.add_argument("--text", default=_WISH)
+    parser.add_argument("--text", default=_WISH, help="what the user wishes")
     parser.add_argument("--images", type=int, default=2, help="images of the story, at most")
     parser.add_argument("--tokens", type=int, default=120, help="tokens of the story, at most")
     parser.add_argument("--steps", type=int, default=15, help="denoising steps of an image")
@@ -47,11 +48,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _document(args: argparse.Namespace) -> dict[str, Any]:
     return {
-        "content": content_of([Given(text=args.text)]),
+        "content": content_of(
+            [Given(text=_INTRODUCTION), Given(path=_IMAGE), Given(text=args.text)]
+        ),
         "max_images": args.images,
         "max_tokens": args.tokens,
         "temperature": 0,
-        "image": {"steps": args.steps, "seed": 1},
+        "image": {"steps": args.steps, "seed": 1, "scheduler": "dpmsolver++"},
     }
 
 

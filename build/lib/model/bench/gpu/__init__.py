@@ -1,0 +1,1 @@
+"""The model's phases of `mmi bench gpu`."""

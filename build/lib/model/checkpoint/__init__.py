@@ -1,0 +1,1 @@
+"""Checkpoints: our safetensors layout, and its conversion from and to the official one."""

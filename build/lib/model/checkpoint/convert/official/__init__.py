@@ -1,0 +1,1 @@
+"""The official layout: its directories, and the sizes that its tensors show."""

@@ -1,0 +1,1 @@
+"""Sizes: the schema, the presets and the published configuration."""

@@ -1,0 +1,1 @@
+"""Host and accelerator: copies, events and captured graphs, the same on a CPU and on CUDA."""

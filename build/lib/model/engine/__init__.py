@@ -1,0 +1,1 @@
+"""Serving engines: text (vLLM) and image (step-level batched diffusion)."""

@@ -1,0 +1,1 @@
+"""The image engine: step-level batched denoising."""

@@ -1,0 +1,1 @@
+"""Ways to evaluate the image decoder."""

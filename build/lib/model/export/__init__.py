@@ -1,0 +1,1 @@
+"""Export of the image decoder: ONNX graphs and TensorRT engines."""

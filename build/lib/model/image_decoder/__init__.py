@@ -1,0 +1,1 @@
+"""Image tokens to pixels: Stable Diffusion with a synchronizer."""

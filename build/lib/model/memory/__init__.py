@@ -1,0 +1,1 @@
+"""Memory that serving a checkpoint needs."""

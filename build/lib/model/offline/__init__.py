@@ -1,0 +1,1 @@
+"""The official inference loop, without a server."""

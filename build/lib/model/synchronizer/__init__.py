@@ -1,0 +1,1 @@
+"""MMFS: deformable cross-attention over the maps of all earlier images."""

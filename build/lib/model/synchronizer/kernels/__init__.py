@@ -1,0 +1,1 @@
+"""Kernels of grid sampling: one function in PyTorch, C++, numba and Triton."""

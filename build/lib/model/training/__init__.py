@@ -1,0 +1,1 @@
+"""Training: data, losses, trainer and evaluation."""

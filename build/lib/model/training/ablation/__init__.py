@@ -1,0 +1,1 @@
+"""The claim put to the test: the same recipe with and without the synchronizer."""

@@ -1,0 +1,1 @@
+"""Data: examples from worlds and shards, and the batches made of them."""

@@ -1,0 +1,1 @@
+"""Evaluation: answers of a checkpoint, and their scores."""

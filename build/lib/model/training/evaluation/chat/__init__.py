@@ -1,0 +1,1 @@
+"""Whether a model that learned to draw still chats."""

@@ -1,0 +1,71 @@
+"""A contact sheet of generated stories with their texts."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from PIL import Image, ImageDraw, ImageFont
+
+from model.training.world.example import Example, GeneratedAnswer
+
+_IMAGE = 112
+_GAP = 8
+_CELLS = 5
+_LINES = 6
+_LINE_HEIGHT = 12
+_LETTERS = 21
+_STORIES_ACROSS = 2
+_CELL_HEIGHT = _IMAGE + _LINES * _LINE_HEIGHT + 2 * _GAP
+_STORY_WIDTH = _CELLS * (_IMAGE + _GAP) + 2 * _GAP
+_COLOURS = 255
+
+Cell = tuple[str, Image.Image | None]
+
+
+def contact_sheet(examples: Sequence[Example], answers: Sequence[GeneratedAnswer]) -> Image.Image:
+    """Stories as rows: the given image with the wish under it, then each page."""
+    rows = -(-len(answers) // _STORIES_ACROSS)
+    sheet = Image.new("RGB", (_STORIES_ACROSS * _STORY_WIDTH, rows * _CELL_HEIGHT), "white")
+    for number, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+        row, column = divmod(number, _STORIES_ACROSS)
+        left, top = column * _STORY_WIDTH + _GAP, row * _CELL_HEIGHT + _GAP
+        for index, cell in enumerate([_given(example), *_pages(answer)][:_CELLS]):
+            _paint(sheet, cell, left + index * (_IMAGE + _GAP), top)
+    return sheet.quantize(_COLOURS)
+
+
+def _given(example: Example) -> Cell:
+    """The user's image and words."""
+    words = " ".join(part for part in example.prompt if isinstance(part, str))
+    given = [part for part in example.prompt if not isinstance(part, str)]
+    return words, given[0].render(_IMAGE) if given else None
+
+
+def _pages(answer: GeneratedAnswer) -> list[Cell]:
+    """The images, each with the text before it; the last one also with the text after it."""
+    texts: list[str] = [""]
+    images: list[Image.Image] = []
+    for part in answer.parts:
+        if isinstance(part, str):
+            texts[-1] += part
+        else:
+            images.append(part)
+            texts.append("")
+    if images and texts[-1]:
+        ending = texts.pop()
+        texts[-1] += " " + ending
+    cells = zip_longest((text.strip() for text in texts), images)
+    return [(text or "", image) for text, image in cells if text or image]
+
+
+def _paint(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:
+    text, image = cell
+    if image is not None:
+        resized = image.resize((_IMAGE, _IMAGE), Image.Resampling.LANCZOS)
+        sheet.paste(resized, (left, top))
+    lines = textwrap.wrap(text, _LETTERS)[:_LINES]
+    place = (left, top + _IMAGE + 2)
+    font = ImageFont.load_default(size=10)
+    ImageDraw.Draw(sheet).multiline_text(place, "\n".join(lines), "black", font, spacing=2)

@@ -1,0 +1,130 @@
+"""The image decoder without a language model: it draws from the codes of what examples tell.
+
+Codes are what the image tokens will be (`targets.facts`). Every step has new images, which a
+language model would first have to read. What the words do not tell, such as the look of a story's
+hero, is only in the preceding image.
+
+Legend: N images, T tokens, D width, S side of an image, h, w latents, s side of a map.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from model.config.schema import MMInterleavedConfig
+from model.mm_interleaved import MMInterleaved
+from model.training.data.batches import pixels_of
+from model.training.data.loading import Loader, TensorBatch
+from model.training.data.mixture import Source
+from model.training.objectives.losses import TrainingNoise, denoising_error
+from model.training.parameters import ParameterGroup, train_only
+from model.training.recipe import Phase
+from model.training.targets.facts import codes_of
+from model.training.targets.image_pool import foreground_of
+from model.training.world.drawable import Drawable
+from model.training.world.example import Example
+from model.training.world.facts import Facts
+
+# Deviation of what is added to codes, whose own is 1: image tokens are not exact.
+_MOST_NOISE = 0.5
+
+
+class DrawingBatches:
+    """An image of the answer of each example, and the image before it."""
+
+    def __init__(
+        self,
+        source: Source,
+        facts: Facts,
+        config: MMInterleavedConfig,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.source, self.facts, self.config = source, facts, config
+        self.batch_size, self.seed = batch_size, seed
+
+    def __getitem__(self, step: int) -> TensorBatch:
+        """Pixels and codes of the images, weights' places, and pixels of the images before."""
+        rng = random.Random(f"drawing/{self.seed}/{step}")
+        chosen = [_chosen(rng, e) for e in self.source.draw(step, self.batch_size)]
+        size, seen = self.config.image_decoder.image_size, self.config.vision.image_size
+        side = int(self.config.image_decoder.unet["sample_size"])
+        wanted = [image for image, _ in chosen]
+        blank_3SS = torch.zeros(3, seen, seen)
+        before = [pixels_of(p.render(seen)) if p else blank_3SS for _, p in chosen]
+        return {
+            "pixels": torch.stack([pixels_of(image.render(size)) for image in wanted]),
+            "codes": codes_of(wanted, self.facts, self.config),
+            "foreground": torch.stack([foreground_of(image, side) for image in wanted]),
+            "before": torch.stack(before),
+            "visible": torch.tensor([[p is not None] for _, p in chosen]),
+        }
+
+
+def _chosen(rng: random.Random, example: Example) -> tuple[Drawable, Drawable | None]:
+    """A random image of the answer, and the image before it."""
+    index = rng.randrange(example.num_given_images, len(example.images))
+    return example.images[index], example.images[index - 1] if index else None
+
+
+class DrawingObjective:
+    """The official denoising loss, with codes in place of image tokens."""
+
+    def __init__(
+        self,
+        model: MMInterleaved,
+        phase: Phase,
+        source: Source,
+        facts: Facts,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        self.model, self.phase = model.eval(), phase
+        self.module: nn.Module = _Parts(model)
+        batches = DrawingBatches(source, facts, model.config, phase.batch_size, seed)
+        self.loader = Loader(batches, workers)
+        decoder = model.image_decoder
+        parts = (decoder.decoder.unet, decoder.decoder.mmfs_module, decoder.neg_prompt_embeds)
+        train_only(model, [part for part in parts if part is not None])
+
+    def groups(self) -> list[ParameterGroup]:
+        """The U-Net, its synchronizer, and the tokens of an image without a condition."""
+        return [ParameterGroup(tuple(p for p in self.model.parameters() if p.requires_grad))]
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """The denoising loss; places with a thing have the weight `foreground_weight`."""
+        decoder = self.model.image_decoder
+        device = self.model.soi_token.device
+        batch = self.loader.load(step, device)
+        noise = TrainingNoise.draw(len(batch["pixels"]), decoder.config, device)
+        latents_NChw, maps = self._frozen(batch)
+        codes_NTD = batch["codes"]
+        share_N11 = torch.rand(len(codes_NTD), 1, 1, device=device) * _MOST_NOISE
+        tokens_NTD = codes_NTD + share_N11 * torch.randn_like(codes_NTD)
+        error_Nhw = denoising_error(
+            decoder, latents_NChw, tokens_NTD, maps, batch["visible"], noise
+        )
+        weight_Nhw = 1 + (self.phase.foreground_weight - 1) * batch["foreground"].float()
+        return {"loss": (error_Nhw * weight_Nhw / weight_Nhw.mean()).mean()}
+
+    @torch.no_grad()
+    def _frozen(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Latents of the images, and maps [N, 1, D, s, s] of the images before them."""
+        mean = torch.zeros((), device=batch["pixels"].device)
+        latents_NChw = self.model.image_decoder.decoder.encode(batch["pixels"], mean)
+        visual = self.model.visual_tokenizer(batch["before"])
+        visible_N1111 = batch["visible"][..., None, None, None]
+        return latents_NChw, tuple(m.unsqueeze(1) * visible_N1111 for m in visual.maps)
+
+
+class _Parts(nn.Module):
+    """The parts of a model that this objective needs on the device."""
+
+    def __init__(self, model: MMInterleaved) -> None:
+        super().__init__()
+        self.image_decoder, self.visual_tokenizer = model.image_decoder, model.visual_tokenizer
+        self.soi_token = model.soi_token

@@ -1,0 +1,1 @@
+"""Targets: what objectives compare the model with."""

@@ -1,0 +1,1 @@
+"""The drawn world: flat shapes and emoji, exact from a seed."""

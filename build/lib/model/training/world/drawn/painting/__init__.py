@@ -1,0 +1,1 @@
+"""Everything that is painted: backgrounds, things, heroes."""

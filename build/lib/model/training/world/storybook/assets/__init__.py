@@ -1,0 +1,1 @@
+"""What the storybook world is made of: two npm packages, unpacked once."""

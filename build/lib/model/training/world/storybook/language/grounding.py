@@ -1,0 +1,42 @@
+"""Questions where exactly a thing is, answered by its box."""
+
+from __future__ import annotations
+
+import random
+
+from model.training.world.drawable import Box
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.forms import capitalised, fill
+from model.training.world.storybook.painting.scene import StorybookScene
+
+_HUNDREDTHS = 99
+
+
+def ask(rng: random.Random, scene: StorybookScene) -> tuple[str, str]:
+    """A question for the box of a thing that is alone of its noun, and the answer.
+
+    If no thing is, the leftmost of the first noun is meant.
+    """
+    alone = [group for group in phrases.groups(scene) if group.number == 1]
+    group = rng.choice(alone or phrases.groups(scene))
+    thing = group.things[0]
+    what = group.noun if group.number == 1 else f"leftmost {group.noun}"
+    form = (
+        "[give [me |]the box of the {x}[.|, please.]|where exactly is the {x}?|"
+        "give the bounding box of the {x}[.|]|find the {x} and give its box[.|]|"
+        "what are the coordinates of the {x}?]"
+    )
+    box = scene.boxes()[thing]
+    numbers = " ".join(f"{round(_HUNDREDTHS * edge):02d}" for edge in box)
+    side = phrases.at_side(phrases.side_of(thing.x))
+    return capitalised(fill(rng, form, x=what)), f"The {what} is {side}, box {numbers}."
+
+
+def box_in(text: str) -> Box | None:
+    """The box that an answer gives, in [0, 1]; None without four numbers."""
+    words = text.replace(",", " ").replace(".", " ").split()
+    numbers = [int(word) / _HUNDREDTHS for word in words if word.isdigit()]
+    if len(numbers) != 4:
+        return None
+    x0, y0, x1, y1 = numbers
+    return x0, y0, x1, y1

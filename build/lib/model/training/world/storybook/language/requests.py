@@ -1,0 +1,241 @@
+"""Requests for an image, in families of forms; some families are never trained on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.forms import capitalised, fill, mistyped
+from model.training.world.storybook.painting.nouns import NOUNS
+from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.words import joined
+
+Family = Callable[[random.Random, StorybookScene], str]
+
+_SYNONYMS = 0.3
+_DRAW = "[draw|paint|sketch|make|create|show me|generate|illustrate|give me]"
+_PICTURE = "[picture|image|drawing|painting|illustration]"
+
+
+def _scene(rng: random.Random, scene: StorybookScene) -> str:
+    """The whole scene in one phrase, parts in one of several orders, some of them left out."""
+    what = joined(phrases.subjects(scene, rng, _SYNONYMS))
+    where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
+    orders = ["{what} {where} {when}", "{what} {when} {where}"]
+    if where and when:
+        orders.append("{what} {where}, {when}")
+    return " ".join(rng.choice(orders).format(what=what, where=where, when=when).split())
+
+
+def imperative(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Draw two cats in the forest at night."""
+    ending = "[.|!||, please.| please]"
+    return capitalised(fill(rng, _DRAW + " {scene}" + ending, scene=_scene(rng, scene)))
+
+
+def imperative_picture(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Make a picture of two cats in the forest."""
+    form = (
+        "[draw|make|create|paint|show me|give me|generate] [a|a nice|a beautiful] "
+        f"{_PICTURE} of {{scene}}[.||!]"
+    )
+    return capitalised(fill(rng, form, scene=_scene(rng, scene)))
+
+
+def polite(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Could you please draw two cats in the forest."""
+    form = (
+        "[could you|can you|would you|will you] [please||kindly] "
+        "[draw|paint|make|create|show me|sketch]"
+        f" [me||for me] [{{scene}}|a {_PICTURE} of {{scene}}][?| please?]"
+    )
+    return capitalised(fill(rng, form, scene=_scene(rng, scene)).replace("show me me", "show me"))
+
+
+def wish(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: I would like to see two cats in the forest."""
+    form = (
+        "[I'd like|I would like|I want|I'd love|I need] "
+        f"[to see {{scene}}|a {_PICTURE} of {{scene}}|a {_PICTURE} with {{scene}}][.||, please.]"
+    )
+    return fill(rng, form, scene=_scene(rng, scene))
+
+
+def noun_first(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: A picture of two cats in the forest, please."""
+    form = f"[a|one] {_PICTURE} [of|with|showing] {{scene}}[|, please|.|!]"
+    return capitalised(fill(rng, form, scene=_scene(rng, scene)))
+
+
+def fragment(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: two cats, forest, night."""
+    parts = [
+        part.removeprefix("a ").removeprefix("an ")
+        for part in phrases.subjects(scene, rng, _SYNONYMS)
+    ]
+    setting = scene.setting
+    parts.append(rng.choice((setting.place, phrases.where(setting, rng))))
+    parts.append("" if setting.time == "day" and rng.random() < 0.5 else setting.time)
+    parts.append("" if setting.weather == "clear" else setting.weather)
+    told = [part for part in parts if part]
+    if rng.random() < 0.3:
+        rng.shuffle(told)
+    return ", ".join(told)
+
+
+def bare(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Two cats in the forest at night."""
+    return capitalised(_scene(rng, scene)) + rng.choice(("", ".", ""))
+
+
+def place_first(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: In the forest at night: two cats. Draw this."""
+    what = joined(phrases.subjects(scene, rng, _SYNONYMS))
+    form = (
+        "[{where} {when}: {what}. [draw|paint|show] [this|that|it].|"
+        "[draw|paint] [a scene|something] {where}, {when}, with {what}.|"
+        "{when}, {where}: {what}. [a picture, please.|draw it, please.]]"
+    )
+    where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
+    return capitalised(fill(rng, form, where=where, when=when, what=what))
+
+
+def arranged(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Draw the forest at night. Put two cats on the left and a tent on the right."""
+    placed = [
+        f"{phrases.noun_phrase(group, rng, _SYNONYMS)} {phrases.at_side(group.side)}"
+        for group in phrases.groups(scene)
+    ]
+    if scene.stand:
+        placed.append(
+            f"{phrases.hero_phrase(scene.stand.hero)} "
+            f"{phrases.at_side(phrases.side_of(scene.stand.x))}"
+        )
+    form = (
+        "[draw|paint|make] [a scene|a picture] {where} {when}[.|,|:] "
+        "[put|place|with|there should be|there is] {what}[.||!]"
+    )
+    where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
+    return capitalised(fill(rng, form, where=where, when=when, what=joined(placed)))
+
+
+def statement(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: There are two cats in the forest. Can you draw that."""
+    groups = phrases.groups(scene)
+    several = len(groups) + (scene.stand is not None) == 1 and groups and groups[0].number > 1
+    form = (
+        "[there {be} {scene}|in my {picture} there {be} {scene}]. "
+        "[can you draw [that|it|this]?|draw [that|it|this][, please|].|"
+        "please [draw|paint] [it|this].]"
+    )
+    be = "are" if several else "is"
+    picture = rng.choice(("picture", "idea", "dream"))
+    return capitalised(fill(rng, form, be=be, picture=picture, scene=_scene(rng, scene)))
+
+
+def question(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: What do two cats look like in the forest."""
+    form = (
+        "[how about|what about] [{scene}|a " + _PICTURE + " of {scene}]?|"
+        "[do you think you could|are you able to] [draw|paint] {scene}?|"
+        "[may|can] I [see|have] [{scene}|a " + _PICTURE + " of {scene}][, please|]?"
+    )
+    return capitalised(fill(rng, f"[{form}]", scene=_scene(rng, scene)))
+
+
+def correction(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Draw a dog, no, sorry, a cat in the forest."""
+    other = rng.choice(tuple(NOUNS))
+    wrong = phrases.article(other)
+    form = (
+        _DRAW + " {wrong}[, no,|... no, sorry,|, I mean|, sorry,|. No, wait:| - oops, I meant] "
+        "{scene}[.|]"
+    )
+    return capitalised(fill(rng, form, wrong=wrong, scene=_scene(rng, scene)))
+
+
+def purpose(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: For my daughter's birthday card: two cats in the forest."""
+    form = (
+        "[for [a birthday card|my son's room|a children's book|a poster|my class]"
+        "[:|, I need|, please draw] {scene}[.|]|"
+        "my [daughter|son|niece|little brother] [would love|wants] a "
+        + _PICTURE
+        + " of {scene}[.|!]]"
+    )
+    return capitalised(fill(rng, form, scene=_scene(rng, scene)))
+
+
+def imagined(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Imagine two cats in the forest. What would that look like."""
+    form = (
+        "[imagine|picture this:|think of] {scene}"
+        "[. what would that look like?|. show it to me.|, and draw it.|.]"
+    )
+    return capitalised(fill(rng, form, scene=_scene(rng, scene)))
+
+
+def chatty(rng: random.Random, scene: StorybookScene) -> str:
+    """As in: Hi! Hope you are well. Today I'd love to see two cats in the forest."""
+    form = (
+        "[hi|hello|hey|good morning][!|,| there!] "
+        "[I was wondering if you could draw|today I'd love to see"
+        "|my kids are bored, so please paint|let's try something:|I have an idea for a picture:] "
+        "{scene}[.|!||. Thanks!]"
+    )
+    return capitalised(fill(rng, form, scene=_scene(rng, scene)))
+
+
+TRAINED: dict[str, Family] = {
+    "imperative": imperative,
+    "imperative picture": imperative_picture,
+    "polite": polite,
+    "wish": wish,
+    "noun first": noun_first,
+    "fragment": fragment,
+    "bare": bare,
+    "place first": place_first,
+    "arranged": arranged,
+    "statement": statement,
+    "question": question,
+    "correction": correction,
+}
+HELD_OUT: dict[str, Family] = {"purpose": purpose, "imagined": imagined, "chatty": chatty}
+
+# Families whose sentences need a place.
+_WITH_PLACE = ("place first", "arranged")
+_MISTYPED = 0.12
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """The text of a request, and what of the image it leaves open.
+
+    Attributes:
+        text: what the user says.
+        has_place: whether it says where.
+        has_sides: whether it says what stands on which side.
+    """
+
+    text: str
+    has_place: bool
+    has_sides: bool
+
+
+def request(
+    rng: random.Random,
+    scene: StorybookScene,
+    families: Mapping[str, Family] = TRAINED,
+    has_place: bool = True,
+) -> ImageRequest:
+    """A request for an image of a scene, of a random family, now and then mistyped."""
+    names = [name for name in families if has_place or name not in _WITH_PLACE]
+    name = rng.choice(names)
+    if not has_place:
+        scene = replace(scene, setting=replace(scene.setting, place=phrases.UNTOLD))
+    text = families[name](rng, scene)
+    if rng.random() < _MISTYPED:
+        text = mistyped(rng, text, rng.randint(1, 2))
+    return ImageRequest(text, has_place, name == "arranged")

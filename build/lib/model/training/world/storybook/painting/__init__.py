@@ -1,0 +1,1 @@
+"""Scenes of the storybook world, from places, things and heroes."""

@@ -1,0 +1,165 @@
+"""Scores of the storybook tasks, read from answers by the words and the reader."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+
+from model.training.world.drawable import box_overlap
+from model.training.world.example import Example, GeneratedAnswer, Rows, Score
+from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.grounding import box_in
+from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.image import StorybookImage, image_of
+from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.reader import read_scene
+from model.training.world.words import ORDINALS
+
+_PAGES = 5
+
+
+def match_request(asked: StorybookImage, seen: StorybookScene) -> dict[str, bool]:
+    """Whether an image shows each thing and each other fact that its request tells."""
+    wanted, found = _counts(asked.scene), _counts(seen)
+    matches = {f"thing {noun}": found[noun] >= number for noun, number in wanted.items()}
+    setting = asked.scene.setting
+    if asked.tells_place:
+        matches["place"] = setting.place == seen.setting.place
+    matches["time"] = setting.time == seen.setting.time
+    matches["weather"] = setting.weather == seen.setting.weather
+    if asked.scene.hero and asked.tells_look:
+        matches |= match_hero(asked.scene.hero, seen)
+    return matches
+
+
+def match_hero(hero: Hero, seen: StorybookScene) -> dict[str, bool]:
+    """Whether each trait of a hero is seen; all are wrong where no hero is."""
+    traits = ("species", "colour", "pattern", "token")
+    return {
+        trait: seen.hero is not None and getattr(seen.hero, trait) == getattr(hero, trait)
+        for trait in traits
+    }
+
+
+def _counts(scene: StorybookScene) -> Counter[str]:
+    return Counter(thing.noun for thing in scene.things)
+
+
+def _kind(name: str) -> str:
+    return "things" if name.startswith("thing ") else name
+
+
+def _request(example: Example, answer: GeneratedAnswer) -> Rows:
+    """What a request tells and its image shows; right are all things at the right place."""
+    name = "request" if example.task == "text_to_image" else "free-form request"
+    asked = image_of(example.images[-1])
+    yield f"{name} begins a picture", float(bool(answer.images))
+    blank = StorybookScene(asked.scene.setting)
+    matches = match_request(asked, read_scene(answer.images[0]) if answer.images else blank)
+    by_kind: dict[str, list[bool]] = {}
+    for fact, is_right in matches.items():
+        by_kind.setdefault(_kind(fact), []).append(is_right and bool(answer.images))
+    for kind, values in by_kind.items():
+        yield f"{name}, {kind}", float(np.mean(values))
+    needed = (*by_kind["things"], *by_kind.get("place", ())) if "things" in by_kind else ()
+    yield f"{name} right", float(bool(answer.images) and all(needed))
+
+
+def _caption(example: Example, answer: GeneratedAnswer) -> Rows:
+    """The share of the facts of an image that its description names."""
+    scene, text = image_of(example.images[0]).scene, answer.text.lower()
+    wanted = [
+        f"{phrases.noun_phrase(group)} {phrases.at_side(group.side)}"
+        for group in phrases.groups(scene)
+    ]
+    if scene.stand:
+        wanted.append(phrases.hero_phrase(scene.stand.hero))
+    wanted += [phrases.where(scene.setting), phrases.when(scene.setting)]
+    yield "caption recall", sum(phrase in text for phrase in wanted) / len(wanted)
+
+
+def _detail_question(example: Example, answer: GeneratedAnswer) -> Rows:
+    """Exact matches, by the position of the image in question."""
+    question = " ".join(part for part in example.prompt if isinstance(part, str))
+    named = next((o for o in ORDINALS if re.search(rf"\b{o} (picture|image)", question)), "only")
+    is_right = answer.text.strip() == example.answer[0]
+    yield "detail question", float(is_right)
+    yield f"detail question, {named} picture", float(is_right)
+
+
+def _grounding(example: Example, answer: GeneratedAnswer) -> Rows:
+    """Overlap of the answered box with the true one."""
+    read, true = box_in(answer.text), box_in(str(example.answer[0]))
+    assert true is not None
+    yield "grounding IoU", box_overlap(read, true) if read else 0.0
+
+
+def _change(example: Example, answer: GeneratedAnswer) -> Rows:
+    """Whether a hero drawn anew is the same, with the thing and the place of the wish."""
+    asked = image_of(example.images[-1])
+    assert asked.scene.hero is not None
+    yield "change begins a picture", float(bool(answer.images))
+    if not answer.images:
+        yield "change, hero kept", 0.0
+        yield "change, as asked", 0.0
+        return
+    seen = read_scene(answer.images[0])
+    yield "change, hero kept", float(all(match_hero(asked.scene.hero, seen).values()))
+    matches = match_request(asked, seen)
+    needed = [right for name, right in matches.items() if name == "place" or " " in name]
+    yield "change, as asked", float(all(needed))
+
+
+def _story(example: Example, answer: GeneratedAnswer) -> Rows:
+    """Whether a story has the requested form, keeps its hero, and shows what its text says."""
+    asked = sum(not isinstance(part, str) for part in example.answer)
+    hero = image_of(example.images[0]).scene.hero
+    assert hero is not None
+    is_as_asked = len(answer.images) == asked and answer.ended
+    yield "story has the pictures asked for, and ends", float(is_as_asked)
+    seen = [read_scene(image) for image in answer.images[:_PAGES]]
+    for number, scene in enumerate(seen, 1):
+        matches = match_hero(hero, scene)
+        yield "story hero kept", float(all(matches.values()))
+        yield f"story hero kept, picture {number}", float(all(matches.values()))
+        for trait, is_same in matches.items():
+            yield f"story hero's {trait}", float(is_same)
+    pages = [text for text, drawn in pairwise(answer.parts) if not isinstance(drawn, str)]
+    for text, scene in zip(pages, seen, strict=False):
+        if isinstance(text, str):
+            yield "story picture shows the thing of its text", float(_names_one(text, scene))
+
+
+def _names_one(text: str, scene: StorybookScene) -> bool:
+    """Whether a text names one of the things of a scene."""
+    return any(re.search(rf"\b{thing.noun}\b", text.lower()) for thing in scene.things)
+
+
+def reader_score(scene: StorybookScene) -> Rows:
+    """The reader's accuracy on a true scene: each thing with its size, place, traits of a hero."""
+    seen = read_scene(scene.render())
+    wanted, found = (Counter((t.noun, t.size) for t in each.things) for each in (scene, seen))
+    both = wanted & found
+    for name, things in (("found", wanted), ("true", found)):
+        for thing, number in things.items():
+            yield from ((f"reader, things {name}", float(i < both[thing])) for i in range(number))
+    yield "reader, place", float(scene.setting.place == seen.setting.place)
+    yield "reader, time", float(scene.setting.time == seen.setting.time)
+    yield "reader, weather", float(scene.setting.weather == seen.setting.weather)
+    if scene.hero:
+        for trait, is_same in match_hero(scene.hero, seen).items():
+            yield f"reader, hero's {trait}", float(is_same)
+
+
+SCORES: dict[str, Score] = {
+    "text_to_image": _request,
+    "free_request": _request,
+    "caption": _caption,
+    "detail_question": _detail_question,
+    "grounding": _grounding,
+    "change": _change,
+    "story": _story,
+}

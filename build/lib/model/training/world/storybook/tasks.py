@@ -1,0 +1,166 @@
+"""The tasks of the storybook world as examples: a user's content, and the answer to learn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from model.training.world.example import Example, Part
+from model.training.world.storybook.language import captions, changes, grounding, questions
+from model.training.world.storybook.language.requests import HELD_OUT, TRAINED, Family, request
+from model.training.world.storybook.language.stories import StorybookStory, sample_story
+from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.image import StorybookImage, image_of
+from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.words import ORDINALS
+
+_HERO_SHARE = 0.35
+_NO_PLACE = 0.1
+NUM_IMAGES = (1, 1, 2, 2, 3)  # Of which a question is asked.
+
+
+def sample_scene(rng: random.Random) -> StorybookScene:
+    """A random scene of one to four things, some of them with a hero in place of one."""
+    hero = Hero.sample(rng) if rng.random() < _HERO_SHARE else None
+    return StorybookScene.sample(rng, 3 if hero else 4, hero)
+
+
+def text_to_image(rng: random.Random, families: Mapping[str, Family] = TRAINED) -> Example:
+    """A request in words, answered by an image."""
+    return request_of(rng, sample_scene(rng), families)
+
+
+def request_of(
+    rng: random.Random, scene: StorybookScene, families: Mapping[str, Family] = TRAINED
+) -> Example:
+    """A request for the image of a given scene."""
+    asked = request(rng, scene, families, has_place=rng.random() >= _NO_PLACE)
+    image = StorybookImage(scene, asked.has_place, asked.has_sides)
+    return Example("text_to_image", (asked.text,), (image,))
+
+
+def free_request(rng: random.Random) -> Example:
+    """A request of a family that is never trained on."""
+    return replace(text_to_image(rng, HELD_OUT), task="free_request")
+
+
+def caption(rng: random.Random) -> Example:
+    """An image, answered by its description."""
+    return caption_of(rng, sample_scene(rng))
+
+
+def caption_of(rng: random.Random, scene: StorybookScene) -> Example:
+    """The image of a given scene, answered by its description."""
+    prompt = _beside(rng, [StorybookImage(scene)], captions.ask(rng))
+    return Example("caption", prompt, (captions.describe(scene),))
+
+
+def detail_question(rng: random.Random) -> Example:
+    """Some images and a question about a detail of one of them."""
+    return questions_about(rng, [sample_scene(rng) for _ in range(rng.choice(NUM_IMAGES))], 1)
+
+
+def questions_about(rng: random.Random, scenes: Sequence[StorybookScene], number: int) -> Example:
+    """Up to `number` different questions, one after the other, each about a detail of a scene."""
+    pairs = dict(_question_about_one(rng, scenes) for _ in range(number))
+    (question, answer), *further = pairs.items()
+    images = [StorybookImage(scene) for scene in scenes]
+    return Example("detail_question", _beside(rng, images, question), (answer,), tuple(further))
+
+
+def _question_about_one(rng: random.Random, scenes: Sequence[StorybookScene]) -> tuple[str, str]:
+    """A question about one of some scenes, which it names if there are several."""
+    position = rng.randrange(len(scenes))
+    ordinal = ORDINALS[position] if len(scenes) > 1 else None
+    return questions.ask(rng, scenes[position], ordinal)
+
+
+def grounding_question(rng: random.Random) -> Example:
+    """A referring expression, answered by a box in hundredths of the image."""
+    return grounding_in(rng, StorybookScene.sample(rng, max_things=3))
+
+
+def grounding_in(rng: random.Random, scene: StorybookScene) -> Example:
+    """An expression that refers to one thing of a given scene, answered by its box."""
+    question, answer = grounding.ask(rng, scene)
+    return Example("grounding", _beside(rng, [StorybookImage(scene)], question), (answer,))
+
+
+def change(rng: random.Random) -> Example:
+    """An image with a hero and a wish, answered by the same hero elsewhere or at another time."""
+    hero = Hero.sample(rng)
+    before = StorybookScene.sample(rng, 1, hero)
+    return change_of(rng, before)
+
+
+def change_of(rng: random.Random, before: StorybookScene) -> Example:
+    """The hero of a given scene, drawn anew."""
+    assert before.hero is not None
+    after = StorybookScene.sample(rng, 1, before.hero)
+    wish = changes.ask(rng, after)
+    image = StorybookImage(after, tells_look=False)
+    return Example("change", _beside(rng, [StorybookImage(before)], wish), (image,))
+
+
+def story(rng: random.Random) -> Example:
+    """A hero's image and a wish in any order, answered by an illustrated story."""
+    return story_of(rng, sample_story(rng))
+
+
+def story_of(rng: random.Random, told: StorybookStory) -> Example:
+    """A given story as an example."""
+    answer: list[Part] = []
+    for page in told.pages:
+        answer += [page.text, StorybookImage(page.scene, tells_look=False)]
+    return Example("story", _story_prompt(rng, told), (*answer, told.closing))
+
+
+def _story_prompt(rng: random.Random, told: StorybookStory) -> tuple[Part, ...]:
+    """Introduction, portrait and wish in one of the orders that people use."""
+    portrait = StorybookImage(told.portrait)
+    both = f"{told.introduction} {told.wish}"
+    orders: tuple[tuple[Part, ...], ...] = (
+        (told.introduction, portrait, told.wish),
+        (told.introduction, portrait, told.wish),
+        (portrait, both),
+        (both, portrait),
+        (f"{told.wish} {told.introduction}", portrait),
+    )
+    return rng.choice(orders)
+
+
+def story_opening(rng: random.Random) -> Example:
+    """A hero's image and a wish, answered by a story up to its first image."""
+    return opening_of(story(rng))
+
+
+def opening_of(told: Example) -> Example:
+    """A story up to its first image."""
+    return replace(told, task="story_opening", answer=told.answer[:2], unfinished=True)
+
+
+def in_words(example: Example) -> Example:
+    """The same with a description in place of each image of the prompt."""
+    prompt = tuple(
+        part if isinstance(part, str) else captions.describe(image_of(part).scene)
+        for part in example.prompt
+    )
+    return replace(example, prompt=prompt, unfinished=not isinstance(example.answer[-1], str))
+
+
+def _beside(rng: random.Random, images: Sequence[StorybookImage], words: str) -> tuple[Part, ...]:
+    """Images and words, the words mostly last, sometimes first."""
+    return (words, *images) if rng.random() < 0.25 else (*images, words)
+
+
+TASKS: dict[str, Callable[[random.Random], Example]] = {
+    "text_to_image": text_to_image,
+    "free_request": free_request,
+    "caption": caption,
+    "detail_question": detail_question,
+    "grounding": grounding_question,
+    "change": change,
+    "story": story,
+    "story_opening": story_opening,
+}

@@ -1,0 +1,1 @@
+"""Images to visual tokens and multi-scale feature maps."""

@@ -1,0 +1,12 @@
+"""MM-Interleaved inside vLLM, as an out-of-tree plugin.
+
+The entry point `vllm.general_plugins` calls `register` in every vLLM process. Nothing else is
+imported here: most processes never load the model.
+"""
+
+
+def register() -> None:
+    """Make the architecture, its configuration and its cache layers known to vLLM."""
+    from model.vllm_plugin.registration import register_model
+
+    register_model()

@@ -1,0 +1,1 @@
+"""The Llama decoder with synchronizers, of vLLM's parts."""

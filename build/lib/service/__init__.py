@@ -1,0 +1,1 @@
+"""The serving system: gateway, queue, workers and command line."""

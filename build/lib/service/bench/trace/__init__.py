@@ -1,0 +1,1 @@
+"""`mmi bench trace`: where the time of one story goes."""

@@ -1,0 +1,1 @@
+"""Turns: enqueue, claim, ack, nack, reclaim, dead-letter."""

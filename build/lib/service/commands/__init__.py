@@ -1,0 +1,1 @@
+"""The subcommands of `mmi` that belong to the service."""

@@ -1,0 +1,1 @@
+"""The public HTTP API: admission, event relay, health and metrics."""

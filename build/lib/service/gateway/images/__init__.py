@@ -1,0 +1,1 @@
+"""Images from outside: fetched, checked, cleaned, and kept for their owners."""

@@ -1,0 +1,1 @@
+"""From stored events and results to the response."""

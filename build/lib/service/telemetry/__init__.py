@@ -1,0 +1,1 @@
+"""What a role tells of itself: logs, metrics, traces, probes."""

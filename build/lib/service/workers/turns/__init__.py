@@ -1,0 +1,1 @@
+"""Turns as a worker holds them: claiming, heartbeat, outcome, answer."""
