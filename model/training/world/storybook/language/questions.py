@@ -63,11 +63,13 @@ def numbers(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
 def presence(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """Whether something is there."""
     there = {thing.noun for thing in scene.things}
+    answers = [(noun, "yes") for noun in sorted(there)]
+    absent = rng.choice([noun for noun in NOUNS if noun not in there])
     # A hero is an animal too, and what it wears is seen.
-    seen = there | ({scene.hero.species, scene.hero.token} if scene.hero else set())
-    absent = rng.choice([noun for noun in NOUNS if noun not in seen])
+    if not scene.hero or absent not in (scene.hero.species, scene.hero.token):
+        answers.insert(0, (absent, "no"))
     form = "[is there {what}|do you see {what}|can you see {what}|is {what} in the picture]"
-    for noun, answer in ((absent, "no"), *((noun, "yes") for noun in sorted(there))):
+    for noun, answer in answers:
         what = phrases.article(noun) if NOUNS[noun].counted else f"any {noun}"
         yield fill(rng, form, what=what), answer
 
