@@ -49,8 +49,9 @@ class Stack:
     @property
     def url(self) -> str:
         """Address of the gateway."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        return f"http://{host}:{self.port}"
+        # A server on all addresses of IPv6 has none of IPv4.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def __enter__(self) -> Self:
         """Start everything and wait until it is ready."""

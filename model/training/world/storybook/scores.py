@@ -134,7 +134,8 @@ def _story(example: Example, answer: GeneratedAnswer) -> Rows:
         yield f"{name} hero kept, picture {number}", float(all(matches.values()))
         for trait, is_same in matches.items():
             yield f"{name} hero's {trait}", float(is_same)
-    pages = [text for text, drawn in pairwise(answer.parts) if not isinstance(drawn, str)]
+    # The part before each image, of which the first may have none.
+    pages = [text for text, drawn in pairwise((None, *answer.parts)) if not isinstance(drawn, str)]
     for text, scene in zip(pages, seen, strict=False):
         if isinstance(text, str):
             yield f"{name} picture shows the thing of its text", float(_names_one(text, scene))

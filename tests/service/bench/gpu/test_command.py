@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -137,10 +136,3 @@ def test_the_checkpoint_is_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_the_whole_fits_into_ten_minutes() -> None:
     assert sum(phase.limit_s for phase in PHASES) <= 600
-
-
-def test_a_line_that_was_cut_off_is_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_text(json.dumps({"what": "done"}) + '\n{"what": "do')
-    assert list(read(path)) == [{"what": "done"}]
-    assert list(read(tmp_path / "none")) == []

@@ -15,7 +15,7 @@ _HUNDREDTHS = 99
 def ask(rng: random.Random, scene: StorybookScene) -> tuple[str, str]:
     """A question for the box of a thing that is alone of its noun, and the answer.
 
-    If no thing is, the leftmost of the first noun is meant.
+    If no thing is, the leftmost of one noun is meant.
     """
     alone = [group for group in phrases.groups(scene) if group.number == 1]
     group = rng.choice(alone or phrases.groups(scene))
@@ -35,7 +35,7 @@ def ask(rng: random.Random, scene: StorybookScene) -> tuple[str, str]:
 def box_in(text: str) -> Box | None:
     """The box that an answer gives, in [0, 1]; None without four numbers."""
     words = text.replace(",", " ").replace(".", " ").split()
-    numbers = [int(word) / _HUNDREDTHS for word in words if word.isdigit()]
+    numbers = [int(word) / _HUNDREDTHS for word in words if word.isdecimal()]
     if len(numbers) != 4:
         return None
     x0, y0, x1, y1 = numbers

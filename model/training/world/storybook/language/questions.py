@@ -48,6 +48,8 @@ def numbers(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     counts: dict[str, int] = {}
     for group in phrases.groups(scene):
         counts[group.noun] = counts.get(group.noun, 0) + group.number
+    if scene.hero and scene.hero.species in counts:
+        counts[scene.hero.species] += 1
     for noun, number in counts.items():
         if NOUNS[noun].counted:
             form = (
@@ -61,9 +63,13 @@ def numbers(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
 def presence(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """Whether something is there."""
     there = {thing.noun for thing in scene.things}
+    answers = [(noun, "yes") for noun in sorted(there)]
     absent = rng.choice([noun for noun in NOUNS if noun not in there])
+    # A hero is an animal too, and what it wears is seen.
+    if not scene.hero or absent not in (scene.hero.species, scene.hero.token):
+        answers.insert(0, (absent, "no"))
     form = "[is there {what}|do you see {what}|can you see {what}|is {what} in the picture]"
-    for noun, answer in ((absent, "no"), *((noun, "yes") for noun in sorted(there))):
+    for noun, answer in answers:
         what = phrases.article(noun) if NOUNS[noun].counted else f"any {noun}"
         yield fill(rng, form, what=what), answer
 

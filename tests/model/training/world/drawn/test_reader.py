@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from model.training.world.drawable import box_overlap
 from model.training.world.drawn.painting.objects import EmojiImages
 from model.training.world.drawn.reader import (
     match_hero,
@@ -44,9 +43,3 @@ def test_reader_sees_what_is_wrong() -> None:
     matches = match_scene(scene, read_scene(replace(scene, things=(other,)).render()))
     assert matches[f"{thing.slot} object"]
     assert not matches[f"{thing.slot} colour"]
-
-
-def test_box_overlap() -> None:
-    assert box_overlap((0, 0, 1, 1), (0, 0, 1, 1)) == 1
-    assert box_overlap((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3)
-    assert box_overlap((0, 0, 1, 1), (2, 2, 3, 3)) == 0

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from model.training.world.storybook.language import phrases
-from model.training.world.storybook.language.captions import describe
-from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.nouns import NOUNS
-from model.training.world.storybook.painting.places import Setting
-from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
-
-_SETTING = Setting("forest", 0, "night", "snow")
-
-
-def test_equal_neighbours_are_told_by_number() -> None:
-    things = (
-        StorybookThing("mouse", "normal", 0.1, 0.9),
-        StorybookThing("mouse", "normal", 0.25, 0.9),
-        StorybookThing("owl", "big", 0.8, 0.9),
-    )
-    assert describe(StorybookScene(_SETTING, things)) == (
-        "Two mice on the left and a big owl on the right, in the forest at night in the snow."
-    )
-
-
-def test_a_hero_is_described_with_all_traits() -> None:
-    hero = Hero("Pip", "elephant", "orange", "striped", "flower")
-    assert describe(StorybookScene(_SETTING, (), Stand(hero, 0.5, 0.9))) == (
-        "A striped orange elephant with a flower at the ear in the middle, "
-        "in the forest at night in the snow."
-    )
+from model.training.world.storybook.painting.places import PLACES, Setting
 
 
 def test_articles() -> None:
@@ -38,7 +17,16 @@ def test_articles() -> None:
     assert phrases.article("orange") == "an orange"
 
 
-def test_no_word_means_two_nouns() -> None:
-    words = [*NOUNS, *(word for noun in NOUNS.values() for word in noun.synonyms)]
-    assert len(words) == len(set(words))
-    assert len(NOUNS) >= 150
+@pytest.mark.parametrize(
+    ("x", "side"),
+    [(0.0, "left"), (0.33, "left"), (0.34, "middle"), (0.67, "right"), (1.0, "right")],
+)
+def test_sides_are_thirds(x: float, side: str) -> None:
+    assert phrases.side_of(x) == side
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_place_can_be_said_and_gone_to(name: str) -> None:
+    said = {phrases.where(Setting(name, 0, "day"), random.Random(seed)) for seed in range(30)}
+    assert len(said) >= 3 and phrases.where(Setting(name, 0, "day")) in said
+    assert phrases.going(name).startswith("to the ")

@@ -6,12 +6,13 @@ import random
 
 import pytest
 
+from model.training.world.storybook.language import stories
 from model.training.world.storybook.language.stories import sample_story
 from model.training.world.storybook.painting.hero import COLOURS, TOKENS
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]
 
-
+@pytest.mark.slow
+@pytest.mark.usefixtures("storybook_packages")
 def test_stories_mention_what_is_drawn() -> None:
     rng = random.Random(5)
     for _ in range(100):
@@ -26,3 +27,8 @@ def test_stories_mention_what_is_drawn() -> None:
             words = page.text.lower().split()
             looks = (set(COLOURS) | set(TOKENS)) - {word for word in noun.split()}
             assert not looks & set(words), page.text
+
+
+def test_there_are_sixty_plot_pieces() -> None:
+    pieces = stories.OPENINGS + stories.MIDDLES + stories.ENDINGS_OF_PLOTS
+    assert len(set(pieces)) >= 60

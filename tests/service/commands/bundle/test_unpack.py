@@ -1,48 +1,16 @@
-"""A bundle, from a checkout to a program that runs from what was unpacked."""
-
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from service.cli import main
 from service.commands.bundle import unpack
-from service.commands.bundle.pack import add_arguments, pack, parse_size, pins
 
 ROOT = Path(__file__).resolve().parents[4]
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """The bundle of a checkout of two files, in parts of 10 KB."""
-    root, wheels, checkpoint = tmp_path / "root", tmp_path / "wheels", tmp_path / "model"
-    for directory in (root / "service", root / "tests" / "data", wheels, checkpoint / "deep"):
-        directory.mkdir(parents=True)
-    (root / "service" / "code.py").write_text("A = 1\n")
-    (root / "tests" / "data" / "large.bin").write_text("not needed")
-    (checkpoint / "deep" / "weights").write_bytes(bytes(range(256)) * 100)
-    with zipfile.ZipFile(wheels / "small_thing-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("small_thing.py", "VALUE = 7\n")
-        folder = "small_thing-1.0.dist-info"
-        wheel.writestr(
-            f"{folder}/METADATA", "Metadata-Version: 2.1\nName: small-thing\nVersion: 1.0\n"
-        )
-        wheel.writestr(
-            f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr(f"{folder}/RECORD", "")
-    subprocess.run(["git", "init", "--quiet", root], check=True)
-    out = tmp_path / "bundle"
-    parts = pack(out, 10_000, wheels, [checkpoint], root)
-    assert len(parts) > 3
-    assert max(part.stat().st_size for part in parts) == 10_000
-    return out
 
 
 def test_parts_may_come_one_at_a_time(small: Path, tmp_path: Path) -> None:
@@ -124,27 +92,3 @@ def test_the_project_runs_from_its_bundle(tmp_path: Path) -> None:
     report = [str(into / "mmi"), "bench", "gpu", "--rehearse", "--limit-s", "1"]
     done = subprocess.run(report, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, "image-step: no time left" in done.stdout) == (1, True), done.stderr
-
-
-def test_pins_are_those_of_the_other_machine(tmp_path: Path) -> None:
-    lock = tmp_path / "lock.txt"
-    lock.write_text(
-        "# a comment\ntorch==2.13.0\nold==1.0 ; python_full_version < '3.12'\n"
-        "new==2.0 ; python_full_version >= '3.12'\nPy_Yaml==6.0\n"
-    )
-    kept = pins(lock, "3.12", ["torch", "py-yaml"])
-    assert kept == ["new==2.0"]
-
-
-def test_sizes() -> None:
-    assert (parse_size("48MiB"), parse_size("1000"), parse_size("1GiB")) == (
-        48 << 20,
-        1000,
-        1 << 30,
-    )
-    for wrong in ("48MB", "0", "-1", "x"):
-        with pytest.raises(argparse.ArgumentTypeError):
-            parse_size(wrong)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert parser.parse_args([]).part_size == 48 << 20

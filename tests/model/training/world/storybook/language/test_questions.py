@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from model.training.world.storybook.language import questions
+from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.places import Setting
+from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
+
+_SCENE = StorybookScene(
+    Setting("harbour", 0, "evening"),
+    (StorybookThing("castle", "normal", 0.2, 0.9), StorybookThing("zebra", "normal", 0.8, 0.9)),
+)
+_WITH_HERO = StorybookScene(
+    Setting("forest", 0, "day", "fog"),
+    (
+        StorybookThing("cat", "normal", 0.05, 0.9),
+        StorybookThing("cat", "normal", 0.2, 0.9),
+        StorybookThing("cheese", "big", 0.9, 0.9),
+    ),
+    Stand(Hero("Pip", "cat", "blue", "striped", "crown"), 0.8, 0.9),
+)
+
+
+def pairs(family: str, scene: StorybookScene, seeds: int = 30) -> Iterator[questions.Pair]:
+    for seed in range(seeds):
+        yield from questions.FAMILIES[family](random.Random(seed), scene)
+
+
+def test_questions_have_the_answers_of_the_scene() -> None:
+    pairs = [
+        pair
+        for seed in range(20)
+        for family in questions.FAMILIES.values()
+        for pair in family(random.Random(seed), _SCENE)
+    ]
+    answers = {answer for question, answer in pairs if "right" in question}
+    assert answers == {"a zebra"}
+    assert {a for q, a in pairs if "how many castles" in q} == {"one"}
+    assert {a for q, a in pairs if "day or night" in q} == {"evening"}
+
+
+def test_no_question_is_about_a_side_where_several_stand() -> None:
+    assert {answer for _, answer in pairs("kind", _WITH_HERO)} == {"two cats"}
+
+
+def test_things_that_are_not_counted_are_asked_for_otherwise() -> None:
+    asked = {question for question, _ in pairs("number", _WITH_HERO)}
+    assert asked and not any("cheese" in question for question in asked)
+    assert any("is there any cheese" in question for question, _ in pairs("presence", _WITH_HERO))
+
+
+def test_a_hero_counts_as_the_animal_that_it_is() -> None:
+    assert {answer for _, answer in pairs("number", _WITH_HERO)} == {"three"}
+
+
+def test_what_a_hero_is_or_wears_is_not_called_absent() -> None:
+    alone = StorybookScene(_SCENE.setting, (), _WITH_HERO.stand)
+    absent = {question for question, answer in pairs("presence", alone, 4000) if answer == "no"}
+    said = " | ".join(absent)
+    assert "dog" in said and "top hat" in said
+    assert "a cat" not in said and "a crown" not in said
+
+
+def test_a_size_is_asked_of_a_thing_that_has_one() -> None:
+    assert {answer for _, answer in pairs("size", _WITH_HERO)} == {"big"}
+    assert not list(pairs("size", _SCENE))
+
+
+def test_a_hero_is_asked_for_all_traits_and_only_where_it_is() -> None:
+    answers = {answer for _, answer in pairs("hero", _WITH_HERO)}
+    assert answers == {"blue", "striped", "a crown", "a cat"}
+    assert not list(pairs("hero", _SCENE))
+
+
+def test_weather_is_asked_for_where_there_is_some() -> None:
+    assert "it is foggy" in {answer for _, answer in pairs("setting", _WITH_HERO)}
+    assert {answer for _, answer in pairs("setting", _SCENE)} == {"at the harbour", "evening"}
+
+
+@pytest.mark.parametrize("scene", [_SCENE, _WITH_HERO], ids=["things", "hero"])
+def test_questions_are_sentences_without_gaps(scene: StorybookScene) -> None:
+    for seed in range(200):
+        question, answer = questions.ask(random.Random(seed), scene)
+        assert question[0].isupper() and answer[0].isupper() and answer.endswith(".")
+        assert not set("[]{}|") & set(question + answer)
+        assert "  " not in question
+
+
+def test_a_question_about_one_of_several_pictures_names_it() -> None:
+    for seed in range(50):
+        question, _ = questions.ask(random.Random(seed), _SCENE, "second")
+        assert "in the second " in question.lower()
