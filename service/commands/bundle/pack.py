@@ -95,6 +95,11 @@ def pack(
         root: the checkout; by default the one this program runs from.
     """
     root = root or Path(__file__).resolve().parents[3]
+    for checkpoint in checkpoints:
+        if not checkpoint.is_dir():
+            raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
+    if len({checkpoint.name for checkpoint in checkpoints}) < len(checkpoints):
+        raise ValueError("two checkpoints have the same name")
     for old in out.glob("bundle.*"):
         old.unlink()
     out.mkdir(parents=True, exist_ok=True)
@@ -152,8 +157,6 @@ def _files(root: Path, wheels: Path, checkpoints: Sequence[Path]) -> Iterator[tu
     for wheel in sorted(wheels.glob("*.whl")):
         yield wheel, f"wheels/{wheel.name}"
     for checkpoint in checkpoints:
-        if not checkpoint.is_dir():
-            raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
         for path in sorted(checkpoint.rglob("*")):
             if path.is_file():
                 yield path, f"checkpoints/{checkpoint.name}/{path.relative_to(checkpoint)}"

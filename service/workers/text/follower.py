@@ -37,18 +37,22 @@ async def follow(settings: TextWorkerSettings, follower: RankHolder) -> int:
     told = asyncio.create_task(draining.wait())
     lost = asyncio.create_task(_lose_leader(settings.leader_address, follower))
     await asyncio.wait({running, told, lost}, return_when=asyncio.FIRST_COMPLETED)
-    if not (running.done() or lost.done()):
-        await asyncio.wait({running, lost}, timeout=settings.drain_s)
+    if draining.is_set():
+        ends = asyncio.FIRST_COMPLETED
+        await asyncio.wait({running, lost}, timeout=settings.drain_s, return_when=ends)
     await health.stop()
+    is_lost = lost.done()
+    told.cancel()
+    lost.cancel()
     if running.done():
         running.result()
         logger.critical("the engine has ended: this host's ranks end with it")
         return 0 if draining.is_set() else 1
-    if lost.done():
+    if is_lost:
         logger.critical("the leader at %s is gone", settings.leader_address)
     await asyncio.to_thread(follower.stop)
     # A rank that waits for others may hold the thread forever.
-    os._exit(1 if lost.done() and not draining.is_set() else 0)
+    os._exit(1 if is_lost and not draining.is_set() else 0)
 
 
 async def _lose_leader(address: str, follower: RankHolder) -> None:

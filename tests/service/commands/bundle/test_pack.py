@@ -62,6 +62,17 @@ def test_a_checkpoint_that_is_not_there_is_named(checkout: Path, tmp_path: Path)
         packed(checkout, tmp_path / "bundle")
 
 
+def test_checkpoints_of_one_name_are_refused_before_the_old_bundle_goes(
+    checkout: Path, tmp_path: Path
+) -> None:
+    old = packed(checkout, tmp_path / "bundle")
+    (tmp_path / "other" / "model").mkdir(parents=True)
+    twice = [tmp_path / "model", tmp_path / "other" / "model"]
+    with pytest.raises(ValueError, match="same name"):
+        pack(tmp_path / "bundle", 1 << 20, tmp_path / "wheels", twice, checkout)
+    assert all(part.is_file() for part in old)
+
+
 def test_parts_are_full_but_the_last_and_none_is_empty(tmp_path: Path) -> None:
     with Parts(tmp_path, 4) as stream:
         for data in (b"ab", b"cdefghi", b"", b"jkl"):

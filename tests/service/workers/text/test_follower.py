@@ -39,8 +39,10 @@ class Ranks:
 class Host:
     """`follow` with ranks, and the status of its `/readyz`."""
 
-    def __init__(self, ranks: Ranks, drain_s: float = 60.0) -> None:
-        self.settings = TextWorkerSettings(health_port=free_port(), drain_s=drain_s)
+    def __init__(self, ranks: Ranks, drain_s: float = 60.0, leader: str = "127.0.0.1:1") -> None:
+        self.settings = TextWorkerSettings(
+            health_port=free_port(), drain_s=drain_s, leader_address=leader
+        )
         self.task = asyncio.create_task(follow(self.settings, cast(RankHolder, ranks)))
 
     async def ready(self) -> int:
@@ -89,14 +91,20 @@ async def test_ranks_stay_for_the_leaders_turns_after_sigterm() -> None:
     assert await asyncio.wait_for(host.task, 10) == 0
 
 
-async def test_ranks_that_outlive_the_drain_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ended(Exception):
-        pass
+class Ended(Exception):
+    """In place of the end of this process."""
 
+
+@pytest.fixture
+def no_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(status: int) -> None:
         raise Ended(status)
 
     monkeypatch.setattr(follower.os, "_exit", end)
+
+
+@pytest.mark.usefixtures("no_exit")
+async def test_ranks_that_outlive_the_drain_are_stopped() -> None:
     ranks = Ranks()
     host = Host(ranks, drain_s=0.05)
     await host.wait_until(lambda status: status == 200)
@@ -104,4 +112,31 @@ async def test_ranks_that_outlive_the_drain_are_stopped(monkeypatch: pytest.Monk
     with pytest.raises(Ended, match="0"):
         await asyncio.wait_for(host.task, 10)
     assert ranks.stopped
+    ranks.ended.set()
+
+
+@pytest.mark.usefixtures("no_exit")
+async def test_ranks_whose_leader_is_gone_are_stopped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(follower, "_LOOK_S", 0.02)
+    looks = 0
+
+    async def look(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal looks
+        looks += 1
+        writer.close()
+
+    leader = await asyncio.start_server(look, "127.0.0.1", 0)
+    address = f"127.0.0.1:{leader.sockets[0].getsockname()[1]}"
+    ranks = Ranks()
+    host = Host(ranks, leader=address)
+    await host.wait_until(lambda status: status == 200 and looks > 5)
+    assert not host.task.done()
+    leader.close()
+    await leader.wait_closed()
+    with pytest.raises(Ended, match="1"):
+        await asyncio.wait_for(host.task, 10)
+    assert ranks.stopped
+    assert f"the leader at {address} is gone" in caplog.text
     ranks.ended.set()

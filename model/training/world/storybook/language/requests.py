@@ -93,13 +93,21 @@ def bare(rng: random.Random, scene: StorybookScene) -> str:
 def place_first(rng: random.Random, scene: StorybookScene) -> str:
     """As in: In the forest at night: two cats. Draw this."""
     what = joined(phrases.subjects(scene, rng, _SYNONYMS))
-    form = (
-        "[{where} {when}: {what}. [draw|paint|show] [this|that|it].|"
-        "[draw|paint] [a scene|something] {where}, {when}, with {what}.|"
-        "{when}, {where}: {what}. [a picture, please.|draw it, please.]]"
-    )
     where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
-    return capitalised(fill(rng, form, where=where, when=when, what=what))
+    form = (
+        "[{run_on}: {what}. [draw|paint|show] [this|that|it].|"
+        "[draw|paint] [a scene|something] {place_first}, with {what}.|"
+        "{time_first}: {what}. [a picture, please.|draw it, please.]]"
+    )
+    text = fill(
+        rng,
+        form,
+        what=what,
+        run_on=" ".join(filter(None, (where, when))),
+        place_first=", ".join(filter(None, (where, when))),
+        time_first=", ".join(filter(None, (when, where))),
+    )
+    return capitalised(text)
 
 
 def arranged(rng: random.Random, scene: StorybookScene) -> str:
