@@ -20,6 +20,7 @@ from model.config.presets import preset
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.ablation.command import run_ablation
+from model.training.parts import load_parts, own_tensors, save_parts
 from model.training.phases import run_phase
 from model.training.recipe import STAGES, Phase, Recipe
 from model.training.start import adopt, initialise, initialise_around, world_tokenizer
@@ -48,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=float, help="time for all phases, which share it as the recipe says"
     )
     parser.add_argument(
+        "--anew", action="store_true", help="also run phases whose results the recipe has"
+    )
+    parser.add_argument(
         "--scale", type=int, default=1, help="batches this many times as large, as many fewer steps"
     )
 
@@ -57,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.stage == "ablation":
         return run_ablation(args.config, args.runs)
     recipe = replace(Recipe.load(args.config), workers=args.workers).scaled(args.scale)
+    if args.anew:
+        recipe = replace(recipe, finished=0, parts=())
     recipe.world.check()
     directory = args.runs / args.config.stem
     before = args.start
@@ -80,15 +86,18 @@ def _run_stage(
     processes = Accelerator()
     console = Console(quiet=not processes.is_main_process)
     phases: tuple[Phase, ...] = getattr(recipe, stage)
-    for number, phase in enumerate(phases):
+    first = recipe.finished if stage == STAGES[0] else 0
+    for number, phase in enumerate(phases[first:], first):
         place = directory / f"{number}-{phase.phase}"
         done = place / "checkpoint"
         if not (done / store.MANIFEST).is_file():
             console.print(f"{stage} {number + 1}/{len(phases)}: {phase.phase}")
             model, processor = start(recipe, before)
             seconds = rate and rate * phase.share
+            untrained = {name: x.clone() for name, x in own_tensors(model).items()}
             update = run_phase(model, processor, recipe, phase, place, seconds)
             if processes.is_main_process:
+                save_parts(model, untrained, place / "parts.safetensors")
                 earlier = low_rank.load_update(before) if before else {}
                 _save(model, processor.tokenizer, done, low_rank.joined(earlier, update))
             processes.wait_for_everyone()
@@ -121,6 +130,7 @@ def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proce
         tokenizer = world_tokenizer(config)
     if recipe.donor is not None:
         adopt(model, recipe.donor)
+    load_parts(model, recipe.parts)
     return model, Processor(model.config, tokenizer)
 
 

@@ -133,6 +133,8 @@ class Recipe:
         seed: of everything that is random.
         donor: checkpoint whose vision and image decoder a fresh model starts with; a path in the
             file is relative to the file.
+        finished: phases of `pretrain` that need not be run: what they learned is in `parts`.
+        parts: files of tensors that a fresh model starts with (`model.training.parts`).
         workers: processes that make batches ahead, in phases whose images are all new.
         half: multiply in bfloat16 on GPUs, and on CPUs that have instructions for it.
     """
@@ -141,6 +143,8 @@ class Recipe:
     world: World = field(default_factory=DrawnWorld)
     seed: int = 0
     donor: Path | None = None
+    finished: int = 0
+    parts: tuple[Path, ...] = ()
     half: bool = False
     workers: int = 0
     pretrain: tuple[Phase, ...] = ()
@@ -183,6 +187,7 @@ class Recipe:
             document["world"] = world_of(document["world"])
         if "donor" in document:
             document["donor"] = path.parent / document["donor"]
+        document["parts"] = tuple(path.parent / name for name in document.get("parts", ()))
         return cls(**document)
 
 

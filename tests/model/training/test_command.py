@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from model.checkpoint import store
+from model.config.schema import ConfigError
 from model.training.command import start
 from model.training.recipe import PHASES, Recipe
 from service.cli import main
@@ -58,6 +59,38 @@ def test_all_phases_make_a_checkpoint_that_can_be_scored(tmp_path: Path) -> None
         "caption recall",
         "story text, nats a token",
     }
+
+
+def test_a_run_goes_on_from_what_others_have_learned(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    encoder, vision = (_PHASE.format(stage="pretrain", phase=p) for p in ("encoder", "vision"))
+    path.write_text('preset = "micro"\n' + encoder)
+    assert main(["train", "pretrain", "--config", str(path), "--runs", str(tmp_path)]) == 0
+    parts = tmp_path / "short" / "pretrain" / "0-encoder" / "parts.safetensors"
+    learned = load_file(parts)
+    assert learned and all(name.startswith("image_decoder.decoder.vae.") for name in learned)
+    (tmp_path / "encoder.safetensors").write_bytes(parts.read_bytes())
+
+    known = 'finished = 1\nparts = ["encoder.safetensors"]\n'
+    path.write_text('preset = "micro"\n' + known + encoder + vision)
+    common = ["train", "pretrain", "--config", str(path), "--runs"]
+    assert main([*common, str(tmp_path / "on")]) == 0
+    places = tmp_path / "on" / "short" / "pretrain"
+    assert not (places / "0-encoder").exists()
+    result = store.load_config(places / "1-vision" / "checkpoint")
+    first = store.load_config(parts.parent / "checkpoint")
+    assert result.image_decoder.vae == first.image_decoder.vae
+    model, _ = start(Recipe.load(path), None)
+    for name, tensor in learned.items():
+        assert torch.equal(model.state_dict()[name].half(), tensor), name
+    assert main([*common, str(tmp_path / "anew"), "--anew"]) == 0
+    assert (tmp_path / "anew" / "short" / "pretrain" / "0-encoder" / "checkpoint").is_dir()
+
+
+def test_parts_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_file({"other": torch.zeros(1)}, tmp_path / "x", {"scaling_factor": "1"})
+    with pytest.raises(ConfigError, match="x does not fit 'micro': other"):
+        start(Recipe(preset="micro", parts=(tmp_path / "x",)), None)
 
 
 @pytest.mark.slow
