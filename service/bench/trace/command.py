@@ -69,7 +69,9 @@ def _ask(url: str, document: dict[str, Any]) -> StreamedAnswer:
 def spans_of_answer(answer: StreamedAnswer) -> dict[str, int]:
     """Spans that the trace of an answer must have: those of the gateway and of every turn."""
     images = len(answer.images)
-    turns = images + 1 if answer.ordered and answer.ordered[-1]["type"] == "text" else images
+    # Text before each image, empty or not, the images, and text at the end.
+    ends_with_text = bool(answer.ordered) and answer.ordered[-1]["type"] == "text"
+    turns = 2 * images + ends_with_text
     one = {"POST /generate": 1, "admission": 1, "relay": 1, "denoise": images}
     return one | dict.fromkeys(("queue wait", "generate_content mm-interleaved", "commit"), turns)
 

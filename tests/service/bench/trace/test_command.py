@@ -24,15 +24,17 @@ def answer(*kinds: str) -> StreamedAnswer:
     ("kinds", "turns"),
     [
         (("text",), 1),
-        (("text", "image", "text"), 2),
-        # The text turn that began the last image is its turn's; none follows.
-        (("text", "image"), 1),
+        (("text", "image", "text"), 3),
+        (("text", "image"), 2),
+        # The text before an image may be empty.
+        (("image", "text"), 3),
         ((), 0),
     ],
 )
 def test_every_turn_has_its_spans(kinds: tuple[str, ...], turns: int) -> None:
     wanted = spans_of_answer(answer(*kinds))
     assert wanted["commit"] == wanted["queue wait"] == turns
+    assert wanted["generate_content mm-interleaved"] == turns
     assert wanted["denoise"] == kinds.count("image")
     assert wanted["POST /generate"] == 1
 
@@ -42,7 +44,8 @@ def test_the_arguments_are_the_request() -> None:
     add_arguments(parser)
     words = ["--text", "A cat.", "--images", "1", "--steps", "4", "--tokens", "9"]
     document = _document(parser.parse_args(words))
-    assert document["content"] == [{"type": "text", "text": "A cat."}]
+    kinds = [part["type"] for part in document["content"]]
+    assert kinds == ["text", "image", "text"] and document["content"][2]["text"] == "A cat."
     assert (document["max_images"], document["max_tokens"]) == (1, 9)
     assert document["image"]["steps"] == 4 and document["temperature"] == 0
 
