@@ -1,1 +1,0 @@
-"""The model's phases of `mmi bench gpu`."""

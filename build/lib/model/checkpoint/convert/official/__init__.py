@@ -1,1 +1,0 @@
-"""The official layout: its directories, and the sizes that its tensors show."""

@@ -1,1 +1,0 @@
-"""Sizes: the schema, the presets and the published configuration."""

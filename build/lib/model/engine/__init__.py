@@ -1,1 +1,0 @@
-"""Serving engines: text (vLLM) and image (step-level batched diffusion)."""

@@ -1,1 +1,0 @@
-"""The image engine: step-level batched denoising."""

@@ -1,1 +1,0 @@
-"""Ways to evaluate the image decoder."""

@@ -1,1 +1,0 @@
-"""Export of the image decoder: ONNX graphs and TensorRT engines."""

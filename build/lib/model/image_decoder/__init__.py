@@ -1,1 +1,0 @@
-"""Image tokens to pixels: Stable Diffusion with a synchronizer."""

@@ -1,1 +1,0 @@
-"""Memory that serving a checkpoint needs."""

@@ -1,1 +1,0 @@
-"""The official inference loop, without a server."""

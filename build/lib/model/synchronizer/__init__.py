@@ -1,1 +1,0 @@
-"""MMFS: deformable cross-attention over the maps of all earlier images."""

@@ -1,1 +1,0 @@
-"""Kernels of grid sampling: one function in PyTorch, C++, numba and Triton."""

@@ -1,1 +1,0 @@
-"""Data: examples from worlds and shards, and the batches made of them."""

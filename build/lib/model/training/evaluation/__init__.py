@@ -1,1 +1,0 @@
-"""Evaluation: answers of a checkpoint, and their scores."""

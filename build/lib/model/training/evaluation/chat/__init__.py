@@ -1,1 +1,0 @@
-"""Whether a model that learned to draw still chats."""

@@ -1,1 +1,0 @@
-"""Targets: what objectives compare the model with."""

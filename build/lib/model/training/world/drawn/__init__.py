@@ -1,1 +1,0 @@
-"""The drawn world: flat shapes and emoji, exact from a seed."""

@@ -1,1 +1,0 @@
-"""Everything that is painted: backgrounds, things, heroes."""

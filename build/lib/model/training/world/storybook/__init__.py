@@ -1,1 +1,0 @@
-"""The storybook world: 3D pictures of things and heroes at photographed places."""

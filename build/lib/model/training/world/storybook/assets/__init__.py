@@ -1,1 +1,0 @@
-"""What the storybook world is made of: two npm packages, unpacked once."""

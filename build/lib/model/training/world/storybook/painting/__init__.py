@@ -1,1 +1,0 @@
-"""Scenes of the storybook world, from places, things and heroes."""

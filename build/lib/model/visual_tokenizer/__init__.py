@@ -1,1 +1,0 @@
-"""Images to visual tokens and multi-scale feature maps."""

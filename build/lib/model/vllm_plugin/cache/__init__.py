@@ -1,1 +1,0 @@
-"""Layers of the paged cache that hold facts about tokens beside keys and values."""

@@ -1,1 +1,0 @@
-"""The Llama decoder with synchronizers, of vLLM's parts."""

@@ -1,1 +1,0 @@
-"""The serving system: gateway, queue, workers and command line."""

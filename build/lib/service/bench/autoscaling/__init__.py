@@ -1,1 +1,0 @@
-"""Simulation of the workers' autoscaling, with the formulas of KEDA and the HPA."""

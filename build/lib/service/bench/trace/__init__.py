@@ -1,1 +1,0 @@
-"""`mmi bench trace`: where the time of one story goes."""

@@ -1,1 +1,0 @@
-"""State in Redis, shared by gateways and workers."""

@@ -1,1 +1,0 @@
-"""Events of a request, in order."""

@@ -1,1 +1,0 @@
-"""Turns: enqueue, claim, ack, nack, reclaim, dead-letter."""

@@ -1,1 +1,0 @@
-"""Client of the HTTP API, shared by `mmi generate`, `mmi demo` and `mmi eval --served`."""

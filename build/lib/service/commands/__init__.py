@@ -1,1 +1,0 @@
-"""The subcommands of `mmi` that belong to the service."""

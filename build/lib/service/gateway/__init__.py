@@ -1,1 +1,0 @@
-"""The public HTTP API: admission, event relay, health and metrics."""

@@ -1,1 +1,0 @@
-"""Images from outside: fetched, checked, cleaned, and kept for their owners."""

@@ -1,1 +1,0 @@
-"""From the body of a request to the queue: body, validation, content, admission."""

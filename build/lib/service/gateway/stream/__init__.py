@@ -1,1 +1,0 @@
-"""From stored events and results to the response."""

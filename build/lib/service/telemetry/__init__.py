@@ -1,1 +1,0 @@
-"""What a role tells of itself: logs, metrics, traces, probes."""

@@ -1,1 +1,0 @@
-"""Turns as a worker holds them: claiming, heartbeat, outcome, answer."""
