@@ -22,7 +22,7 @@ from model.processor import Processor
 from model.training.ablation.command import run_ablation
 from model.training.parts import load_parts, own_tensors, save_parts
 from model.training.phases import run_phase
-from model.training.recipe import STAGES, Phase, Recipe
+from model.training.recipe import STAGES, Recipe
 from model.training.start import adopt, initialise, initialise_around, world_tokenizer
 
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.stage == "ablation":
         return run_ablation(args.config, args.runs)
     recipe = replace(Recipe.load(args.config), workers=args.workers).scaled(args.scale)
-    if args.anew:
+    if args.anew or args.start:
         recipe = replace(recipe, finished=0, parts=())
     recipe.world.check()
     directory = args.runs / args.config.stem
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if before is None and args.stage == "sft":
         before = directory / "pretrain" / "checkpoint"
     stages = STAGES if args.stage == "all" else (args.stage,)
-    shares = sum(phase.share for stage in stages for phase in getattr(recipe, stage))
+    shares = sum(phase.share for stage in stages for _, phase in recipe.to_run(stage))
     rate = None if args.minutes is None else 60 * args.minutes / shares
     for stage in stages:
         before = _run_stage(recipe, stage, before, directory / stage, rate)
@@ -85,13 +85,12 @@ def _run_stage(
     """
     processes = Accelerator()
     console = Console(quiet=not processes.is_main_process)
-    phases: tuple[Phase, ...] = getattr(recipe, stage)
-    first = recipe.finished if stage == STAGES[0] else 0
-    for number, phase in enumerate(phases[first:], first):
+    for number, phase in recipe.to_run(stage):
         place = directory / f"{number}-{phase.phase}"
         done = place / "checkpoint"
         if not (done / store.MANIFEST).is_file():
-            console.print(f"{stage} {number + 1}/{len(phases)}: {phase.phase}")
+            num_phases = len(getattr(recipe, stage))
+            console.print(f"{stage} {number + 1}/{num_phases}: {phase.phase}")
             model, processor = start(recipe, before)
             seconds = rate and rate * phase.share
             untrained = {name: x.clone() for name, x in own_tensors(model).items()}

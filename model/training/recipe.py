@@ -162,6 +162,11 @@ class Recipe:
         ):
             raise ConfigError(f"chat_weight: {self.preset!r} is no chat model")
 
+    def to_run(self, stage: str) -> list[tuple[int, Phase]]:
+        """The phases of a stage that are not finished, with their numbers."""
+        phases: tuple[Phase, ...] = getattr(self, stage)
+        return list(enumerate(phases))[self.finished if stage == STAGES[0] else 0 :]
+
     def scaled(self, factor: int) -> Self:
         """The recipe with batches `factor` times as large and as many fewer steps.
 

@@ -24,7 +24,7 @@ from model.training.objectives.losses import TrainingNoise, denoising_error
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
 from model.training.targets.facts import codes_of
-from model.training.targets.image_pool import foreground_of
+from model.training.targets.image_pool import emphasis_of, foreground_of, maps_before
 from model.training.world.drawable import Drawable
 from model.training.world.example import Example
 from model.training.world.facts import Facts
@@ -81,7 +81,7 @@ class _Drawing:
 
     latents_Chw: Tensor
     codes_TD: Tensor
-    weight_hw: Tensor
+    foreground_hw: Tensor
     maps: tuple[Tensor, ...] | None
 
 
@@ -124,23 +124,13 @@ class DrawingObjective:
         codes_NTD = _stack([drawing.codes_TD for drawing in drawings], device)
         share_N11 = torch.rand(len(codes_NTD), 1, 1, device=device) * _MOST_NOISE
         tokens_NTD = codes_NTD + share_N11 * torch.randn_like(codes_NTD)
-        zeros = [
-            torch.zeros(self.model.config.vision.hidden_size, side, side)
-            for side in self.model.config.vision.map_sizes
-        ]
-        levels = zip(*(drawing.maps or zeros for drawing in drawings), strict=True)
-        maps = tuple(_stack(level, device).unsqueeze(1) for level in levels)
-        visible_N1 = torch.tensor([[drawing.maps is not None] for drawing in drawings])
-        error_Nhw = denoising_error(
-            decoder,
-            _stack([drawing.latents_Chw for drawing in drawings], device),
-            tokens_NTD,
-            maps,
-            visible_N1.to(device),
-            noise,
-        )
-        weight_Nhw = _stack([drawing.weight_hw for drawing in drawings], device)
-        return {"loss": (error_Nhw * weight_Nhw / weight_Nhw.mean()).mean()}
+        before = [drawing.maps for drawing in drawings]
+        maps, visible_N1 = maps_before(before, self.model.config.vision, device)
+        latents_NChw = _stack([drawing.latents_Chw for drawing in drawings], device)
+        error_Nhw = denoising_error(decoder, latents_NChw, tokens_NTD, maps, visible_N1, noise)
+        foregrounds = [drawing.foreground_hw for drawing in drawings]
+        emphasis_Nhw = emphasis_of(foregrounds, self.phase.foreground_weight).to(device)
+        return {"loss": (error_Nhw * emphasis_Nhw).mean()}
 
     def _drawings(self, step: int, device: torch.device) -> Sequence[_Drawing]:
         """New images until `num_pictures` are known, then some of those."""
@@ -155,21 +145,19 @@ class DrawingObjective:
     def _encode(self, batch: Mapping[str, Tensor]) -> list[_Drawing]:
         mean = torch.zeros((), device=batch["pixels"].device)
         latents_NChw = self.model.image_decoder.decoder.encode(batch["pixels"], mean)
-        weight_Nhw = 1 + (self.phase.foreground_weight - 1) * batch["foreground"].float()
         visible_N = batch["visible"][:, 0]
         maps = self.model.visual_tokenizer(batch["before"][visible_N]).maps
         before = iter(zip(*(level.half().cpu().unbind() for level in maps), strict=True))
-        columns = [x.half().cpu().unbind() for x in (latents_NChw, batch["codes"], weight_Nhw)]
+        columns = [x.half().cpu().unbind() for x in (latents_NChw, batch["codes"])]
+        rows = zip(*columns, batch["foreground"].cpu(), visible_N.tolist(), strict=True)
         return [
-            _Drawing(latents_Chw, codes_TD, weight_hw, next(before) if is_visible else None)
-            for latents_Chw, codes_TD, weight_hw, is_visible in zip(
-                *columns, visible_N.tolist(), strict=True
-            )
+            _Drawing(latents_Chw, codes_TD, foreground_hw, next(before) if is_visible else None)
+            for latents_Chw, codes_TD, foreground_hw, is_visible in rows
         ]
 
 
 def _stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    return torch.stack([tensor.float() for tensor in tensors]).to(device)
+    return torch.stack(list(tensors)).to(device).float()
 
 
 class _Parts(nn.Module):

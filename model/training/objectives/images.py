@@ -24,7 +24,13 @@ from model.training.parameters import (
 )
 from model.training.recipe import IMAGE_TOKENS, Phase
 from model.training.targets.facts import code_loss, codes_of
-from model.training.targets.image_pool import Target, TargetPool, contexts_of
+from model.training.targets.image_pool import (
+    Target,
+    TargetPool,
+    contexts_of,
+    emphasis_of,
+    maps_before,
+)
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
 
@@ -104,13 +110,14 @@ class ImageObjective:
         """The squared error of the U-Net's prediction, [N, H, W]."""
         device = tokens_NTD.device
         latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
-        maps, visible_N1 = self._previous_maps(targets)
+        previous = [target.previous for target in targets]
+        maps, visible_N1 = maps_before(previous, self.model.config.vision, device)
         return denoising_error(
             self.model.image_decoder,
             latents_NCHW,
             tokens_NTD,
-            tuple(map_N1Dss.to(device) for map_N1Dss in maps),
-            visible_N1.to(device),
+            maps,
+            visible_N1,
             noise,
         )
 
@@ -122,20 +129,8 @@ class ImageObjective:
 
     def emphasis(self, targets: Sequence[Target]) -> Tensor:
         """The weight of every place of the latents, [N, H, W], with a mean of 1."""
-        foreground_NHW = torch.stack([target.foreground_HW.float() for target in targets])
-        emphasis_NHW = 1 + (self.phase.foreground_weight - 1) * foreground_NHW
-        return emphasis_NHW / emphasis_NHW.mean()
-
-    def _previous_maps(self, targets: Sequence[Target]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The maps of the preceding images, zeros without one, and whether there is one."""
-        vision = self.model.config.vision
-        zeros = tuple(torch.zeros(vision.hidden_size, s, s) for s in vision.map_sizes)
-        chosen = [target.previous or zeros for target in targets]
-        maps = tuple(
-            torch.stack([level.float() for level in levels]).unsqueeze(1)
-            for levels in zip(*chosen, strict=True)
-        )
-        return maps, torch.tensor([[target.previous is not None] for target in targets])
+        foregrounds = [target.foreground_HW for target in targets]
+        return emphasis_of(foregrounds, self.phase.foreground_weight)
 
 
 class JointObjective:

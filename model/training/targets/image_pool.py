@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from model.config.schema import VisionConfig
 from model.image_decoder.sampler import ImageSampler, initial_noise
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor, to_image
@@ -220,6 +221,33 @@ def contexts_of(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
     lengths_N1 = torch.tensor([[len(target.hidden_KD)] for target in targets])
     mask_NK = torch.arange(hidden_NKD.shape[1]) < lengths_N1
     return hidden_NKD.to(device), mask_NK.long().to(device)
+
+
+def maps_before(
+    previous: Sequence[tuple[Tensor, ...] | None], vision: VisionConfig, device: torch.device
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The maps of preceding images, [N, 1, D, s, s], zeros without one; and whether there is one.
+
+    Args:
+        previous: maps [D, s, s] of each level in float16, None without a preceding image.
+        vision: of the model whose maps they are.
+        device: where to.
+    """
+    zeros = tuple(torch.zeros(vision.hidden_size, s, s).half() for s in vision.map_sizes)
+    levels = zip(*(maps or zeros for maps in previous), strict=True)
+    stacked = tuple(torch.stack(level).to(device).float().unsqueeze(1) for level in levels)
+    return stacked, torch.tensor([[maps is not None] for maps in previous], device=device)
+
+
+def emphasis_of(foregrounds: Sequence[Tensor], weight: float) -> Tensor:
+    """The weight of every place of the latents, [N, h, w], with a mean of 1.
+
+    Args:
+        foregrounds: the places with a thing or a hero, [h, w] of each image (`foreground_of`).
+        weight: of those places relative to the others.
+    """
+    emphasis_Nhw = 1 + (weight - 1) * torch.stack([x.float() for x in foregrounds])
+    return emphasis_Nhw / emphasis_Nhw.mean()
 
 
 def answer_images(sequences: Sequence[Tokenised]) -> list[int]:

@@ -24,10 +24,10 @@ from typing import Any
 from rich.console import Console
 
 from service.commands.bundle import unpack
+from service.workers.checkpoint import CHAT
 
 _DISTRIBUTION = "mm-interleaved-serving"
 _LOCK = Path("deploy/requirements/worker-gpu.txt")
-_CHECKPOINT = Path("deploy/checkpoints/smol")
 # Large, and given by `--checkpoint` or not needed to serve.
 _LEFT_OUT = ("deploy/checkpoints/", "tests/data/")
 _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--present", nargs="+", default=[], metavar="PACKAGE", help="what the machine has already"
     )
     parser.add_argument("--wheels", type=Path, help="take these wheels instead of downloading")
-    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[_CHECKPOINT])
+    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[CHAT])
 
 
 def run(args: argparse.Namespace) -> int:

@@ -57,3 +57,10 @@ def test_only_the_language_of_a_chat_model_is_kept(preset: str, phase: str, word
         Recipe(preset, sft=(Phase(phase, chat_weight=1.0),))
     kept = Recipe("storybook", sft=(Phase("language", chat_weight=1.0),))
     assert kept.sft[0].chat_weight
+
+
+def test_only_phases_of_pretrain_are_finished() -> None:
+    first, second, third = (Phase(name) for name in ("encoder", "vision", "pictures"))
+    recipe = Recipe("micro", finished=1, pretrain=(first, second), sft=(third,))
+    assert recipe.to_run("pretrain") == [(1, second)]
+    assert recipe.to_run("sft") == [(0, third)]

@@ -110,10 +110,15 @@ def story(rng: random.Random) -> Example:
 
 def story_of(rng: random.Random, told: StorybookStory) -> Example:
     """A given story as an example."""
+    return Example("story", _story_prompt(rng, told), _pages_of(told))
+
+
+def _pages_of(told: StorybookStory) -> tuple[Part, ...]:
+    """Text and image of each page, and the last words."""
     answer: list[Part] = []
     for page in told.pages:
         answer += [page.text, StorybookImage(page.scene, tells_look=False)]
-    return Example("story", _story_prompt(rng, told), (*answer, told.closing))
+    return (*answer, told.closing)
 
 
 def tale(rng: random.Random) -> Example:
@@ -126,7 +131,7 @@ def tale_of(rng: random.Random, told: StorybookStory) -> Example:
     words = [told.wish_sentence, told.about_hero(rng)]
     if rng.random() < 0.3:
         words.reverse()
-    return replace(story_of(rng, told), task="tale", prompt=(" ".join(words),))
+    return Example("tale", (" ".join(words),), _pages_of(told))
 
 
 def _story_prompt(rng: random.Random, told: StorybookStory) -> tuple[Part, ...]:

@@ -33,6 +33,10 @@ _OF_ONE_SCENE: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
     "caption": tasks.caption_of,
     "grounding": tasks.grounding_in,
 }
+_OF_ONE_STORY: dict[str, Callable[[random.Random, StorybookStory], Example]] = {
+    "story": tasks.story_of,
+    "tale": tasks.tale_of,
+}
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,8 @@ class StorybookStock:
 
     def example(self, task: str, rng: random.Random) -> Example:
         """An example of a task of the world."""
-        if task == "story":
-            return tasks.story_of(rng, rng.choice(self.stories))
-        if task == "tale":
-            return tasks.tale_of(rng, rng.choice(self.stories))
+        if task in _OF_ONE_STORY:
+            return _OF_ONE_STORY[task](rng, rng.choice(self.stories))
         if task == "story_opening":
             return tasks.opening_of(tasks.story_of(rng, rng.choice(self.stories)))
         if task == "change":
