@@ -2,6 +2,7 @@
 # Applies an overlay to the cluster of the current kubeconfig, and shows that its workers wake from
 # zero, grow, shrink and go back to zero without losing a request. Needs KEDA and the images.
 # usage: deploy/test_cluster.sh [OVERLAY]      (default: k8s/overlays/dev)
+# MMI_URL: where the gateway is reached from here; by default a port is forwarded to it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 overlay=${1:-k8s/overlays/dev}
@@ -36,14 +37,17 @@ kubectl apply --server-side --filename <(kubectl kustomize "$overlay")
 kube rollout status statefulset/redis deployment/gateway --timeout 300s
 wait_for "workers at zero before the first request" 600 at_zero
 
-kube port-forward service/gateway 18080:80 > /dev/null &
-forward=$!
-trap 'kill "$forward"' EXIT
-sleep 3
+if [ -z "${MMI_URL:-}" ]; then
+    MMI_URL=http://127.0.0.1:18080
+    kube port-forward service/gateway 18080:80 > /dev/null &
+    forward=$!
+    trap 'kill "$forward"' EXIT
+    sleep 3
+fi
 
 work=$(mktemp --directory)
 for number in $(seq "$requests"); do
-    deploy/smoke.sh http://127.0.0.1:18080 > "$work/$number" 2>&1 &
+    deploy/smoke.sh "$MMI_URL" > "$work/$number" 2>&1 &
     jobs[number]=$!
 done
 wait_for "woken from zero" 120 awake

@@ -119,7 +119,9 @@ class GatewaySettings(RoleSettings):
     api_keys_file: Path | None = Field(default=None, description="Written by mmi keys")
     requests_per_minute: int | None = Field(default=None, ge=1, description="Of each owner")
     concurrent_requests: int | None = Field(default=None, ge=1, description="Of each owner")
-    allowed_hosts: Names = ("localhost", "127.0.0.1", "[::1]")
+    allowed_hosts: Names = Field(
+        default=(), description="Host headers beside this machine's own names"
+    )
     cors_origins: Names = ()
     image_url_hosts: Names = Field(
         default=(), description="Hosts to fetch from; empty: refuse URLs"

@@ -36,19 +36,32 @@ def save_parts(model: MMInterleaved, before: Mapping[str, Tensor], path: Path) -
     save_file(changed, path, {_SCALING: str(model.config.image_decoder.vae[_SCALING])})
 
 
-@torch.no_grad()
 def load_parts(model: MMInterleaved, paths: Iterable[Path]) -> None:
     """Copy the tensors of some files into a model, one file after the other.
 
     Raises:
         ConfigError: the model has no such tensor, or one of another shape.
     """
-    own = model.state_dict()
     for path in paths:
         with safe_open(path, "pt") as parts:
-            for name in parts.keys():  # noqa: SIM118
-                tensor = parts.get_tensor(name)
-                if name not in own or own[name].shape != tensor.shape:
-                    raise ConfigError(f"{path} does not fit {model.config.name!r}: {name}")
-                own[name].copy_(tensor)
+            names = parts.keys()
+            copy_tensors(((name, parts.get_tensor(name)) for name in names), model, path)
             scale_latents(model, float(parts.metadata()[_SCALING]))
+
+
+@torch.no_grad()
+def copy_tensors(
+    tensors: Iterable[tuple[str, Tensor]], model: MMInterleaved, source: Path
+) -> set[str]:
+    """Copy named tensors of a `source` into a model, and return their names.
+
+    Raises:
+        ConfigError: the model has no such tensor, or one of another shape.
+    """
+    own, copied = model.state_dict(), set()
+    for name, tensor in tensors:
+        if name not in own or own[name].shape != tensor.shape:
+            raise ConfigError(f"{source} does not fit {model.config.name!r}: {name}")
+        own[name].copy_(tensor)
+        copied.add(name)
+    return copied

@@ -18,6 +18,7 @@ from model.positions import frequencies
 from model.processor import IMAGE_TOKEN, SOI_TOKEN
 from model.text_decoder.text_decoder import CausalSelfAttention
 from model.training.objectives.autoencoder import scale_latents
+from model.training.parts import copy_tensors
 from model.training.world.drawn.painting.objects import OBJECT_SETS
 from model.training.world.drawn.tasks import TASKS
 from model.visual_tokenizer.perceiver import PerceiverResampler, QFormerLayer
@@ -118,7 +119,6 @@ _CONNECTION = "visual_tokenizer.proj."
 _TABLE = ".pos_embed"  # Fixed, and as large as the image.
 
 
-@torch.no_grad()
 def adopt(model: MMInterleaved, donor: Path) -> None:
     """Copy the vision, the U-Net with its synchronizer and the autoencoder of a checkpoint.
 
@@ -130,16 +130,10 @@ def adopt(model: MMInterleaved, donor: Path) -> None:
         ConfigError: a part of the donor has another size, or is missing.
         CheckpointError: the donor is no checkpoint.
     """
-    own = {name: tensor for name, tensor in model.state_dict().items() if _is_lent(name)}
-    for name, tensor in load.iter_tensors(donor, _PARTS):
-        if not _is_lent(name):
-            continue
-        into = own.pop(name, None)
-        if into is None or into.shape != tensor.shape:
-            raise ConfigError(f"{donor} does not fit {model.config.name!r}: {name}")
-        into.copy_(tensor)
-    if own:
-        raise ConfigError(f"{donor} does not fit {model.config.name!r}: it lacks {min(own)}")
+    given = load.iter_tensors(donor, _PARTS)
+    copied = copy_tensors(((name, x) for name, x in given if _is_lent(name)), model, donor)
+    if lacking := {name for name in model.state_dict() if _is_lent(name)} - copied:
+        raise ConfigError(f"{donor} does not fit {model.config.name!r}: it lacks {min(lacking)}")
     scale_latents(model, store.load_config(donor).image_decoder.vae["scaling_factor"])
 
 

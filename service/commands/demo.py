@@ -8,16 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from service.client.stream import GatewayClient, Given, RequestRefused, content_of
+from service.client.example import IMAGE, INTRODUCTION, WISH, example_parts, example_request
+from service.client.stream import GatewayClient, RequestRefused
 from service.commands.generate import generate
 from service.config import LocalSettings
 from service.local.embedded_redis import RedisUnavailable
 from service.local.processes import RoleFailed, interrupt_once
 from service.local.stack import Stack
 
-IMAGE = Path(__file__).resolve().parent.parent.parent / "deploy" / "demo" / "pip.png"
-TEXT_BEFORE = "This is Pip."
-TEXT_AFTER = "Tell me a story in three pictures: Pip finds a red boat at the beach."
 _TRIES = 4
 
 
@@ -56,27 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ask(url: str, args: argparse.Namespace, console: Console) -> int:
-    given = [Given(text=TEXT_BEFORE), Given(path=IMAGE), Given(text=TEXT_AFTER)]
     client = GatewayClient(url)
-    console.print(f"\n[bold]{TEXT_BEFORE}[/bold] [dim]({IMAGE.name})[/dim]")
-    console.print(f"[bold]{TEXT_AFTER}[/bold]\n")
+    console.print(f"\n[bold]{INTRODUCTION}[/bold] [dim]({IMAGE.name})[/dim]")
+    console.print(f"[bold]{WISH}[/bold]\n")
     try:
         # Whether an answer holds an image is the model's own choice; a few seeds are allowed.
         for seed in range(args.seed, args.seed + _TRIES):
-            document = {
-                "content": content_of(given),
-                "max_tokens": 160,
-                "max_images": 3,
-                "temperature": 0.3,
-                "seed": seed,
-                "image": {
-                    "steps": args.steps,
-                    "guidance_scale": 3.0,
-                    "scheduler": "dpmsolver++",
-                    "seed": seed,
-                },
-            }
-            answer = generate(client, given, document, args.out, console)
+            document = example_request(seed, args.steps)
+            answer = generate(client, example_parts(), document, args.out, console)
             texts = [p for p in answer.ordered if p["type"] == "text" and p["text"]]
             if texts and answer.images:
                 return 0

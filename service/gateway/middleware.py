@@ -17,6 +17,8 @@ from service.telemetry.log import request_id_var
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:-]{1,64}$")
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
+# Always allowed: a forwarded port is reached by them, and no other site's page can send them.
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -35,7 +37,7 @@ class RequestContext:
 
     def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...]) -> None:
         self.app = app
-        self.allowed_hosts = allowed_hosts
+        self.allowed_hosts = (*_LOCAL_NAMES, *allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

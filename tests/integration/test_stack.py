@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from service.client.example import IMAGE
 from service.client.page import save_answer
 from service.client.stream import GatewayClient, Given, StreamedAnswer, content_of
-from service.commands.demo import IMAGE
 from service.local.stack import Stack
 from service.workers.checkpoint import seeded_checkpoint
 

@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from model.bench.gpu.recorder import Recorder
-from service.client.stream import GatewayClient, Given, RequestRefused, StreamedAnswer, content_of
+from service.client.example import example_request
+from service.client.stream import GatewayClient, RequestRefused, StreamedAnswer
 from service.local.stack import Stack
 
-_IMAGE = Path(__file__).resolve().parents[3] / "deploy" / "demo" / "pip.png"
-_ASK = "Tell me a story in three pictures: Pip finds a red boat at the beach."
 _READY_S = 120.0
 
 
@@ -67,17 +65,9 @@ def _tell(
     url: str, seed: int, steps: int, on_event: Callable[[dict[str, Any]], None] | None = None
 ) -> Told:
     """Ask for a story and read it to its end."""
-    document = {
-        "content": content_of([Given(text="This is Pip."), Given(path=_IMAGE), Given(text=_ASK)]),
-        "max_tokens": 160,
-        "max_images": 3,
-        "temperature": 0.3,
-        "seed": seed,
-        "image": {"steps": steps, "guidance_scale": 3.0, "scheduler": "dpmsolver++", "seed": seed},
-    }
     client, answer, started, first_s = GatewayClient(url), StreamedAnswer(), time.monotonic(), 0.0
     try:
-        for event in client.stream(document):
+        for event in client.stream(example_request(seed, steps)):
             if event["type"] == "text.delta":
                 first_s = first_s or time.monotonic() - started
             answer.add(event)

@@ -10,17 +10,16 @@ from rich.console import Console
 
 from service.bench.trace.collector import Collector, TracedSpan
 from service.bench.trace.picture import draw, tree
-from service.client.stream import GatewayClient, Given, StreamedAnswer, content_of
+from service.client.example import WISH, example_parts
+from service.client.stream import GatewayClient, StreamedAnswer, content_of
 from service.local.stack import Stack
 
 _EXPORT_S = 60.0
-_INTRODUCTION, _IMAGE = "This is Pip.", Path("deploy/demo/pip.png")
-_WISH = "Tell me a story in two pictures: Pip finds a red boat at the beach."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mmi bench trace`."""
-    parser.add_argument("--text", default=_WISH, help="what the user wishes")
+    parser.add_argument("--text", default=WISH, help="what the user wishes")
     parser.add_argument("--images", type=int, default=2, help="images of the story, at most")
     parser.add_argument("--tokens", type=int, default=120, help="tokens of the story, at most")
     parser.add_argument("--steps", type=int, default=15, help="denoising steps of an image")
@@ -48,9 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _document(args: argparse.Namespace) -> dict[str, Any]:
     return {
-        "content": content_of(
-            [Given(text=_INTRODUCTION), Given(path=_IMAGE), Given(text=args.text)]
-        ),
+        "content": content_of(example_parts(args.text)),
         "max_images": args.images,
         "max_tokens": args.tokens,
         "temperature": 0,
