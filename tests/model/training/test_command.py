@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from model.checkpoint import store
-from model.config.schema import ConfigError
 from model.training.command import start
 from model.training.recipe import PHASES, Recipe
 from service.cli import main
@@ -85,12 +84,6 @@ def test_a_run_goes_on_from_what_others_have_learned(tmp_path: Path) -> None:
         assert torch.equal(model.state_dict()[name].half(), tensor), name
     assert main([*common, str(tmp_path / "anew"), "--anew"]) == 0
     assert (tmp_path / "anew" / "short" / "pretrain" / "0-encoder" / "checkpoint").is_dir()
-
-
-def test_parts_of_another_model_are_refused(tmp_path: Path) -> None:
-    save_file({"other": torch.zeros(1)}, tmp_path / "x", {"scaling_factor": "1"})
-    with pytest.raises(ConfigError, match="x does not fit 'micro': other"):
-        start(Recipe(preset="micro", parts=(tmp_path / "x",)), None)
 
 
 @pytest.mark.slow
