@@ -30,7 +30,8 @@ GIVEN = [Given(text="A photograph:"), Given(path=IMAGE), Given(text="What happen
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
     checkpoint = seeded_checkpoint(Path(os.environ.get("MMI_CACHE_DIR", directory)))
-    environment = {"MMI_AUTH": "off"}
+    # Graphs are exported for batches of one and two; more take a minute longer.
+    environment = {"MMI_AUTH": "off", "MMI_IMAGE_CONCURRENCY": "2"}
     with Stack(
         directory, Console(quiet=True), checkpoint=checkpoint, environment=environment
     ) as stack:

@@ -82,6 +82,7 @@ def test_a_run_goes_on_from_what_others_have_learned(tmp_path: Path) -> None:
     model, _ = start(Recipe.load(path), None)
     for name, tensor in learned.items():
         assert torch.equal(model.state_dict()[name].half(), tensor), name
+    path.write_text('preset = "micro"\n' + known + encoder)
     assert main([*common, str(tmp_path / "anew"), "--anew"]) == 0
     assert (tmp_path / "anew" / "short" / "pretrain" / "0-encoder" / "checkpoint").is_dir()
 

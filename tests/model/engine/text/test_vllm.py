@@ -41,6 +41,7 @@ async def scored(engine: VllmTextEngine, sampling: SamplingParams, name: str) ->
     return [event async for event in turn if isinstance(event, TextDelta)]
 
 
+@pytest.mark.slow
 async def test_no_request_needs_a_compiler(
     engine: VllmTextEngine, no_compiler: None, tmp_path: Path
 ) -> None:

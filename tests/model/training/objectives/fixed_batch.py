@@ -38,7 +38,7 @@ class FixedBatch:
 
 
 def falls(objective: Objective, directory: Path, rate: float, by: float) -> None:
-    config = TrainerConfig(steps=12, learning_rate=rate, warmup_steps=1)
+    config = TrainerConfig(steps=8, learning_rate=rate, warmup_steps=1)
     trainer = Trainer(FixedBatch(objective), config, directory)
     first = trainer.run(stop_at=1)["loss"]
     assert trainer.run()["loss"] < by * first

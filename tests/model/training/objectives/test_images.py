@@ -31,7 +31,7 @@ def test_image_tokens_can_learn_from_their_codes_beside_a_decoder(
     perceiver = model.image_decoder.perceiver_resampler
     objective.losses(0)["picture"].backward()
     assert all(parameter.grad is None for parameter in perceiver.parameters())
-    trainer = Trainer(FixedBatch(objective), TrainerConfig(12, 1e-3, warmup_steps=1), tmp_path)
+    trainer = Trainer(FixedBatch(objective), TrainerConfig(8, 1e-3, warmup_steps=1), tmp_path)
     first, last = trainer.run(stop_at=1), trainer.run()
     assert last["codes"] < 0.9 * first["codes"]
     assert last["picture"] < 0.98 * first["picture"]

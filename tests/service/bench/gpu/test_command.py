@@ -43,7 +43,7 @@ def phases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three phases, known to the processes that the report starts as well."""
     own = tuple(
         GpuPhase(name, f"{HERE}:{name}", limit_s)
-        for name, limit_s in (("quick", 60), ("failing", 60), ("endless", 30))
+        for name, limit_s in (("quick", 60), ("failing", 60), ("endless", 12))
     )
     monkeypatch.setattr(command, "PHASES", own)
     monkeypatch.setattr(command, "_COMMAND", OWN)
