@@ -48,4 +48,5 @@ def configure(role: str, level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RoleFormatter(role))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn.access").setLevel("WARNING")
+    for name in ("uvicorn.access", "onnx_ir", "onnxscript"):  # A line for each node of a graph.
+        logging.getLogger(name).setLevel("WARNING")

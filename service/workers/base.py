@@ -129,8 +129,6 @@ class Worker:
 
     async def _startup(self, started: AsyncExitStack) -> None:
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.drain)
         started.push_async_callback(self._broker.close)
         self._step = "opening its health port"
         await self._health.start()
@@ -140,6 +138,8 @@ class Worker:
         # Registered before: an engine whose start fails must free what it has.
         started.push_async_callback(self._turns.engine.stop)
         await self._turns.engine.start()
+        for number in (signal.SIGTERM, signal.SIGINT):  # Before, they end the process at once.
+            self._loop.add_signal_handler(number, self.drain)
         self._step = "waiting for redis"
         await self._unless_draining(self._reach_broker())
         self._heartbeat.start()

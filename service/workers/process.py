@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import threading
 
 logger = logging.getLogger(__name__)
@@ -19,8 +18,14 @@ def consumer_name() -> str:
 
 
 def end_on_signal() -> None:
-    """Have SIGTERM end the process at once, until `Worker.run` handles it: no task is held yet."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    """Have SIGTERM and SIGINT end the process at once, until `Worker.run` handles them.
+
+    No task is held yet, and to start an engine takes minutes, in threads that nothing interrupts.
+    In a container the first process has no default action: without a handler it would stay until
+    it is killed.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: os._exit(0))
 
 
 def exit_within(seconds: float) -> threading.Timer:

@@ -245,14 +245,14 @@ def main(settings: TextWorkerSettings) -> int:
 
     Of an engine on several hosts, only the first host takes turns.
     """
+    end_on_signal()
+    configure("text-worker", settings.log_level)
     from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
     from model.engine.text.follower import RankHolder
     from service.workers.text import metrics
     from service.workers.text.follower import follow
 
-    end_on_signal()
-    configure("text-worker", settings.log_level)
     options = TextEngineOptions(
         checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
         cache_dir=settings.cache_dir,

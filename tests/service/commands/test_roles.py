@@ -1,8 +1,9 @@
-"""The started process of `mmi gateway`: it admits nobody without a key unless it is told to."""
+"""The started processes of the roles: what they refuse, whom they admit, how they end."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from service.config import child_environment
 from service.local.embedded_redis import EmbeddedRedis, free_port
@@ -135,3 +137,41 @@ def test_a_text_worker_whose_cache_is_too_small_says_what_it_needs(tmp_path: Pat
     assert ended.returncode == 1
     assert "while starting its engine: CacheTooSmall: a cache of 8 MiB holds" in ended.stderr
     assert "MMI_KV_CACHE_MIB" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "role", ["image-worker", pytest.param("text-worker", marks=pytest.mark.slow)]
+)
+def test_a_worker_that_is_not_wanted_any_more_ends_while_it_starts(
+    role: str, tmp_path: Path
+) -> None:
+    """As the first process of a container would: exporting graphs or starting vLLM takes minutes."""
+    health = free_port()
+    settings = {"MMI_CHECKPOINT": str(CHECKPOINTS / "tiny"), "MMI_CACHE_DIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [*COMMAND, role], env=environment(MMI_HEALTH_PORT=str(health), **settings)
+    )
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            url = f"http://127.0.0.1:{health}"
+            assert httpx.get(f"{url}/livez", trust_env=False).status_code == 200
+            assert httpx.get(f"{url}/startupz", trust_env=False).status_code == 503
+            break
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    give_up = time.monotonic() + 120
+    while descendants := _started_with(str(tmp_path)):
+        assert time.monotonic() < give_up, descendants
+        time.sleep(0.2)
+
+
+def _started_with(setting: str) -> list[str]:
+    """Commands of the running processes that have a setting in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if setting.encode() in path.read_bytes():
+                found.append(path.with_name("cmdline").read_bytes().decode())
+    return found
