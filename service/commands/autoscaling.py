@@ -24,12 +24,16 @@ COMPONENTS = {
 # works on (MMI_CONCURRENCY), the cheapest choice in `mmi bench autoscaling --search`.
 SIZES: dict[Stage, tuple[int, int]] = {"text": (8, 16), "image": (16, 4)}
 COOLDOWN_S, STABILIZATION_S, POLLING_S = 300, 120, 5
+# Text follows every image: while images are drawn, the last text worker stays. A task of the other
+# stage counts so little that it wakes one worker and no more.
+KEPT_AWAKE_BY: dict[Stage, Stage] = {"text": "image"}
+AWAKE_SHARE = 0.001
 _HEAD = """\
 # Written by `mmi autoscaling --redis {redis} --partitions {partitions}`; do not edit.
 # Replicas follow the queued tasks (lag of the consumer group) plus the running ones (pending
 # entries), of all partitions and priorities. The lag alone would remove workers with running tasks,
 # the pending entries alone would never wake from zero, and separate triggers would only take the
-# largest of them.
+# largest of them. Text follows every image, so that images in progress keep one text worker.
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
 metadata:
@@ -83,16 +87,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def scaled_object(stage: Stage, num_partitions: int, redis: str = "standalone") -> str:
-    """The ScaledObject of a stage's worker, as YAML."""
-    keys, (most, target) = Keyspace(num_partitions=num_partitions), SIZES[stage]
-    triggers = {
-        f"{priority}_{kind}_{partition}": {"stream": keys.tasks(stage, priority, partition)}
-        | {"count": count}
+def _triggers(stage: Stage, num_partitions: int) -> dict[str, dict[str, str]]:
+    """Stream and kind of count of everything queued and running in a stage, by name."""
+    keys = Keyspace(num_partitions=num_partitions)
+    return {
+        f"{priority}_{kind}_{partition}": {
+            "stream": keys.tasks(stage, priority, partition),
+            "count": count,
+        }
         for partition in range(num_partitions)
         for priority in PRIORITIES
         for kind, count in (("queued", "lagCount"), ("running", "pendingEntriesCount"))
     }
+
+
+def scaled_object(stage: Stage, num_partitions: int, redis: str = "standalone") -> str:
+    """The ScaledObject of a stage's worker, as YAML."""
+    most, target = SIZES[stage]
+    triggers = _triggers(stage, num_partitions)
+    formula = " + ".join(triggers)
+    if other := KEPT_AWAKE_BY.get(stage):
+        others = {f"{other}_{name}": t for name, t in _triggers(other, num_partitions).items()}
+        formula += f" + {AWAKE_SHARE} * ({' + '.join(others)})"
+        triggers |= others
     head = _HEAD.format(
         redis=redis,
         partitions=num_partitions,
@@ -101,7 +118,7 @@ def scaled_object(stage: Stage, num_partitions: int, redis: str = "standalone") 
         polling=POLLING_S,
         cooldown=COOLDOWN_S,
         stabilization=STABILIZATION_S,
-        formula=" + ".join(triggers),
+        formula=formula,
         target=target,
     )
     return head + "".join(

@@ -20,8 +20,8 @@ from pydantic_settings import BaseSettings
 
 from service.broker.keys import GROUP, Keyspace
 from service.cli import main
+from service.commands.autoscaling import AWAKE_SHARE, SCALERS
 from service.commands.autoscaling import COMPONENTS as COMPONENT_OF
-from service.commands.autoscaling import SCALERS
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,12 +214,19 @@ def check_triggers(document: Document, num_partitions: int) -> None:
         watched.setdefault(metadata["stream"], set()).update(mode)
         assert "address" not in metadata  # it comes from the secret
     both = {"lagCount", "pendingEntriesCount"}
-    assert watched == dict.fromkeys(Keyspace(num_partitions=num_partitions).all_tasks(stage), both)
-    modifiers = document["spec"]["advanced"]["scalingModifiers"]
-    formula = modifiers["formula"].split(" + ")
-    assert formula == [trigger["name"] for trigger in document["spec"]["triggers"]]
+    keys = Keyspace(num_partitions=num_partitions)
+    stages = {"text": ("text", "image"), "image": ("image",)}[stage]
+    assert watched == dict.fromkeys([key for s in stages for key in keys.all_tasks(s)], both)
+    formula = document["spec"]["advanced"]["scalingModifiers"]["formula"]
     # As expr-lang, in which KEDA evaluates the formula, names its variables.
-    assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in formula)
+    names = re.findall("[a-z][a-z0-9_]*", formula)
+    assert names == [trigger["name"] for trigger in document["spec"]["triggers"]]
+    own = [name for name in names if not name.startswith("image_")]
+    everything = " + ".join(own)
+    if stage == "text":  # Images in progress keep one text worker, and no more.
+        others = " + ".join(f"image_{name}" for name in own)
+        everything += f" + {AWAKE_SHARE} * ({others})"
+    assert formula == everything
 
 
 SCALED = sorted({*OVERLAYS} - {"laptop"})

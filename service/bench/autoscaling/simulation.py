@@ -14,6 +14,8 @@ from service.bench.autoscaling.stage import Cohort, Service, Stage
 from service.bench.autoscaling.traces import Trace
 
 STEP_S = 1.0
+# As in the triggers that `mmi autoscaling` writes.
+KEPT_AWAKE_BY = {"text": "image"}
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,16 @@ class Simulation:
             self._peak[name] = max(self._peak[name], stage.scaler.replicas)
 
     def _poll(self, now: float) -> None:
-        for stage in self._stages.values():
-            stage.poll(now)
+        for name, stage in self._stages.items():
+            stage.poll(now, self._keeping_awake(name))
 
     def _sync(self, now: float) -> None:
         for stage in self._stages.values():
             stage.sync(now)
+
+    def _keeping_awake(self, name: str) -> float:
+        other = KEPT_AWAKE_BY.get(name)
+        return self._stages[other].tasks() if other else 0.0
 
     def _enqueue(self, cohort: Cohort) -> None:
         self._stages["image" if cohort.turn % 2 else "text"].enqueue(cohort)

@@ -101,13 +101,15 @@ class Stage:
             if cohort.count <= 1e-9:
                 self._queue.popleft()
 
-    def poll(self, now: float) -> None:
-        self.scaler.poll(now, self._tasks())
+    def poll(self, now: float, keeping_awake: float = 0.0) -> None:
+        """Let KEDA look; tasks of another stage may keep the last replica."""
+        self.scaler.poll(now, self.tasks() + keeping_awake)
 
     def sync(self, now: float) -> None:
-        self.scaler.sync(now, self._tasks())
+        """Let the HPA look, to which those tasks count next to nothing."""
+        self.scaler.sync(now, self.tasks())
 
-    def _tasks(self) -> float:
+    def tasks(self) -> float:
         """Queued and running turns; sums of shares that should be zero are zero."""
         tasks = self.queued + self.running
         return tasks if tasks > 1e-6 else 0.0

@@ -145,7 +145,7 @@ def test_a_text_worker_whose_cache_is_too_small_says_what_it_needs(tmp_path: Pat
 def test_a_worker_that_is_not_wanted_any_more_ends_while_it_starts(
     role: str, tmp_path: Path
 ) -> None:
-    """As the first process of a container would: exporting graphs or starting vLLM takes minutes."""
+    """As the first process of a container would: its engine takes minutes to start."""
     health = free_port()
     settings = {"MMI_CHECKPOINT": str(CHECKPOINTS / "tiny"), "MMI_CACHE_DIR": str(tmp_path)}
     process = subprocess.Popen(

@@ -87,4 +87,4 @@ def test_shares_of_turns_leave_no_task_behind() -> None:
         made.enqueue(Cohort(0.1, 0.0, 0))
     run(made, 0, 12)
     made.sync(12)
-    assert made._tasks() == 0.0
+    assert made.tasks() == 0.0
