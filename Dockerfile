@@ -62,12 +62,16 @@ LABEL org.opencontainers.image.title=mm-interleaved-serving \
       org.opencontainers.image.revision=${REVISION}
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app PATH=/opt/venv/bin:$PATH \
     MMI_CACHE_DIR=/cache HOME=/cache PYTHONPYCACHEPREFIX=/cache/bytecode
-# Nothing is installed at run time: pip goes.
-RUN groupadd --gid 10001 mmi && useradd --uid 10001 --gid 10001 --no-create-home mmi \
+# Nothing is installed at run time: pip goes. The init process ends a role that is told to before it
+# can listen, and reaps what an engine that has died leaves behind.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+    && groupadd --gid 10001 mmi && useradd --uid 10001 --gid 10001 --no-create-home mmi \
     && mkdir /cache && chown mmi:mmi /cache \
     && find / -xdev -path '*-packages/pip*' -prune -exec rm -rf {} +
 WORKDIR /app
-ENTRYPOINT ["python", "-m", "service"]
+ENTRYPOINT ["tini", "-s", "--", "python", "-m", "service"]
 
 FROM base AS gateway
 COPY --from=gateway-packages /opt/venv /opt/venv

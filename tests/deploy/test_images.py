@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def test_only_the_variant_for_gpus_has_a_compiler() -> None:
     (condition,) = re.findall(r"if \[ \"\$\{VARIANT\}\" = gpu \]; then.*?\bfi\b", final, re.S)
     assert "gcc" in condition and "python3-dev" in condition
     assert not re.search("gcc|g\\+\\+|clang|build-essential", final.replace(condition, ""))
+
+
+def test_every_role_has_an_init_process() -> None:
+    """Kubernetes has none, and a first process without handlers outlives SIGTERM."""
+    assert " install --yes --no-install-recommends tini " in STAGES["base"]
+    (entry,) = re.findall(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.M)
+    assert json.loads(entry) == ["tini", "-s", "--", "python", "-m", "service"]
 
 
 def test_every_variant_has_its_locks() -> None:
