@@ -1,4 +1,4 @@
-"""How tests share processes, tests of compiled code without a compiler, floors of coverage."""
+"""How tests share processes, tests whose programs are missing, floors of coverage."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ STARTED_ONCE = (
     "model/export",
     "model/checkpoint",
 )
-COMPILERS = ("c++", "g++", "clang++")
-NO_COMPILER = "needs a C++ compiler"
+# By mark: programs of which one is needed, and the name of it for a reader.
+PROGRAMS = {
+    "needs_compiler": (("c++", "g++", "clang++"), "a C++ compiler (sudo apt-get install g++)"),
+    "needs_kubectl": (("kubectl",), "kubectl"),
+}
 NO_CARD = "PyTorch finds no CUDA device"
 # Least branch coverage in percent of the packages that a run measures: `make check` measures
 # `service` by its own tests, `make coverage` both by the whole suite.
@@ -43,7 +46,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SharedSta
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a card or a compiler where there is none; on CI the latter must run.
+    """Skip what needs a card or a program that is not there; on CI the latter must run.
 
     Last, when the tests of other marks are gone.
     """
@@ -51,11 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if on_cards and not _has_card():
         for item in on_cards:
             item.add_marker(pytest.mark.skip(reason=NO_CARD))
-    if any(map(shutil.which, COMPILERS)) or os.environ.get("CI") == "true":
+    if os.environ.get("CI") == "true":
         return
-    for item in items:
-        if item.get_closest_marker("needs_compiler"):
-            item.add_marker(pytest.mark.skip(reason=NO_COMPILER))
+    for mark, (programs, name) in PROGRAMS.items():
+        if not any(map(shutil.which, programs)):
+            for item in items:
+                if item.get_closest_marker(mark):
+                    item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 
 def _has_card() -> bool:
@@ -94,8 +99,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in getattr(terminalreporter.config, "coverage_lines", ()):
         terminalreporter.write_line(line)
     skipped = terminalreporter.getreports("skipped")
-    number = sum(NO_COMPILER in str(report.longrepr) for report in skipped)
-    if number:
-        terminalreporter.write_line(
-            f"{number} tests were skipped: they need a C++ compiler (sudo apt-get install g++)"
-        )
+    for _, name in PROGRAMS.values():
+        if number := sum(f"needs {name}" in str(report.longrepr) for report in skipped):
+            terminalreporter.write_line(f"{number} tests were skipped: they need {name}")

@@ -1,4 +1,4 @@
-"""The suite without a compiler and below the floors of coverage, shown on a suite of two tests."""
+"""The suite without some programs and below the floors of coverage, shown on one of three tests."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def suite(tmp_path: Path) -> Path:
         "    assert service.sign.sign(-1) == -1\n"
         "@pytest.mark.needs_compiler\n"
         "def test_model():\n    assert model.sign.sign(1) == 1\n"
+        "@pytest.mark.needs_kubectl\n"
+        "def test_manifests():\n    assert service.sign.sign(0) == 1\n"
     )
     return tmp_path
 
@@ -44,17 +46,18 @@ def run(suite: Path, *arguments: str, **variables: str) -> subprocess.CompletedP
     )
 
 
-def test_without_a_compiler_tests_that_need_one_are_counted(suite: Path) -> None:
+def test_tests_whose_program_is_missing_are_counted(suite: Path) -> None:
     result = run(suite)
 
-    *_, line, counts = result.stdout.splitlines()
+    *_, compiler, kubectl, counts = result.stdout.splitlines()
     assert result.returncode == 0
-    assert line.startswith("1 tests were skipped: they need a C++ compiler")
-    assert "1 passed, 1 skipped" in counts
+    assert compiler.startswith("1 tests were skipped: they need a C++ compiler")
+    assert kubectl == "1 tests were skipped: they need kubectl"
+    assert "1 passed, 2 skipped" in counts
 
 
 def test_ci_requires_them(suite: Path) -> None:
-    assert "2 passed" in run(suite, CI="true").stdout.splitlines()[-1]
+    assert "3 passed" in run(suite, CI="true").stdout.splitlines()[-1]
 
 
 def test_coverage_below_a_floor_fails_the_run(suite: Path) -> None:
@@ -64,7 +67,7 @@ def test_coverage_below_a_floor_fails_the_run(suite: Path) -> None:
     assert result.returncode == 1
     assert service == "branch coverage of service/: 100.0 % (at least 90 %)"
     assert model == "branch coverage of model/: 66.7 % (at least 85 %)"
-    assert "2 passed" in counts
+    assert "3 passed" in counts
 
 
 def test_only_the_floors_of_measured_packages_hold(suite: Path) -> None:
@@ -73,7 +76,7 @@ def test_only_the_floors_of_measured_packages_hold(suite: Path) -> None:
     *_, service, counts = result.stdout.splitlines()
     assert result.returncode == 0
     assert service == "branch coverage of service/: 100.0 % (at least 90 %)"
-    assert "2 passed" in counts
+    assert "3 passed" in counts
 
 
 def test_coverage_above_the_floors_passes(suite: Path) -> None:

@@ -42,6 +42,8 @@ DEPLOYMENTS = ("gateway", "text-worker", "image-worker")
 
 Document = dict[str, Any]
 
+pytestmark = pytest.mark.needs_kubectl
+
 
 def render(directory: Path) -> list[Document]:
     """What kustomize makes of a directory."""

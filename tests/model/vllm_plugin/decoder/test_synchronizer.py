@@ -49,7 +49,9 @@ def synchronizer(
     return layer, PagedImageFeatures(settings, NAME, geometry)
 
 
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize(
+    "backend", ["eager", pytest.param("inductor", marks=pytest.mark.needs_compiler)]
+)
 @torch.inference_mode()
 def test_synchronizer_compiles_whole(backend: str, tmp_path: Path) -> None:
     """One graph for steps of any number of tokens, whatever images they see."""

@@ -12,7 +12,10 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+# Python 3.11.2, which Debian 12 has, knows no filters; the packages are checked by their hashes.
+_FILTERED: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 DEFAULT_FOLDER = Path.home() / ".cache" / "mmi" / "storybook"
 
 
@@ -85,7 +88,7 @@ def _fetch_one(package: Package, folder: Path) -> None:
             raise AssetError(f"npm cannot fetch {package.name}: {result.stderr.strip()[-500:]}")
         _verify(tarballs[0], package)
         with tarfile.open(tarballs[0]) as archive:
-            archive.extractall(scratch, filter="data")
+            archive.extractall(scratch, **_FILTERED)
         # One rename, so that an interrupted run leaves nothing half unpacked.
         (Path(scratch) / "package" / package.folder).rename(folder / package.directory)
 
