@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from service.broker.keys import GROUP, PRIORITIES, Keyspace
@@ -52,7 +53,8 @@ spec:
         scaleDown:
           stabilizationWindowSeconds: {stabilization}
     scalingModifiers:
-      formula: {formula}
+      formula: >-
+{formula}
       # Tasks at a time for which one more replica is worth its cost.
       target: "{target}"
       activationTarget: "0"
@@ -118,7 +120,7 @@ def scaled_object(stage: Stage, num_partitions: int, redis: str = "standalone") 
         polling=POLLING_S,
         cooldown=COOLDOWN_S,
         stabilization=STABILIZATION_S,
-        formula=formula,
+        formula=textwrap.indent(textwrap.fill(formula, 90), 8 * " "),
         target=target,
     )
     return head + "".join(
