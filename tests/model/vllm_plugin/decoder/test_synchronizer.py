@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch._dynamo
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.forward_context import ForwardContext, override_forward_context
 
@@ -26,9 +27,13 @@ GEOMETRY = paged.GEOMETRIES["21 vectors a token"]
 
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
-    """What one test compiled is not found by the next."""
+    """What one test compiled is not found by the next.
+
+    Without a C++ compiler an engine in the same process has switched tracing off, which needs none.
+    """
     torch.compiler.reset()
-    yield
+    with torch._dynamo.config.patch(disable=False):
+        yield
     torch.compiler.reset()
 
 
