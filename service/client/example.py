@@ -9,7 +9,14 @@ from service.client.stream import Given, content_of
 
 IMAGE = Path(__file__).resolve().parents[2] / "deploy" / "demo" / "pip.png"
 INTRODUCTION = "This is Pip."
-WISH = "Tell me a story in three pictures: Pip finds a red boat at the beach."
+
+
+def story_wish(number: str) -> str:
+    """The wish for a story in a number of pictures, as a word."""
+    return f"Tell me a story in {number} pictures: Pip finds a red boat at the beach."
+
+
+WISH = story_wish("three")
 
 
 def example_parts(wish: str = WISH) -> list[Given]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from service.bench.trace.collector import Collector, TracedSpan
 from service.bench.trace.picture import draw, tree
-from service.client.example import WISH, example_parts
+from service.client.example import example_parts, story_wish
 from service.client.stream import GatewayClient, StreamedAnswer, content_of
 from service.local.stack import Stack
 
@@ -19,7 +19,7 @@ _EXPORT_S = 60.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mmi bench trace`."""
-    parser.add_argument("--text", default=WISH, help="what the user wishes")
+    parser.add_argument("--text", default=story_wish("two"), help="what the user wishes")
     parser.add_argument("--images", type=int, default=2, help="images of the story, at most")
     parser.add_argument("--tokens", type=int, default=120, help="tokens of the story, at most")
     parser.add_argument("--steps", type=int, default=15, help="denoising steps of an image")

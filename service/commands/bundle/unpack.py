@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 # Python 3.11.2, which Debian 12 has, knows no filters; the parts are checked by their hashes.
-FILTERED: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+_FILTERED: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 FORMAT = 1
 MANIFEST = "manifest.json"
 _LAUNCHER = """#!/bin/sh
@@ -105,7 +105,7 @@ def extract(kept: Path, parts: list[dict[str, Any]], into: Path) -> None:
         io.BufferedReader(Joined(paths)) as stream,
         tarfile.open(fileobj=stream, mode="r|") as archive,
     ):
-        archive.extractall(into, **FILTERED)
+        archive.extractall(into, **_FILTERED)
 
 
 def python_with_pip() -> str:

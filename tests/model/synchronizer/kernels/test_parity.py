@@ -42,7 +42,7 @@ def kernel(kind: str, geometry: Geometry) -> Kernel:
 def text_difference(kind: str, name: str) -> float:
     """A folded layer of the language model against the plain module, token by token."""
     geometry = paged.GEOMETRIES[name]
-    num_tokens = 3 if kind == "triton" else 23  # Triton's interpreter is slow.
+    num_tokens = 5 if kind == "triton" else 23  # Triton's interpreter is slow.
     made, s = paged.module(geometry), paged.step(geometry, num_tokens=num_tokens)
     weights = paged.official_names(made, geometry)
     folded = fold_layer(weights, geometry)

@@ -37,8 +37,8 @@ class FixedBatch:
         return self.objective.losses(0)
 
 
-def falls(objective: Objective, directory: Path, rate: float, by: float) -> None:
-    config = TrainerConfig(steps=8, learning_rate=rate, warmup_steps=1)
+def falls(objective: Objective, directory: Path, rate: float, by: float, steps: int = 12) -> None:
+    config = TrainerConfig(steps=steps, learning_rate=rate, warmup_steps=1)
     trainer = Trainer(FixedBatch(objective), config, directory)
     first = trainer.run(stop_at=1)["loss"]
     assert trainer.run()["loss"] < by * first

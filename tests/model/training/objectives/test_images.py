@@ -19,7 +19,7 @@ def test_a_decoder_can_learn_while_its_image_tokens_stay(
 ) -> None:
     objective = images(model, processor, 2, num_pictures=8, frozen=("image tokens",))
     perceiver = copy.deepcopy(model.image_decoder.perceiver_resampler.state_dict())
-    falls(objective, tmp_path, 1e-3, 0.98)
+    falls(objective, tmp_path, 1e-3, 0.98, steps=8)
     for name, tensor in model.image_decoder.perceiver_resampler.state_dict().items():
         assert torch.equal(tensor, perceiver[name]), name
 
@@ -41,7 +41,7 @@ def test_image_loss_falls_on_a_fixed_batch(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
     objective = images(model, processor, 2, num_pictures=20, foreground_weight=4.0)
-    falls(objective, tmp_path, 1e-3, 0.95)
+    falls(objective, tmp_path, 1e-3, 0.95, steps=8)
     emphasis_NHW = objective.emphasis(objective.pool.targets)
     assert abs(emphasis_NHW.mean().item() - 1) < 1e-5
     assert emphasis_NHW.amax().item() == pytest.approx(4 * emphasis_NHW.amin().item())
@@ -53,7 +53,7 @@ def test_published_loss_falls_on_a_fixed_batch(
     vae = copy.deepcopy(model.image_decoder.decoder.vae.state_dict())
     language = model.mm_decoder.embed_tokens.weight.detach().clone()
     objective = joint(model, processor, 2, frozen=("language",))
-    falls(objective, tmp_path, 1e-3, 0.9)
+    falls(objective, tmp_path, 1e-3, 0.9, steps=8)
     for name, tensor in model.image_decoder.decoder.vae.state_dict().items():
         assert torch.equal(tensor, vae[name]), name
     assert torch.equal(model.mm_decoder.embed_tokens.weight, language)

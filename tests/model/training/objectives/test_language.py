@@ -26,7 +26,7 @@ def test_language_loss_falls_on_a_fixed_batch(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
     weights = {"caption": 1.0, "story": 1.0}
-    falls(language(model, processor, 2, weights), tmp_path, 3e-3, 0.85)
+    falls(language(model, processor, 2, weights), tmp_path, 3e-3, 0.7)
 
 
 def test_visual_tokens_learn_which_image_they_belong_to(
@@ -34,7 +34,7 @@ def test_visual_tokens_learn_which_image_they_belong_to(
 ) -> None:
     weights = {"detail_question": 1.0}
     objective = language(model, processor, 4, weights, ordinal_weight=1.0)
-    trainer = Trainer(FixedBatch(objective), TrainerConfig(12, 3e-3, warmup_steps=1), tmp_path)
+    trainer = Trainer(FixedBatch(objective), TrainerConfig(20, 3e-3, warmup_steps=1), tmp_path)
     first = trainer.run(stop_at=1)["ordinals"]
     assert trainer.run()["ordinals"] < 0.5 * first
 
@@ -51,7 +51,7 @@ def test_a_frozen_encoder_sees_the_images_of_a_stock_once(
     encoder = copy.deepcopy(model.visual_tokenizer.encoder.state_dict())
     fresh = LanguageObjective(model, processor, phase, source, WORLD.told).losses(0)["loss"]
     assert objective.losses(0)["loss"].item() == pytest.approx(fresh.item(), abs=2e-3)
-    falls(objective, tmp_path, 3e-3, 0.9)
+    falls(objective, tmp_path, 3e-3, 0.8)
     for name, tensor in model.visual_tokenizer.encoder.state_dict().items():
         assert torch.equal(tensor, encoder[name]), name
 
