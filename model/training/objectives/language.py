@@ -29,7 +29,7 @@ from model.training.targets.image_pool import answer_images
 from model.training.targets.words import Ordinals
 from model.training.world.facts import Facts
 
-_LONGEST_TO_SHORTEST = 2.0
+_LONGEST_TO_SHORTEST = 1.25
 
 
 class LanguageObjective:

@@ -1,14 +1,15 @@
 """The losses of the published training: next tokens, and the noise that the U-Net predicts.
 
-Legend: B sequences, L tokens, M learned tokens, V vocabulary, D width, N images of the batch, K
-context length, T image tokens, S side of an image, C latent channels, H, W latent grid, s side of a
-map.
+Legend: B sequences, L tokens, M learned tokens (of images: those after another one), V vocabulary,
+D width, N images of the batch, K context length, T image tokens, S side of an image, C latent
+channels, H, W latent grid, s side of a map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from model.config.schema import ImageDecoderConfig
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.schedule import make_scheduler
+from model.image_decoder.unet_step import Blocks, SkipReader, UNetStep
 from model.mm_interleaved import Batch, MMInterleaved
 from model.synchronizer.unet_synchronizer import flatten_maps
 from model.text_decoder import context
@@ -166,13 +168,30 @@ def predict(
     schedule = make_scheduler("ddpm", decoder.config.scheduler, 1)
     assert isinstance(schedule, DDPMScheduler)
     noisy_NCHW = schedule.add_noise(latents_NCHW, noise.noise_NCHW, noise.timesteps_N)
-    step = decoder.decoder.step
-    conditions = step.prepare(tokens_NTD, flatten_maps(maps), visible_N1)
+    rows_M = visible_N1[:, 0].nonzero()[:, 0]
+    step = UNetStep(decoder.decoder.unet, decoder.decoder.mmfs_module)
+    step.blocks = replace(Blocks.eager(), attend=partial(_attend_rows, rows_M))
+    conditions = step.prepare(tokens_NTD, flatten_maps(maps)[rows_M], visible_N1)
     prediction_NCHW = step.predict(noisy_NCHW, noise.timesteps_N, conditions)
     if decoder.config.scheduler.get("prediction_type") == "v_prediction":
         velocity_NCHW = schedule.get_velocity(latents_NCHW, noise.noise_NCHW, noise.timesteps_N)
         return prediction_NCHW, velocity_NCHW
     return prediction_NCHW, noise.noise_NCHW
+
+
+def _attend_rows(
+    rows_M: Tensor, block: SkipReader, sample_NCHW: Tensor, values_MIVHd: Tensor, visible_N1: Tensor
+) -> Tensor:
+    """A skip with its residual; only the M images after another one read maps.
+
+    Half of the images of training have none before them, and reading is a third of a step.
+    """
+    no_values = values_MIVHd.new_empty(1, 0, *values_MIVHd.shape[2:])
+    residual_1CHW = block.attend(sample_NCHW[:1], no_values, visible_N1[:1, :0])
+    if not len(rows_M):
+        return sample_NCHW + residual_1CHW
+    read_MCHW = block.attend(sample_NCHW[rows_M], values_MIVHd, visible_N1[rows_M])
+    return sample_NCHW + residual_1CHW.expand_as(sample_NCHW).index_copy(0, rows_M, read_MCHW)
 
 
 def colour_distance(

@@ -153,11 +153,10 @@ def test_the_image_loss_matches_the_official_one(model, maps):
     latents = decoder.decoder.encode(golden.decoder_images(), noise.posterior_NCHW)
     golden.assert_recorded("vae_latents_scaled", latents, recorded, 1e-4)
     mask = recorded["image_loss_mask_variant/mask"]
-    for name, loss_mask in (("loss_img", None), ("image_loss_mask_variant/loss_img", mask)):
-        # The masked variant only drops terms of a mean that the first pass has computed wholly.
-        rows = torch.arange(len(mask)) if loss_mask is None else loss_mask.nonzero()[:, 0]
+
+    def error_of(rows):
         context_mask = full["out/context_attention_mask_train"][rows]
-        error = denoising_error(
+        return denoising_error(
             decoder,
             latents[rows],
             decoder.image_tokens(full["out/context_features_train"][rows], context_mask),
@@ -165,5 +164,14 @@ def test_the_image_loss_matches_the_official_one(model, maps):
             full["out/imgdec_mmfs_mask_train"][rows],
             TrainingNoise(*(x[rows] for x in vars(noise).values())),
         )
+
+    every = error_of(torch.arange(len(mask)))
+    first = (~full["out/imgdec_mmfs_mask_train"][:, 0]).nonzero()[:1, 0]
+    torch.testing.assert_close(error_of(first), every[first], atol=1e-5, rtol=1e-4)
+    for name, loss_mask in (("loss_img", None), ("image_loss_mask_variant/loss_img", mask)):
+        # The masked variant only drops terms of a mean that the first pass has computed wholly.
+        rows = torch.arange(len(mask)) if loss_mask is None else loss_mask.nonzero()[:, 0]
+        context_mask = full["out/context_attention_mask_train"][rows]
+        error = every if loss_mask is None else error_of(rows)
         loss = image_loss(error, context_mask)
         golden.assert_close(name, loss * len(rows) / len(mask), recorded[name], 1e-4)
