@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,16 +24,7 @@ NAME = "layers.9.features"
 GEOMETRY = paged.GEOMETRIES["21 vectors a token"]
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    """What one test compiled is not found by the next.
-
-    Without a C++ compiler an engine in the same process has switched tracing off, which needs none.
-    """
-    torch.compiler.reset()
-    with torch._dynamo.config.patch(disable=False):
-        yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("tracing")
 
 
 def synchronizer(
