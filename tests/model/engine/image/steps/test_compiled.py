@@ -25,7 +25,6 @@ from tests.model.engine.jobs import (
     pixels_of,
 )
 
-
 pytestmark = pytest.mark.usefixtures("tracing")
 
 
