@@ -13,8 +13,8 @@ from model.config.schema import ConfigError
 from service.config import LocalSettings
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("service.commands.demo", "run one request on an embedded system, then stop"),
-    "serve": ("service.commands.serve", "run the whole system on this machine"),
+    "demo": ("service.commands.local.demo", "run one request on an embedded system, then stop"),
+    "serve": ("service.commands.local.serve", "run the whole system on this machine"),
     "generate": ("service.commands.generate", "send text and images, show the answer"),
     "gateway": ("service.commands.roles", "run the gateway alone"),
     "text-worker": ("service.commands.roles", "run a text worker alone"),
@@ -34,7 +34,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "image": ("model.bench.image.command", "the image engine"),
     "sampling": ("model.bench.sampling", "the text synchronizer's kernels"),
     "gateway": ("service.bench.gateway", "the gateway's own cost"),
-    "redis": ("service.bench.redis", "how many stories one Redis carries"),
+    "redis": ("service.bench.redis.queue", "how many stories one Redis carries"),
     "autoscaling": ("service.bench.autoscaling.command", "simulated scaling of the workers"),
     "trace": ("service.bench.trace.command", "where the time of one story goes"),
     "quality": ("service.bench.quality", "the cost of each image quality"),

@@ -26,7 +26,7 @@
     │   └── StaleAttempt            another attempt holds the turn now
     ├── StartupError                a process cannot run as it is configured
     │   ├── KeyFileError            service/gateway/auth.py
-    │   ├── UnsuitableServer        service/broker/server.py
+    │   ├── UnsuitableServer        service/broker/redis/server.py
     │   ├── RedisUnavailable        service/local/embedded_redis.py
     │   └── RoleFailed              service/local/processes.py
     └── RequestRefused              the client's view of an error (service/client/stream.py)

@@ -20,10 +20,10 @@ from model.config.presets import preset
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.ablation.command import run_ablation
-from model.training.parts import load_parts, own_tensors, save_parts
 from model.training.phases import run_phase
 from model.training.recipe import STAGES, Recipe
-from model.training.start import adopt, initialise, initialise_around, world_tokenizer
+from model.training.weights.parts import load_parts, own_tensors, save_parts
+from model.training.weights.start import adopt, initialise, initialise_around, world_tokenizer
 
 
 def halved(model: MMInterleaved) -> MMInterleaved:

@@ -17,15 +17,15 @@ from model.processor import Processor
 from model.training.data.batches import pixels_of
 from model.training.data.features import FeatureBank
 from model.training.data.mixture import Mixture
-from model.training.objectives.autoencoder import (
+from model.training.objectives.cells import CellObjective
+from model.training.objectives.chat import ChatObjective
+from model.training.objectives.decoder.autoencoder import (
     AutoencoderObjective,
     scale_latents,
     write_principal_components,
 )
-from model.training.objectives.cells import CellObjective
-from model.training.objectives.chat import ChatObjective
-from model.training.objectives.drawing import DrawingObjective
-from model.training.objectives.images import ImageObjective, JointObjective
+from model.training.objectives.decoder.drawing import DrawingObjective
+from model.training.objectives.decoder.images import ImageObjective, JointObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.vision import (
     AlignObjective,

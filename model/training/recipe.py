@@ -134,7 +134,7 @@ class Recipe:
         donor: checkpoint whose vision and image decoder a fresh model starts with; a path in the
             file is relative to the file.
         finished: phases of `pretrain` that need not be run: what they learned is in `parts`.
-        parts: files of tensors that a fresh model starts with (`model.training.parts`).
+        parts: files of tensors that a fresh model starts with (`model.training.weights.parts`).
         workers: processes that make batches ahead, in phases whose images are all new.
         half: multiply in bfloat16 on GPUs, and on CPUs that have instructions for it.
     """

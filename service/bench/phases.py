@@ -20,7 +20,7 @@ from service.bench.reader import (
     read_names,
     read_stream,
 )
-from service.broker.connection import cancel_all
+from service.broker.redis.connection import cancel_all
 
 Figures = dict[str, Any]
 Read = Callable[[], Coroutine[Any, Any, Reading]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import BlobNotFound
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import BrokerError, DecodeError
 from service.messages import ModelCard
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import IdempotencyConflict, RateLimited, TooManyConcurrent
 from service.messages import TERMINAL_STATES, Request
 from service.telemetry.metrics import REQUESTS

@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 
 from service.config import GatewaySettings
 from service.errors import BlobNotFound, ConnectionLost, RequestNotFound, ServiceError
-from service.gateway.access import AccessLog
 from service.gateway.api import native, openai
 from service.gateway.api.openapi import install_openapi
 from service.gateway.deps import Gateway
-from service.gateway.middleware import RequestContext
+from service.gateway.middleware.access import AccessLog
+from service.gateway.middleware.context import RequestContext
 from service.gateway.pages import health, html
 from service.gateway.problems import Problem, document, headers_of
 

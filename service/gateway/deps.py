@@ -10,9 +10,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.broker.connection import Broker
 from service.broker.model_card import ModelCards
 from service.broker.owners import OwnerLimits
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import EventHub
 from service.broker.turns.queue import Queue
 from service.config import GatewaySettings

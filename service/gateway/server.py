@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service import loop
-from service.broker.server import require_suitable_server
+from service.broker.redis.server import require_suitable_server
 from service.config import GatewaySettings
 from service.errors import BrokerError, ConnectionLost, StartupError
 from service.gateway.app import create_app

@@ -18,7 +18,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from service.broker.server import ALTERNATIVES, suits
+from service.broker.redis.server import ALTERNATIVES, suits
 from service.errors import StartupError
 
 _START_SECONDS = 20.0
@@ -52,7 +52,7 @@ def find_server() -> Path:
     """The executable of the server.
 
     Raises:
-        RedisUnavailable: there is none that will do (`service.broker.server`).
+        RedisUnavailable: there is none that will do (`service.broker.redis.server`).
     """
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)

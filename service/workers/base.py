@@ -22,8 +22,8 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Protocol
 
 from model.engine.protocol import Engine, EngineDied
-from service.broker.connection import Broker, cancel_all
-from service.broker.server import require_suitable_server
+from service.broker.redis.connection import Broker, cancel_all
+from service.broker.redis.server import require_suitable_server
 from service.broker.stream.endings import follow_endings
 from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases

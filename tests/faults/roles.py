@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from service import loop
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases
 from service.config import GatewaySettings, ImageWorkerSettings, TextWorkerSettings

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import redis.exceptions
 
-from service.broker.connection import CONNECTION_ERRORS, Broker
 from service.broker.keys import GROUP, PRIORITIES
+from service.broker.redis.connection import CONNECTION_ERRORS, Broker
 from service.config import RedisSettings
 from service.errors import ConnectionLost
 from service.local.embedded_redis import EmbeddedRedis, free_port

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.connection import CONNECTION_ERRORS
+from service.broker.redis.connection import CONNECTION_ERRORS
 from tests.faults.client import Client, Story
 from tests.faults.report import Report
 from tests.faults.roles import CRASH_POINTS

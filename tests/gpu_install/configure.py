@@ -74,7 +74,7 @@ def configured(checkpoint: Path, directory: Path) -> dict[str, Any]:
 
     from model.checkpoint import store
     from model.engine.options import TextEngineOptions
-    from model.engine.text.vllm import engine_arguments
+    from model.engine.text.startup.vllm import engine_arguments
 
     options = TextEngineOptions(checkpoint, cache_dir=directory)
     arguments = engine_arguments(options, store.load_config(checkpoint))

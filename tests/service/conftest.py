@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.turns.queue import Queue
 from service.config import RedisSettings
 from service.local.embedded_redis import EmbeddedRedis

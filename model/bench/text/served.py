@@ -37,7 +37,7 @@ from model.checkpoint import load, store
 from model.engine.options import TextEngineOptions
 from model.engine.text.engine import VllmTextEngine
 from model.engine.text.prompt import PromptBuilder, TurnPrompt, engine_input
-from model.engine.text.vllm import (
+from model.engine.text.startup.vllm import (
     engine_arguments,
     longest_sequence,
     prepare_vllm,

@@ -25,8 +25,6 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from model.checkpoint import load, store
 from model.engine.options import TextEngineOptions
 from model.engine.protocol import EngineDied, EngineVitals, TextDelta, TextEnd, TextLimits
-from model.engine.text.cache import check_cache
-from model.engine.text.machine import fit_to_machine
 from model.engine.text.prompt import (
     PromptBuilder,
     TurnPrompt,
@@ -35,8 +33,10 @@ from model.engine.text.prompt import (
     vllm_params,
 )
 from model.engine.text.scores import TokenScores
+from model.engine.text.startup.cache import check_cache
+from model.engine.text.startup.machine import fit_to_machine
+from model.engine.text.startup.vllm import TextStatistics, longest_sequence, start_vllm, stop_vllm
 from model.engine.text.turn import Turn
-from model.engine.text.vllm import TextStatistics, longest_sequence, start_vllm, stop_vllm
 from model.processor import Processor
 from model.sampling_params import ImageMode, SamplingParams
 from model.segments import Segment

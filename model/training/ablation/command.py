@@ -25,7 +25,7 @@ from model.training.ablation.variants import VARIANTS, AblationRecipe, Variant, 
 from model.training.data.features import FeatureBank
 from model.training.data.mixture import InOrder, Mixture
 from model.training.evaluation.images import ImageSettings
-from model.training.objectives.images import ImageObjective
+from model.training.objectives.decoder.images import ImageObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.recipe import Phase
 from model.training.trainer import Trainer, TrainerConfig

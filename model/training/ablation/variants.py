@@ -15,7 +15,7 @@ from model.checkpoint import load, store
 from model.config.presets import preset
 from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
-from model.training.start import initialise
+from model.training.weights.start import initialise
 
 
 @dataclass(frozen=True)

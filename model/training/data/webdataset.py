@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from model.processor import centre_crop
-from model.training.world.drawn.scene import BASE_SIZE
+from model.training.world.drawn.painting.scene import BASE_SIZE
 from model.training.world.example import Example, Part
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp")

@@ -30,7 +30,6 @@ from model.training.data.features import EncodedScenes, perceiver_parameters
 from model.training.objectives.losses import colour_distance
 from model.training.parameters import ParameterGroup
 from model.training.recipe import Phase
-from model.training.start import spread_queries
 from model.training.targets.facts import (
     FactReadout,
     fact_logits,
@@ -39,6 +38,7 @@ from model.training.targets.facts import (
     tokens_by_place,
 )
 from model.training.targets.words import readers, word_vectors
+from model.training.weights.start import spread_queries
 from model.training.world.drawable import Drawable
 from model.training.world.world import World
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 
 # Bounds the time for which one command blocks Redis.
 _MOST_AT_ONCE = 128

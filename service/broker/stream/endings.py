@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from service.broker.connection import Broker, translated_errors
-from service.broker.redis_urls import connect
+from service.broker.redis.connection import Broker, translated_errors
+from service.broker.redis.urls import connect
 from service.errors import BrokerError
 
 _PAUSE_S = 0.5

@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio.client import PubSub
 
-from service.broker.connection import Broker, cancel_all, translated_errors
-from service.broker.redis_urls import connect
+from service.broker.redis.connection import Broker, cancel_all, translated_errors
+from service.broker.redis.urls import connect
 from service.broker.stream.delivered import Delivered
 from service.broker.stream.record import parse_event, stored_event
 from service.errors import BrokerError, CursorExpired, InvalidCursor, RequestNotFound

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from service.broker.connection import Broker
 from service.broker.keys import GROUP, PRIORITIES
+from service.broker.redis.connection import Broker
 from service.broker.stream.appends import Appends
 from service.broker.stream.record import fields_of, flatten, parse_status
 from service.broker.turns.attempt import Attempt, Delivery

@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import cast
 
-from service.broker.connection import Broker
 from service.broker.owners import IdempotencyKey, OwnerLimits, Owners
+from service.broker.redis.connection import Broker
 from service.broker.stream.record import fields_of, flatten, parse_status
 from service.errors import QueueFull, RequestNotFound, ServiceError, StaleAttempt
 from service.messages import (

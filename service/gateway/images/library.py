@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import BlobNotFound
 
 _MIMES = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"))

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-from service.broker.connection import cancel_all
+from service.broker.redis.connection import cancel_all
 
 
 class Race:

@@ -13,7 +13,7 @@ import torch
 from model.engine.protocol import ImageEnd, ImageEngine, ImagePreview, ImageProgress
 from service import loop, messages
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
 from service.config import ImageWorkerSettings

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 
-from model.engine.text.follower import RankHolder
+from model.engine.text.startup.follower import RankHolder
 from service.config import TextWorkerSettings
 from service.telemetry.health import HealthServer
 

@@ -16,8 +16,8 @@ from model.sampling_params import ImageMode, SamplingParams
 from model.segments import RoleSegment, Segment, TextSegment, TokenSegment
 from service import loop
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
 from service.broker.model_card import publish
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import read_events
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
@@ -249,7 +249,7 @@ def main(settings: TextWorkerSettings) -> int:
     configure("text-worker", settings.log_level)
     from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
-    from model.engine.text.follower import RankHolder
+    from model.engine.text.startup.follower import RankHolder
     from service.workers.text import metrics
     from service.workers.text.follower import follow
 

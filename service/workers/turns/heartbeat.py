@@ -8,8 +8,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 
-from service.broker.connection import Broker
 from service.broker.keys import GROUP
+from service.broker.redis.connection import Broker
 from service.broker.turns.attempt import Delivery
 from service.config import RedisSettings
 from service.errors import BrokerError

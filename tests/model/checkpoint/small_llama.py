@@ -16,7 +16,7 @@ from model.config.presets import preset
 from model.config.schema import LanguageModelConfig, MMInterleavedConfig, SpecialTokens
 from model.mm_interleaved import MMInterleaved
 from model.training.parameters import LowRankAdapter
-from model.training.start import initialise
+from model.training.weights.start import initialise
 
 SIZES = LanguageModelConfig(
     hidden_size=64,

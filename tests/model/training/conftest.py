@@ -13,7 +13,7 @@ from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
-from model.training.start import initialise
+from model.training.weights.start import initialise
 
 # NumPy looks once at how small numbers can be, and warns if denormals are flushed, as in training.
 np.finfo(np.float32), np.finfo(np.float64)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import BlobNotFound
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from service.broker import keys
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
 from service.broker.keys import PRIORITIES, Keyspace
 from service.broker.model_card import publish
 from service.broker.owners import IdempotencyKey, OwnerLimits
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import EventHub
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue

@@ -8,8 +8,8 @@ from model.engine.protocol import TextLimits
 from model.engine.text.scores import TokenScores
 from model.processor import Processor
 from model.segments import TextSegment
-from service.broker.connection import Broker
 from service.broker.model_card import ModelCards, publish
+from service.broker.redis.connection import Broker
 from service.messages import ModelCard, count_words
 from service.workers.checkpoint import SHIPPED
 from service.workers.text.worker import card_of

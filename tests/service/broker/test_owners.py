@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.broker.connection import Broker
 from service.broker.owners import IdempotencyKey, OwnerLimits, Owners
+from service.broker.redis.connection import Broker
 from service.broker.turns.queue import Queue
 from service.errors import IdempotencyConflict, TooManyConcurrent
 from service.messages import Request, TextPart

@@ -19,7 +19,7 @@ from model.engine.protocol import (
     TextLimits,
 )
 from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.turns.attempt import Delivery
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue

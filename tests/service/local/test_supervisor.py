@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.client.stream import GatewayClient
-from service.commands import serve
+from service.commands.local import serve
 from service.local import supervisor
 from service.local.embedded_redis import EmbeddedRedis
 from service.local.processes import Role, RoleFailed

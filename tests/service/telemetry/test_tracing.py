@@ -16,7 +16,7 @@ from service.bench.trace.collector import Collector, TracedSpan
 from service.local.processes import Role
 from service.local.stack import Stack
 from service.telemetry import tracing
-from tests.service.gateway.test_access import TEXT
+from tests.service.gateway.middleware.test_access import TEXT
 
 CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 # The fake engines tell a story of three texts and two images.

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import EventHub
 from service.broker.turns.queue import Queue
 from service.config import ImageWorkerSettings, TextWorkerSettings

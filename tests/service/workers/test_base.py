@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from model.engine.protocol import EngineDied, EngineVitals
 from model.sampling_params import SamplingParams, TokenScore
-from service.broker.connection import Broker
 from service.broker.keys import GROUP
+from service.broker.redis.connection import Broker
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
 from service.config import TextWorkerSettings

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import BlobNotFound
 from service.workers.images import MIME_TYPES, ImageCache, decode, encode
 

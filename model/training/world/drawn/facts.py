@@ -7,7 +7,7 @@ from model.training.world.drawn.painting.background import PLACES, TIMES, WEATHE
 from model.training.world.drawn.painting.character import EARS, TEXTURES
 from model.training.world.drawn.painting.objects import ALL_KINDS
 from model.training.world.drawn.painting.palette import CHARACTER_COLOURS
-from model.training.world.drawn.scene import SIZES, SLOTS, Scene
+from model.training.world.drawn.painting.scene import SIZES, SLOTS, Scene
 from model.training.world.drawn.tasks import SceneImage
 from model.training.world.facts import Facts
 

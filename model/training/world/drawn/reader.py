@@ -27,7 +27,7 @@ from model.training.world.drawn.painting.character import (
 )
 from model.training.world.drawn.painting.objects import object_sets
 from model.training.world.drawn.painting.palette import CHARACTER_COLOURS
-from model.training.world.drawn.scene import (
+from model.training.world.drawn.painting.scene import (
     BASE_SIZE,
     BASELINE,
     HERO_PIXELS,

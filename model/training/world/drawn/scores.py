@@ -11,15 +11,15 @@ from itertools import pairwise
 import numpy as np
 
 from model.training.world.drawable import box_overlap
-from model.training.world.drawn import language
+from model.training.world.drawn.language import phrases as language
 from model.training.world.drawn.painting.objects import available_sets
+from model.training.world.drawn.painting.scene import Scene
 from model.training.world.drawn.reader import (
     match_hero,
     match_scene,
     mean_overlap,
     read_scene,
 )
-from model.training.world.drawn.scene import Scene
 from model.training.world.drawn.tasks import scenes_of
 from model.training.world.example import Example, GeneratedAnswer, Rows
 from model.training.world.words import ORDINALS

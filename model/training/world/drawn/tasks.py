@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.training.world.drawn import language
+from model.training.world.drawn.language import phrases as language
+from model.training.world.drawn.language.story import StoryPlan, draw_story
 from model.training.world.drawn.painting.character import Character
-from model.training.world.drawn.scene import BASE_SIZE, LABELS, SLOTS, Scene
-from model.training.world.drawn.story import StoryPlan, draw_story
+from model.training.world.drawn.painting.scene import BASE_SIZE, LABELS, SLOTS, Scene
 from model.training.world.example import Example, Part
 from model.training.world.words import ORDINALS
 

@@ -14,7 +14,7 @@ from model.config.schema import ConfigError
 from model.training.world.drawn import tasks
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.painting.objects import FONT_PATH, object_sets
-from model.training.world.drawn.scene import Scene
+from model.training.world.drawn.painting.scene import Scene
 from model.training.world.drawn.scores import SCORES, ScoreOfSets, reader_score
 from model.training.world.drawn.tasks import TASKS
 from model.training.world.example import Example, Rows, Score

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
-from model.training.world.storybook.language.phrases import SIDES, Group, groups, side_of
+from model.training.world.storybook.language.grammar.phrases import SIDES, Group, groups, side_of
 from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
 from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.nouns import NOUNS

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data.mixture import Mixture
-from model.training.objectives.images import ImageObjective, JointObjective
+from model.training.objectives.decoder.images import ImageObjective, JointObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.parameters import ParameterGroup
 from model.training.phases import DEFAULT_WEIGHTS

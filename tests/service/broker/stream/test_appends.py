@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.stream.appends import Appends
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases

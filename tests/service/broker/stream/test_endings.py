@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.stream import endings
 from service.broker.stream.endings import follow_endings
 from service.broker.turns.queue import Queue

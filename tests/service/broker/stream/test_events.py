@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import EventHub, read_events
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue

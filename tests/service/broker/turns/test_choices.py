@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from model.sampling_params import SamplingParams
-from service.broker.connection import Broker
 from service.broker.owners import IdempotencyKey, OwnerLimits
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import read_events
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue

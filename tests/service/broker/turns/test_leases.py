@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import DeadlineExceeded, Poisoned, StaleAttempt

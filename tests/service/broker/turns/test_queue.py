@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from service.broker.connection import Broker
 from service.broker.owners import IdempotencyKey, OwnerLimits
+from service.broker.redis.connection import Broker
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import (

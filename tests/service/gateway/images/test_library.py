@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import BlobNotFound
 from service.gateway.images.library import ImageLibrary, mime_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.errors import QueueFull
 from service.gateway.images.library import ImageLibrary
 from service.gateway.stream.answers import Answers

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import read_events
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue

@@ -10,7 +10,7 @@ from typing import cast
 import httpx
 import pytest
 
-from model.engine.text.follower import RankHolder
+from model.engine.text.startup.follower import RankHolder
 from service.config import TextWorkerSettings
 from service.local.embedded_redis import free_port
 from service.workers.text import follower

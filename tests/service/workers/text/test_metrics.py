@@ -9,7 +9,7 @@ from typing import cast
 from prometheus_client import CollectorRegistry, generate_latest
 
 from model.engine.text.engine import VllmTextEngine
-from model.engine.text.vllm import TextStatistics
+from model.engine.text.startup.vllm import TextStatistics
 from service.workers.text.metrics import TextEngineCollector
 
 OPERATIONS = Path(__file__).resolve().parents[4] / "docs" / "operations.md"

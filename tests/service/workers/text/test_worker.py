@@ -18,7 +18,7 @@ from model.sampling_params import ImageMode, SamplingParams, TokenScore
 from model.segments import ImageSegment, RoleSegment, Segment, TextSegment
 from service.bench.echo import EchoEngine
 from service.broker.blobs import BlobStore
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.stream.events import read_events
 from service.broker.turns.attempt import Attempt, Delivery
 from service.broker.turns.leases import Leases

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.messages import Request, TextPart

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 
-from service.broker.connection import Broker
+from service.broker.redis.connection import Broker
 from service.broker.turns.leases import Leases
 from service.broker.turns.queue import Queue
 from service.errors import CommandRefused, ConnectionLost, Permanent

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from model.training.world.storybook.language import phrases
-from model.training.world.storybook.language.forms import capitalised, fill, mistyped
+from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
 from model.training.world.storybook.painting.scene import StorybookScene
 
 _MISTYPED = 0.08

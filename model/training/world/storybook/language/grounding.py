@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from model.training.world.drawable import Box
-from model.training.world.storybook.language import phrases
-from model.training.world.storybook.language.forms import capitalised, fill
+from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar.forms import capitalised, fill
 from model.training.world.storybook.painting.scene import StorybookScene
 
 _HUNDREDTHS = 99

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from model.training.world.storybook.language import phrases
-from model.training.world.storybook.language.forms import capitalised, fill
+from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar.forms import capitalised, fill
 from model.training.world.storybook.painting.hero import PATTERNS
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from model.training.world.storybook.language import phrases
-from model.training.world.storybook.language.forms import capitalised, fill, mistyped
+from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.words import joined

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from model.training.world.storybook.language import phrases
-from model.training.world.storybook.language.forms import capitalised, fill, mistyped
+from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting

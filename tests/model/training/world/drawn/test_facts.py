@@ -7,7 +7,7 @@ import pytest
 from model.training.world.drawn.facts import DRAWN_FACTS, facts_of, scene_of, words_of
 from model.training.world.drawn.painting.background import Background
 from model.training.world.drawn.painting.character import Character
-from model.training.world.drawn.scene import SLOTS, Scene, Thing
+from model.training.world.drawn.painting.scene import SLOTS, Scene, Thing
 from model.training.world.drawn.tasks import SceneImage, any_scene
 from tests.model.training.segmented import Squares
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from model.training.world.drawn.painting.objects import EmojiImages
+from model.training.world.drawn.painting.scene import Scene
 from model.training.world.drawn.reader import (
     match_hero,
     match_scene,
     mean_overlap,
     read_scene,
 )
-from model.training.world.drawn.scene import Scene
 from model.training.world.drawn.tasks import any_scene
 
 SETS = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.training.world.drawn.painting.objects import EmojiImages
-from model.training.world.drawn.scene import Scene
+from model.training.world.drawn.painting.scene import Scene
 from model.training.world.drawn.tasks import TASKS, SceneImage
 
 SETS = [

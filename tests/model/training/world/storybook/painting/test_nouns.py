@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from model.training.world.storybook.language import phrases
+from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.painting.hero import SPECIES, TOKENS
 from model.training.world.storybook.painting.nouns import HEIGHTS, NOUNS
 

@@ -1,0 +1,1 @@
+"""Where a model's weights begin, and how a phase's results are kept."""

@@ -1,0 +1,1 @@
+"""Forms and phrases that all texts of the storybook world are made of."""

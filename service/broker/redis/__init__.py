@@ -1,0 +1,1 @@
+"""Redis: how it is found, connected to and checked."""

@@ -1,0 +1,86 @@
+"""The image decoder learns from codes, without a language model."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+
+from model.mm_interleaved import MMInterleaved
+from model.training.data.batches import pixels_of
+from model.training.data.loading import TensorBatch
+from model.training.objectives.decoder.drawing import DrawingBatches, DrawingObjective
+from model.training.recipe import Phase
+from model.training.targets.facts import codes_of
+from model.training.world.example import Example
+from tests.model.training.objectives.fixed_batch import WORLD, falls, mixture
+
+
+class _Story:
+    """A source of one story."""
+
+    def draw(self, step: int, number: int) -> list[Example]:
+        return [WORLD.example("story", random.Random(2))] * number
+
+
+def test_an_image_of_the_answer_follows_the_one_before_it(model: MMInterleaved) -> None:
+    config = model.config
+    batch = DrawingBatches(_Story(), WORLD.told, config, 8, 0)[0]
+    images = _Story().draw(0, 1)[0].images
+    size, seen = config.image_decoder.image_size, config.vision.image_size
+    drawn = [pixels_of(image.render(size)) for image in images]
+    codes = codes_of(images, WORLD.told, config)
+    assert batch["visible"].all()
+    for row in range(8):
+        index = next(i for i, p in enumerate(drawn) if torch.equal(p, batch["pixels"][row]))
+        assert index > 0
+        assert torch.equal(batch["before"][row], pixels_of(images[index - 1].render(seen)))
+        assert torch.equal(batch["codes"][row], codes[index])
+
+
+def test_the_decoder_learns_and_nothing_else(model: MMInterleaved, tmp_path: Path) -> None:
+    source = mixture("drawing")
+    objective = DrawingObjective(model, Phase("drawing", batch_size=2), source, WORLD.told)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    falls(objective, tmp_path, 1e-3, 0.98)
+    changed = {
+        name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    learned = ("image_decoder.decoder.unet", "image_decoder.decoder.mmfs", "image_decoder.neg")
+    assert changed and all(name.startswith(learned) for name in changed)
+
+
+def test_images_are_encoded_once_and_then_drawn_from(model: MMInterleaved) -> None:
+    phase = Phase("drawing", batch_size=2, num_pictures=4)
+    objective = DrawingObjective(model, phase, mixture("drawing"), WORLD.told)
+    loaded: list[int] = []
+    load = objective.loader.load
+
+    def counted(step: int, device: torch.device) -> TensorBatch:
+        loaded.append(step)
+        return load(step, device)
+
+    objective.loader.load = counted  # type: ignore[method-assign]
+    for step in range(5):
+        objective.losses(step)["loss"].backward()
+    assert loaded == [0, 1]
+    assert len(objective._known) == 4
+
+
+def test_a_kept_image_is_what_the_frozen_parts_make_of_it(model: MMInterleaved) -> None:
+    objective = DrawingObjective(
+        model, Phase("drawing", batch_size=6), mixture("drawing"), WORLD.told
+    )
+    batch = objective.loader.load(0, torch.device("cpu"))
+    assert batch["visible"].any() and not batch["visible"].all()
+    objective.losses(0)
+    for row, kept in enumerate(objective._known):
+        one = slice(row, row + 1)
+        with torch.no_grad():
+            latents = model.image_decoder.decoder.encode(batch["pixels"][one], torch.zeros(()))
+            maps = model.visual_tokenizer(batch["before"][one]).maps
+        torch.testing.assert_close(kept.latents_Chw.float(), latents[0], atol=1e-2, rtol=1e-2)
+        assert (kept.maps is not None) == bool(batch["visible"][row])
+        for mine, true in zip(kept.maps or (), maps, strict=False):
+            torch.testing.assert_close(mine.float(), true[0], atol=1e-2, rtol=1e-2)
