@@ -10,7 +10,7 @@ def register() -> None:
 
     A process of vLLM then also ends with the worker that started it.
     """
-    from model.vllm_plugin.parent import end_with_parent
+    from model.vllm_plugin.engine_core.parent import end_with_parent
     from model.vllm_plugin.registration import register_model
 
     end_with_parent()

@@ -8,7 +8,7 @@ from vllm.platforms import current_platform
 
 from model.vllm_plugin.config import ARCHITECTURE, MODEL_TYPE, InterleavedHFConfig
 
-SCHEDULER = "model.vllm_plugin.scheduler.WholeImageScheduler"
+SCHEDULER = "model.vllm_plugin.engine_core.scheduler.WholeImageScheduler"
 # One for each of vLLM's model runners.
 PENALTIES = "model.vllm_plugin.penalties:ResumedPenalties"
 SLOT_PENALTIES = "model.vllm_plugin.penalties:ResumedSlotPenalties"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vllm.multimodal.inputs import PlaceholderRange
 
-from model.vllm_plugin.scheduler import whole_images
+from model.vllm_plugin.engine_core.scheduler import whole_images
 
 LENGTH = 16
 

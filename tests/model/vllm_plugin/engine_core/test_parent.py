@@ -7,10 +7,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from model.vllm_plugin.engine_core.parent import end_with_parent
+
 # Its child watches it, with a child of its own, as vLLM's engine has one for each rank.
 _FAMILY = """
 import multiprocessing, time
-from model.vllm_plugin.parent import end_with_parent
+from model.vllm_plugin.engine_core.parent import end_with_parent
 
 def rank():
     end_with_parent()
@@ -47,5 +49,6 @@ def test_what_a_killed_worker_started_ends_too(method: str, tmp_path: Path) -> N
 
 
 def test_a_process_without_such_a_parent_goes_on() -> None:
-    code = "from model.vllm_plugin.parent import end_with_parent; end_with_parent(); print('on')"
+    module = end_with_parent.__module__
+    code = f"from {module} import end_with_parent; end_with_parent(); print('on')"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "on\n"
