@@ -46,3 +46,11 @@ def test_no_two_classes_share_a_name() -> None:
                 places.setdefault(name, []).append(path.as_posix())
     assert len(places) > 300
     assert not {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+def test_packages_are_small() -> None:
+    """A package of more than six modules has a folder to give away."""
+    for top in ("model", "service"):
+        for package in (path.parent for path in (ROOT / top).rglob("__init__.py")):
+            modules = [path.name for path in package.glob("*.py") if path.name != "__init__.py"]
+            assert len(modules) <= 6, f"{package.relative_to(ROOT)}: {sorted(modules)}"
