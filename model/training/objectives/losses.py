@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.config.schema import ImageDecoderConfig
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.schedule import make_scheduler
-from model.image_decoder.unet_step import Blocks, SkipReader, UNetStep
+from model.image_decoder.unet_step import Blocks, SkipReader
 from model.mm_interleaved import Batch, MMInterleaved
 from model.synchronizer.unet_synchronizer import flatten_maps
 from model.text_decoder import context
@@ -169,7 +169,7 @@ def predict(
     assert isinstance(schedule, DDPMScheduler)
     noisy_NCHW = schedule.add_noise(latents_NCHW, noise.noise_NCHW, noise.timesteps_N)
     rows_M = visible_N1[:, 0].nonzero()[:, 0]
-    step = UNetStep(decoder.decoder.unet, decoder.decoder.mmfs_module)
+    step = decoder.decoder.step
     step.blocks = replace(Blocks.eager(), attend=partial(_attend_rows, rows_M))
     conditions = step.prepare(tokens_NTD, flatten_maps(maps)[rows_M], visible_N1)
     prediction_NCHW = step.predict(noisy_NCHW, noise.timesteps_N, conditions)
