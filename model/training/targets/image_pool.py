@@ -235,7 +235,9 @@ def maps_before(
     """
     zeros = tuple(torch.zeros(vision.hidden_size, s, s).half() for s in vision.map_sizes)
     levels = zip(*(maps or zeros for maps in previous), strict=True)
-    stacked = tuple(torch.stack(level).to(device).float().unsqueeze(1) for level in levels)
+    stacked = tuple(
+        torch.stack([m.float() for m in level]).to(device).unsqueeze(1) for level in levels
+    )
     return stacked, torch.tensor([[maps is not None] for maps in previous], device=device)
 
 

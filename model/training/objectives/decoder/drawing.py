@@ -157,7 +157,8 @@ class DrawingObjective:
 
 
 def _stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    return torch.stack(list(tensors)).to(device).float()
+    # Float32 first: a CPU's autocast stacks no float16.
+    return torch.stack([tensor.float() for tensor in tensors]).to(device)
 
 
 class _Parts(nn.Module):

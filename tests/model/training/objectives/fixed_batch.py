@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -42,6 +43,16 @@ def falls(objective: Objective, directory: Path, rate: float, by: float, steps: 
     trainer = Trainer(FixedBatch(objective), config, directory)
     first = trainer.run(stop_at=1)["loss"]
     assert trainer.run()["loss"] < by * first
+
+
+def holds_in_half_precision(objective: Objective) -> None:
+    """A step's loss in bfloat16 is that in float32, as far as bfloat16 goes."""
+    batch = FixedBatch(objective)
+    with torch.no_grad():
+        single = float(batch.losses(0)["loss"])
+        with torch.autocast("cpu", torch.bfloat16):
+            half = float(batch.losses(0)["loss"])
+    assert half == pytest.approx(single, rel=0.03)
 
 
 def mixture(phase: str, weights: Mapping[str, float] | None = None) -> Mixture:

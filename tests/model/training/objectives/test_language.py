@@ -19,7 +19,13 @@ from model.training.recipe import Phase
 from model.training.trainer import Trainer, TrainerConfig
 from model.training.world.drawn.tasks import TASKS
 from model.training.world.drawn.world import Stock
-from tests.model.training.objectives.fixed_batch import WORLD, FixedBatch, falls, language
+from tests.model.training.objectives.fixed_batch import (
+    WORLD,
+    FixedBatch,
+    falls,
+    holds_in_half_precision,
+    language,
+)
 
 
 def test_language_loss_falls_on_a_fixed_batch(
@@ -52,6 +58,7 @@ def test_a_frozen_encoder_sees_the_images_of_a_stock_once(
     fresh = LanguageObjective(model, processor, phase, source, WORLD.told).losses(0)["loss"]
     assert objective.losses(0)["loss"].item() == pytest.approx(fresh.item(), abs=2e-3)
     falls(objective, tmp_path, 3e-3, 0.8)
+    holds_in_half_precision(objective)
     for name, tensor in model.visual_tokenizer.encoder.state_dict().items():
         assert torch.equal(tensor, encoder[name]), name
 

@@ -14,7 +14,12 @@ from model.training.objectives.decoder.drawing import DrawingBatches, DrawingObj
 from model.training.recipe import Phase
 from model.training.targets.facts import codes_of
 from model.training.world.example import Example
-from tests.model.training.objectives.fixed_batch import WORLD, falls, mixture
+from tests.model.training.objectives.fixed_batch import (
+    WORLD,
+    falls,
+    holds_in_half_precision,
+    mixture,
+)
 
 
 class _Story:
@@ -44,6 +49,7 @@ def test_the_decoder_learns_and_nothing_else(model: MMInterleaved, tmp_path: Pat
     objective = DrawingObjective(model, Phase("drawing", batch_size=2), source, WORLD.told)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     falls(objective, tmp_path, 1e-3, 0.98)
+    holds_in_half_precision(objective)
     changed = {
         name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
     }

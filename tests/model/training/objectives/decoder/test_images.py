@@ -11,7 +11,13 @@ import torch
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.trainer import Trainer, TrainerConfig
-from tests.model.training.objectives.fixed_batch import FixedBatch, falls, images, joint
+from tests.model.training.objectives.fixed_batch import (
+    FixedBatch,
+    falls,
+    holds_in_half_precision,
+    images,
+    joint,
+)
 
 
 def test_a_decoder_can_learn_while_its_image_tokens_stay(
@@ -42,6 +48,7 @@ def test_image_loss_falls_on_a_fixed_batch(
 ) -> None:
     objective = images(model, processor, 2, num_pictures=20, foreground_weight=4.0)
     falls(objective, tmp_path, 1e-3, 0.95, steps=8)
+    holds_in_half_precision(objective)
     emphasis_NHW = objective.emphasis(objective.pool.targets)
     assert abs(emphasis_NHW.mean().item() - 1) < 1e-5
     assert emphasis_NHW.amax().item() == pytest.approx(4 * emphasis_NHW.amin().item())
