@@ -11,6 +11,7 @@ from typing import Literal
 
 SchedulerName = Literal["ddpm", "ddim", "dpmsolver++", "unipc"]
 ImageMode = Literal["allow", "forbid", "force"]
+MAX_STEPS = 200  # Denoising steps that an image may ask for.
 
 
 @dataclass(frozen=True)

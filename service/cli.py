@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "image-worker": ("service.commands.roles", "run an image worker alone"),
     "autoscaling": ("service.commands.autoscaling", "write the KEDA triggers of the workers"),
     "keys": ("service.commands.keys", "make an API key"),
-    "bundle": ("service.commands.bundle.pack", "pack all for a machine without a network"),
+    "bundle": ("service.commands.bundle.pack", "pack everything for an offline machine"),
     "convert": ("model.checkpoint.convert.command", "convert a checkpoint to safetensors"),
     "plan": ("model.memory.command", "estimate the memory that a checkpoint needs"),
     "compile": ("model.export.compile", "compile the image decoder"),
@@ -38,7 +38,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "autoscaling": ("service.bench.autoscaling.command", "simulated scaling of the workers"),
     "trace": ("service.bench.trace.command", "where the time of one story goes"),
     "quality": ("service.bench.quality", "the cost of each image quality"),
-    "gpu": ("service.bench.gpu.command", "all that wants a card to be measured"),
+    "gpu": ("service.bench.gpu.command", "everything that needs a GPU to measure"),
 }
 
 

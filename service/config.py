@@ -1,7 +1,7 @@
 """Settings, one class per role, from the environment (prefix `MMI_`); a bad value stops startup.
 
-Built once in a command's `run` and passed down. No other module of the service reads the
-environment.
+The command that needs them builds them once and passes them down. No other module of the service
+reads the environment.
 """
 
 from __future__ import annotations
@@ -238,6 +238,12 @@ class ImageWorkerSettings(WorkerSettings):
     compile: bool = False
     warm_up: Numbers = Field(
         default=(1,), description="Numbers of images of which steps are made ready and compiled"
+    )
+    image_fallback: bool = Field(
+        default=True, description="Use torch where the backend cannot run; false: refuse to start"
+    )
+    image_memory_mib: int = Field(
+        default=0, ge=0, description="For unfinished images; 0: what a GPU has left but for 1 GiB"
     )
     engines: Path | None = Field(default=None, description="Directory that mmi compile wrote")
     progress_interval_s: float = Field(default=0.1, ge=0)

@@ -1,8 +1,8 @@
 """Named configurations: the published sizes, and small ones for small machines.
 
 `13b` is the published checkpoint. `tiny` is a whole model for two CPU cores. `bench` has the
-published ratios at about 170 M parameters. `micro` is for experiments. `smol` is built around a
-pre-trained language model of 135 M parameters.
+published ratios at about 170 M parameters. `micro` is for experiments. `smol` and `storybook` are
+built around a pre-trained language model of 135 M parameters.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _small_unet() -> Mapping[str, Any]:
 
 
 def _small_vae() -> Mapping[str, Any]:
-    """An autoencoder with room for principal components (`training.objectives.autoencoder`)."""
+    """An autoencoder with room for principal components (`objectives.decoder.autoencoder`)."""
     return {
         "in_channels": 3,
         "out_channels": 3,

@@ -1,4 +1,4 @@
-"""What the host does once the device has come so far."""
+"""Callbacks that the host runs once the device has reached an event."""
 
 from __future__ import annotations
 

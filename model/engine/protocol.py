@@ -73,7 +73,7 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class TextEnd:
-    """The end of a text turn. With reason `image`, `image_tokens` are [77, D] float32."""
+    """The end of a text turn. With reason `image` it has the image tokens, [T, D] float32."""
 
     reason: Literal["stop", "length", "image"]
     num_prompt_tokens: int
@@ -170,11 +170,11 @@ class ImageEngine(Engine, Protocol):
         """Yield progress and previews, then exactly one `ImageEnd`.
 
         Args:
-            image_tokens: [77, D] float32, from `TextEnd`.
+            image_tokens: [T, D] float32, from `TextEnd`.
             previous: the immediately preceding image of the context, whose features the
                 synchronizer reads.
             sampling: parameters of the image.
-            request_id: for logs and fairness.
+            request_id: for logs and traces.
             deadline: time.monotonic() by which the image must be done; earlier goes first.
 
         Raises:

@@ -41,11 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:
-    """Add the parameters of a request."""
-    parser.add_argument("--max-tokens", type=int)
+    """Add the parameters of a request; the server, or the offline loop, has its own defaults."""
+    parser.add_argument("--max-tokens", type=int, help="text tokens of the whole answer")
     parser.add_argument("--max-images", type=int, default=2)
     parser.add_argument("--n", type=int, default=1, help="independent answers")
-    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--temperature", type=float, help="0: the most probable tokens")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--steps", type=int, help="denoising steps of an image")
     parser.add_argument("--guidance", type=float)
@@ -55,26 +55,24 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
 
 def parameters(args: argparse.Namespace) -> dict[str, Any]:
     """The request document without its content."""
-    # The arguments have no defaults: the offline loop applies the official ones instead.
-    image: dict[str, Any] = {
-        "steps": 20 if args.steps is None else args.steps,
-        "guidance_scale": 7.5 if args.guidance is None else args.guidance,
-    }
-    document: dict[str, Any] = {
-        "max_tokens": 256 if args.max_tokens is None else args.max_tokens,
-        "max_images": args.max_images,
-        "temperature": 0.7 if args.temperature is None else args.temperature,
-        "image": image,
-    }
+    image = _given(steps=args.steps, guidance_scale=args.guidance, seed=args.seed)
+    document: dict[str, Any] = {"max_images": args.max_images} | _given(
+        max_tokens=args.max_tokens,
+        temperature=args.temperature,
+        seed=args.seed,
+        deadline_ms=args.deadline_ms,
+        image=image or None,
+    )
     if args.n != 1:
         document["n"] = args.n
-    if args.seed is not None:
-        document["seed"] = image["seed"] = args.seed
-    if args.deadline_ms is not None:
-        document["deadline_ms"] = args.deadline_ms
     if args.only:
         document["output_modalities"] = [args.only]
     return document
+
+
+def _given(**fields: object) -> dict[str, object]:
+    """The fields that are not None: the server's defaults hold for the others."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def generate(

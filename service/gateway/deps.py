@@ -173,7 +173,7 @@ def accept(
         with tracing.span("admission"), gateway.bodies.reserve(http):
             body = await read_body(http, gateway.limits)
             if body.uploads and not uploads:
-                raise Problem("unused_upload")
+                raise Problem("unused_upload", param=min(body.uploads))
             document = await parse_body(schema, body.document)
             key = idempotency_key_of(idempotency_key, lambda: body.fingerprint(http.url.path))
             request, created = await gateway.admissions.accept(

@@ -81,7 +81,7 @@ def run(settings: GatewaySettings, listener: socket.socket | None = None) -> int
     """Serve until a signal; returns the exit status.
 
     Raises:
-        StartupError: a port cannot be used, or the settings do not allow to start.
+        StartupError: a port cannot be used, or the settings contradict each other.
     """
     tracing.configure("gateway", settings.otlp_endpoint)
     try:

@@ -20,7 +20,9 @@ ADMISSION_OUTCOMES = (
 REQUESTS = Counter("mmi_requests_total", "Requests by outcome of admission", ["outcome"])
 FINISHED = Counter("mmi_requests_finished_total", "Requests by terminal state", ["state"])
 TIME_TO_FIRST_EVENT = Histogram(
-    "mmi_time_to_first_part_seconds", "Acceptance to the first text or image", buckets=_SECONDS
+    "mmi_time_to_first_part_seconds",
+    "Start of a stream to its first text or denoising step",
+    buckets=_SECONDS,
 )
 HTTP_REQUESTS = Counter(
     "mmi_http_requests_total", "HTTP requests by route and class of status", ["route", "status"]

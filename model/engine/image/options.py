@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from model.sampling_params import MAX_STEPS
+
 BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
 
@@ -38,7 +40,7 @@ class ImageEngineOptions:
     max_batch: int = 8
     memory_mib: int = 0
     cache_mib: int = 256
-    max_steps: int = 200
+    max_steps: int = MAX_STEPS
     max_area: float = 1.0
     compiled: bool = False
     warm_up: tuple[int, ...] = (1,)

@@ -177,7 +177,7 @@ class VllmTextEngine:
     async def _image_tokens(
         self, context: TurnPrompt, request_id: str, priority: int
     ) -> tuple[torch.Tensor, int]:
-        """Image tokens [77, C] of a context that ends with begin-of-image, and how much was cached.
+        """Image tokens [T, C] of a context that ends with begin-of-image, and how much was cached.
 
         A request may be running twice, so its name alone does not make the file's name unique.
         """

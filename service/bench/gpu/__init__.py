@@ -1,1 +1,1 @@
-"""`mmi bench gpu`: everything that wants a card to be measured, in one command."""
+"""`mmi bench gpu`: everything that needs a GPU to measure, in one command."""

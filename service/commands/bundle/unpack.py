@@ -67,7 +67,7 @@ def collect(source: Path, kept: Path, parts: list[dict[str, Any]]) -> list[str]:
     """Keep the parts that are in `source`; returns the names of those still missing.
 
     Raises:
-        ValueError: a part's hash is another.
+        ValueError: a part does not match its hash.
     """
     kept.mkdir(parents=True, exist_ok=True)
     missing = []

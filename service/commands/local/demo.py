@@ -65,7 +65,8 @@ def _ask(url: str, args: argparse.Namespace, console: Console) -> int:
             texts = [p for p in answer.ordered if p["type"] == "text" and p["text"]]
             if texts and answer.images:
                 return 0
-            console.print(f"[dim](no image with seed {seed}; trying the next)[/dim]")
+            console.print(f"[dim](no image with seed {seed})[/dim]")
+        console.print(f"No image with {_TRIES} seeds: is this the checkpoint you meant?")
     finally:
         client.close()
     return 1

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from model.sampling_params import (
+    MAX_STEPS,
     QUALITIES,
     QualityName,
     SamplingParams,
@@ -20,6 +21,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 UploadName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MAX_PARTS, MAX_STOPS = 1024, 4
 Side = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
@@ -79,7 +81,7 @@ class ImageOptions(Schema):
     width: Side | None = None
     height: Side | None = None
     quality: QualityName = Field("balanced", description="Sets `steps` and `scheduler` if missing")
-    steps: int | None = Field(default=None, ge=1, le=250)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     guidance_scale: float = Field(default=7.5, ge=0.0, le=50.0)
     guidance_rescale: float = Field(default=0.0, ge=0.0, le=1.0)
     scheduler: SchedulerName | None = None
@@ -116,7 +118,7 @@ class SamplingOptions(Schema):
     repetition_penalty: float = Field(default=1.0, ge=0.01, le=2.0)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
-    stop: list[StopText] = Field(default_factory=list, max_length=4)
+    stop: list[StopText] = Field(default_factory=list, max_length=MAX_STOPS)
     logit_bias: dict[
         Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}$")],
         Annotated[float, Field(ge=-100.0, le=100.0)],
@@ -142,7 +144,7 @@ class GenerateRequest(SamplingOptions):
     """A request for an interleaved answer: `content` is continued with text and images."""
 
     model: str | None = Field(default=None, max_length=128)
-    content: list[ContentInput] = Field(min_length=1, max_length=1024)
+    content: list[ContentInput] = Field(min_length=1, max_length=MAX_PARTS)
     output_modalities: list[Literal["text", "image"]] = Field(
         default=["text", "image"], min_length=1, max_length=2
     )
@@ -158,7 +160,7 @@ class GenerateRequest(SamplingOptions):
     )
     on_disconnect: Literal["cancel", "continue"] | None = Field(
         default=None,
-        description="What happens when the client of a stream leaves; default: the server's.",
+        description="When the client leaves a stream or a waiting call; default: the server's.",
     )
     deadline_ms: int | None = Field(default=None, ge=1, le=3_600_000)
     priority: Literal["interactive", "batch"] = "interactive"

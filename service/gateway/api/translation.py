@@ -8,6 +8,8 @@ from typing import Any
 from model.sampling_params import QualityName
 from service.gateway.api.openai_schemas import ChatMessage, ChatRequest, ChatText, ImagesRequest
 from service.gateway.api.schemas import (
+    MAX_PARTS,
+    MAX_STOPS,
     GenerateRequest,
     GenerateResponse,
     ImageInput,
@@ -37,11 +39,13 @@ def generate_from_chat(chat: ChatRequest) -> GenerateRequest:
         parts += _parts_of(message)
     if all(isinstance(part, RoleInput) for part in parts):
         raise Problem("invalid_value", param="messages", reason="must hold some content")
-    if len(parts) > 1024:
-        raise Problem("invalid_value", param="messages", reason="hold too many parts")
+    if len(parts) > MAX_PARTS:
+        raise Problem(
+            "invalid_value", param="messages", reason=f"must have at most {MAX_PARTS} parts"
+        )
     stop = [chat.stop] if isinstance(chat.stop, str) else list(chat.stop or [])
-    if len(stop) > 4:
-        raise Problem("invalid_value", param="stop", reason="must have at most 4 items")
+    if len(stop) > MAX_STOPS:
+        raise Problem("invalid_value", param="stop", reason=f"must have at most {MAX_STOPS} items")
     return GenerateRequest(
         model=chat.model,
         content=parts,

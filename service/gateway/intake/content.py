@@ -56,8 +56,8 @@ class ContentIntake:
             raise Problem("text_too_long", param="content", limit=limits.text_characters)
         if len(images) > limits.images:
             raise Problem("too_many_images", param="content", limit=limits.images)
-        if set(uploads) - {image.upload for image in images}:
-            raise Problem("unused_upload")
+        if unused := set(uploads) - {image.upload for image in images}:
+            raise Problem("unused_upload", param=min(unused))
         card = await self._cards.current()
         if card is None:
             return

@@ -10,6 +10,7 @@ from dataclasses import replace
 import safetensors.torch
 import torch
 
+from model.engine.image.options import ImageEngineOptions
 from model.engine.protocol import ImageEnd, ImageEngine, ImagePreview, ImageProgress
 from service import loop, messages
 from service.broker.blobs import BlobStore
@@ -190,22 +191,27 @@ def main(settings: ImageWorkerSettings) -> int:
     end_on_signal()
     configure("image-worker", settings.log_level)
     from model.engine.image.engine import BatchedImageEngine
-    from model.engine.image.options import ImageEngineOptions
     from service.workers.image import metrics
 
-    options = ImageEngineOptions(
+    engine = BatchedImageEngine(engine_options(settings))
+    metrics.export(engine)
+    return loop.run(create(settings, engine).run())
+
+
+def engine_options(settings: ImageWorkerSettings) -> ImageEngineOptions:
+    """How the settings run the engine."""
+    return ImageEngineOptions(
         checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
         backend=settings.image_backend,
         dtype=settings.dtype,
         max_batch=settings.concurrency,
+        memory_mib=settings.image_memory_mib,
         compiled=settings.compile,
         warm_up=settings.warm_up,
         compile_cache=settings.cache_dir / "compiled",
         engines=settings.engines or settings.cache_dir / "engines",
+        fallback=settings.image_fallback,
     )
-    engine = BatchedImageEngine(options)
-    metrics.export(engine)
-    return loop.run(create(settings, engine).run())
 
 
 def create(settings: ImageWorkerSettings, engine: ImageEngine) -> Worker:

@@ -18,7 +18,10 @@ _LOOK_S, _ANSWER_S, _MISSES = 5.0, 5.0, 3
 
 
 async def follow(settings: TextWorkerSettings, follower: RankHolder) -> int:
-    """Run until the engine or its leader ends; returns 1, so that a supervisor starts it again.
+    """Run until the engine or its leader ends.
+
+    Returns 0 after SIGTERM and 1 otherwise, so that a supervisor starts it again. Where ranks still
+    hold their thread, the process ends at once with that status.
 
     On SIGTERM the ranks stay for `drain_s`: the leader, which is told at the same time, finishes
     its turns with them.

@@ -1,4 +1,4 @@
-"""Scores of plain questions: ours beside the untouched language model, and images nobody wanted."""
+"""Scores of plain questions beside the untouched language model, and unrequested images."""
 
 from __future__ import annotations
 

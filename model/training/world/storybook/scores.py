@@ -53,7 +53,7 @@ def _kind(name: str) -> str:
 
 
 def _request(example: Example, answer: GeneratedAnswer) -> Rows:
-    """What a request tells and its image shows; right are all things at the right place."""
+    """What a request names and what its image shows; a thing counts if it stands at its place."""
     name = "request" if example.task == "text_to_image" else "free-form request"
     asked = image_of(example.images[-1])
     yield f"{name} begins a picture", float(bool(answer.images))
@@ -147,7 +147,7 @@ def _names_one(text: str, scene: StorybookScene) -> bool:
 
 
 def reader_score(scene: StorybookScene) -> Rows:
-    """The reader's accuracy on a true scene: each thing with its size, place, traits of a hero."""
+    """The reader's accuracy on a true scene: things with their sizes, place, traits of a hero."""
     seen = read_scene(scene.render())
     wanted, found = (Counter((t.noun, t.size) for t in each.things) for each in (scene, seen))
     both = wanted & found

@@ -9,8 +9,9 @@ import pytest
 from model.engine.protocol import ImageProgress
 from service.broker.turns.attempt import Attempt
 from service.broker.turns.leases import Leases
+from service.config import ImageWorkerSettings
 from service.workers.image import worker
-from service.workers.image.worker import ProgressReport
+from service.workers.image.worker import ProgressReport, engine_options
 
 
 class Recorder:
@@ -63,3 +64,17 @@ async def test_a_second_attempt_tells_nothing_again() -> None:
     await progress.preview(1, "0" * 64)
     await progress.preview(2, "0" * 64)
     assert recorder.previews == [2]
+
+
+def test_the_settings_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "IMAGE_BACKEND": "onnxruntime",
+        "IMAGE_FALLBACK": "false",
+        "IMAGE_MEMORY_MIB": "512",
+        "IMAGE_CONCURRENCY": "3",
+        "WARM_UP": "1,2",
+    }.items():
+        monkeypatch.setenv(f"MMI_{name}", value)
+    options = engine_options(ImageWorkerSettings())
+    assert (options.backend, options.fallback) == ("onnxruntime", False)
+    assert (options.memory_mib, options.max_batch, options.warm_up) == (512, 3, (1, 2))
