@@ -38,12 +38,16 @@ def test_every_named_class_exists() -> None:
         assert re.search(rf"^class {name}\b", sources, re.M), name
 
 
-def test_no_two_classes_share_a_name() -> None:
+# A class, or an alias, which is no constant: it has small letters.
+_TYPE = re.compile(r"^(?:class ([A-Z]\w*)|([A-Z]\w*[a-z]\w*) = )", re.M)
+
+
+def test_no_two_types_share_a_name() -> None:
     places: dict[str, list[str]] = {}
     for top in ("model", "service"):
         for path in (ROOT / top).rglob("*.py"):
-            for name in re.findall(r"^class ([A-Z]\w*)", path.read_text(), re.M):
-                places.setdefault(name, []).append(path.as_posix())
+            for of_class, of_alias in _TYPE.findall(path.read_text()):
+                places.setdefault(of_class or of_alias, []).append(path.as_posix())
     assert len(places) > 300
     assert not {name: paths for name, paths in places.items() if len(paths) > 1}
 

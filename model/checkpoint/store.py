@@ -40,8 +40,6 @@ MANIFEST = "manifest.json"
 BASE = "base.json"
 CHAT_TEMPLATE = "chat_template"
 
-_CHUNK_BYTES = 1 << 20
-
 
 class CheckpointError(ConfigError):
     """A checkpoint directory is incomplete, damaged, or of another shape than its configuration."""
@@ -167,9 +165,6 @@ def verify(directory: Path | str) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The hash of a file, read in pieces."""
-    digest = hashlib.sha256()
+    """The hash of a file in hexadecimal digits."""
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

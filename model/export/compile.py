@@ -35,7 +35,7 @@ from model.synchronizer.kernels.grid import GridSampling
 
 DEFAULT_BUCKETS = (1, 4)
 DEFAULT_TARGETS = ("7.5", "8.6", "8.9", "12.0")
-BackendName = Literal["tensorrt", "onnxruntime"]
+EngineBackend = Literal["tensorrt", "onnxruntime"]
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 class CompileOptions:
     """What to compile, and how."""
 
-    backend: BackendName = "tensorrt"
+    backend: EngineBackend = "tensorrt"
     flavour: Flavour = "rtx"
     targets: tuple[str, ...] = DEFAULT_TARGETS
     precision: Precision = "float16"

@@ -11,6 +11,8 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
+from model.checkpoint.store import sha256_of
+
 MANIFEST = "manifest.json"
 # Increase it when the exported graphs change, so that all graphs compiled before become stale.
 FORMAT = 2
@@ -117,15 +119,9 @@ def _graph(entry: dict[str, Any]) -> CompiledGraph:
     return CompiledGraph(**entry)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def graph_digest(path: Path) -> str:
     """SHA-256 of a compiled graph and of the weights beside it."""
-    parts = [file_digest(part) for part in sorted(path.parent.glob(f"{path.name}*"))]
+    parts = [sha256_of(part) for part in sorted(path.parent.glob(f"{path.name}*"))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
@@ -133,7 +129,7 @@ def model_digest(checkpoint: Path) -> str:
     """A digest of a checkpoint's configuration and weights."""
     whole = hashlib.sha256((checkpoint / "config.json").read_bytes())
     for path in sorted(checkpoint.glob("*.safetensors")):
-        whole.update(f"{path.name}:{file_digest(path)}".encode())
+        whole.update(f"{path.name}:{sha256_of(path)}".encode())
     return whole.hexdigest()
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from model.bench.report import Report, print_table
 from service import loop
 from service.local.embedded_redis import EmbeddedRedis, free_port
-from service.local.processes import Role
+from service.local.processes import RoleProcess
 
 _BOUND = 4
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/bench_gateway.json"))
 
 
-class EchoRole(Role):
+class EchoRole(RoleProcess):
     module = "service.bench.echo"
 
 
@@ -58,14 +58,16 @@ def _shown(row: tuple[str, Any]) -> str:
 
 
 @contextmanager
-def _system(directory: Path, streams: int) -> Iterator[tuple[EmbeddedRedis, dict[str, Role]]]:
+def _system(
+    directory: Path, streams: int
+) -> Iterator[tuple[EmbeddedRedis, dict[str, RoleProcess]]]:
     """Start Redis, a gateway, a gateway with a low bound (`full`), and the worker."""
     with ExitStack() as stack:
         server = EmbeddedRedis(directory / "redis", directory / "redis.log")
         server.start()
         stack.callback(server.stop)
-        roles: dict[str, Role] = {}
-        for name, kind in (("gateway", Role), ("full", Role), ("worker", EchoRole)):
+        roles: dict[str, RoleProcess] = {}
+        for name, kind in (("gateway", RoleProcess), ("full", RoleProcess), ("worker", EchoRole)):
             port = free_port()
             environment = {
                 "MMI_REDIS_URL": server.url,
@@ -76,7 +78,7 @@ def _system(directory: Path, streams: int) -> Iterator[tuple[EmbeddedRedis, dict
                 "MMI_DRAIN_S": "0",
                 "MMI_MAX_ACTIVE_REQUESTS": str(_BOUND if name == "full" else 10_000),
             }
-            command = "gateway" if kind is Role else name
+            command = "gateway" if kind is RoleProcess else name
             role = roles[name] = kind(command, port, environment, directory / f"{name}.log")
             role.start()
             stack.callback(role.wait, 10)
@@ -89,7 +91,7 @@ def _system(directory: Path, streams: int) -> Iterator[tuple[EmbeddedRedis, dict
 
 
 async def _measure(
-    args: argparse.Namespace, server: EmbeddedRedis, roles: dict[str, Role]
+    args: argparse.Namespace, server: EmbeddedRedis, roles: dict[str, RoleProcess]
 ) -> dict[str, Any]:
     # Late: the engine protocol imports torch.
     from service.bench import phases

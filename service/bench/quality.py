@@ -37,7 +37,7 @@ from model.training.world.drawn.reader import match_scene, read_scene
 from model.training.world.drawn.tasks import scenes_of
 from model.training.world.example import Example
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 _MANY = Quality(100, "dpmsolver++")
 _GREY = 0.5
 _ON_SHEET = 6
@@ -178,12 +178,12 @@ def _story(example: Example, processor: Processor, seed: int) -> Unfinished:
     return Unfinished(ids, torch.cat((pixels_N3SS, undrawn_13SS)), seed)
 
 
-def _array(images: Sequence[Image.Image]) -> Array:
+def _array(images: Sequence[Image.Image]) -> _Array:
     """Pixels [N, S, S, 3] in [0, 1]."""
     rows = [np.asarray(image.convert("RGB"), dtype=np.float32) for image in images]
     return np.stack(rows) / np.float32(255)
 
 
-def _distance(one: Array, other: Array) -> float:
+def _distance(one: _Array, other: _Array) -> float:
     """Root mean squared difference of each image, averaged."""
     return float(np.sqrt(np.square(one - other).mean((1, 2, 3))).mean())

@@ -12,12 +12,10 @@ from typing import Any
 import httpx
 
 from service.errors import ServiceError
+from service.messages.event import TERMINAL_EVENTS
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-TERMINAL = frozenset(
-    {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
-)
-Event = dict[str, Any]
+EventDocument = dict[str, Any]
 
 
 class RequestRefused(ServiceError):
@@ -66,7 +64,7 @@ def content_of(parts: list[Given]) -> list[dict[str, str]]:
     return content
 
 
-def split_choice(event: Event) -> tuple[int | None, Event]:
+def split_choice(event: EventDocument) -> tuple[int | None, EventDocument]:
     """The choice of an event, and the event as it would be if the request had one answer only."""
     if "choice" not in event:
         return None, event
@@ -82,12 +80,12 @@ class StreamedAnswer:
     """
 
     parts: dict[int, dict[str, Any]] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-    usage: Event = field(default_factory=dict)
-    end: Event | None = None
+    events: list[EventDocument] = field(default_factory=list)
+    usage: EventDocument = field(default_factory=dict)
+    end: EventDocument | None = None
     choices: dict[int, StreamedAnswer] = field(default_factory=dict)
 
-    def add(self, event: Event) -> None:
+    def add(self, event: EventDocument) -> None:
         """Update the answer by one event."""
         self.events.append(event)
         choice, event = split_choice(event)
@@ -103,7 +101,7 @@ class StreamedAnswer:
             self.parts[event["index"]].update(event, type="image")
         elif kind == "usage":
             self.usage = event
-        elif kind in TERMINAL:
+        elif kind in TERMINAL_EVENTS:
             self.end = event
 
     @property
@@ -122,7 +120,7 @@ class StreamedAnswer:
         return [p for p in self.ordered if p["type"] == "image" and "sha256" in p]
 
 
-def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Event]]:
+def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, EventDocument]]:
     """Parse the lines of server-sent events into (id, data); skips comments and other fields."""
     event_id, data = "", []
     for line in lines:
@@ -144,7 +142,7 @@ class GatewayClient:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
         self._url = url
 
-    def stream(self, document: dict[str, Any], resumes: int = 5) -> Iterator[Event]:
+    def stream(self, document: dict[str, Any], resumes: int = 5) -> Iterator[EventDocument]:
         """Send a request; yields its events up to the terminal one.
 
         Raises:
@@ -155,14 +153,14 @@ class GatewayClient:
         while True:
             headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
             if last_id:
-                headers["Last-Event-ID"] = last_id
+                headers["Last-EventDocument-ID"] = last_id
             try:
                 with self._http.stream(method, url, headers=headers, content=body) as response:
                     self._check(response)
                     for event_id, event in parse_events(response.iter_lines()):
                         request_id, last_id = event["request_id"], event_id
                         yield event
-                        if event["type"] in TERMINAL:
+                        if event["type"] in TERMINAL_EVENTS:
                             return
             except httpx.TransportError as error:
                 if not request_id or resumes <= 0:

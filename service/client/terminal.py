@@ -7,7 +7,8 @@ from collections import defaultdict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from service.client.stream import TERMINAL, Event, split_choice
+from service.client.stream import EventDocument, split_choice
+from service.messages.event import TERMINAL_EVENTS
 
 
 class TerminalView:
@@ -17,21 +18,21 @@ class TerminalView:
         self._console = console
         self._progress: Progress | None = None
         self._in_text = False
-        self._waiting: defaultdict[int, list[Event]] = defaultdict(list)
+        self._waiting: defaultdict[int, list[EventDocument]] = defaultdict(list)
 
-    def show(self, event: Event) -> None:
+    def show(self, event: EventDocument) -> None:
         """Show one event. If there are several answers, each is shown when it is complete."""
         choice, event = split_choice(event)
         if choice is None:
             self._show(event)
             return
         self._waiting[choice].append(event)
-        if event["type"] in TERMINAL:
+        if event["type"] in TERMINAL_EVENTS:
             self._console.print(f"[bold]answer {choice + 1}[/bold]", highlight=False)
             for one in self._waiting.pop(choice):
                 self._show(one)
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: EventDocument) -> None:
         kind = event["type"]
         if kind == "text.delta":
             self._in_text = True
@@ -72,7 +73,7 @@ class TerminalView:
             self._progress.stop()
             self._progress = None
 
-    def _end(self, event: Event) -> None:
+    def _end(self, event: EventDocument) -> None:
         self._stop_image()
         self._end_text()
         name = event["type"].removeprefix("response.")

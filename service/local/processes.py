@@ -41,7 +41,7 @@ class RoleFailed(StartupError):
     """A role ended before it was ready, or keeps ending."""
 
 
-class Role:
+class RoleProcess:
     """One `mmi <role>` process."""
 
     module = "service"

@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 from rich.console import Console
 
 from service.local.embedded_redis import EmbeddedRedis, free_port
-from service.local.processes import Role
+from service.local.processes import RoleProcess
 from service.local.supervisor import Supervisor
 from service.workers.checkpoint import choose_checkpoint
 
@@ -44,7 +44,7 @@ class Stack:
             self.redis_url = self._redis.url
         self._checkpoint, self._cache_dir = checkpoint, cache_dir
         self._environment = environment or {}
-        self.roles: dict[str, Role] = {}
+        self.roles: dict[str, RoleProcess] = {}
 
     @property
     def url(self) -> str:
@@ -89,7 +89,7 @@ class Stack:
         for name in ("gateway", "image-worker", "text-worker"):
             port = free_port()
             role_environment = {**environment, "MMI_HEALTH_PORT": str(port)}
-            role = Role(name, port, role_environment, self.logs / f"{name}.log")
+            role = RoleProcess(name, port, role_environment, self.logs / f"{name}.log")
             self.roles[name] = role
             role.start()
         self._wait_until_ready()

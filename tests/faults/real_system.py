@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from service.local.embedded_redis import EmbeddedRedis, free_port
-from service.local.processes import Role
+from service.local.processes import RoleProcess
 
 LEASE_S = 2.0
 ENDS = ("response.completed", "response.incomplete")
@@ -68,7 +68,7 @@ class RealSystem:
         """Settings, without their prefix, are those of all roles."""
         self._stack = ExitStack()
         self._redis = EmbeddedRedis(directory / "redis", directory / "redis.log")
-        self.roles: dict[str, Role] = {}
+        self.roles: dict[str, RoleProcess] = {}
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         for name in ("gateway", *workers):
@@ -87,7 +87,7 @@ class RealSystem:
                 "OMP_NUM_THREADS": "1",
                 **{f"MMI_{name.upper()}": value for name, value in settings.items()},
             }
-            self.roles[name] = Role(name, own, environment, directory / f"{name}.log")
+            self.roles[name] = RoleProcess(name, own, environment, directory / f"{name}.log")
 
     def start(self) -> None:
         self._redis.start()

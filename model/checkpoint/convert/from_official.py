@@ -18,7 +18,7 @@ import torch
 
 from model.checkpoint import load, store
 from model.checkpoint.convert import adapter
-from model.checkpoint.convert.journal import Journal
+from model.checkpoint.convert.journal import Journal, OnProgress
 from model.checkpoint.convert.official.layout import OfficialLayout, find_layout
 from model.checkpoint.convert.official.sizes import derive_config
 from model.checkpoint.convert.shards import TensorEntry, read_weights, write_safetensors
@@ -27,9 +27,6 @@ from model.checkpoint.tokenizer import load_official_tokenizer
 from model.config.schema import MMInterleavedConfig
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Called with the current file, the bytes done, and the total bytes."""
 
 # Tables of the vision grid, which depend on the image size.
 _GRID_TABLES = (adapter.POSITION_EMBEDDING, "visual_tokenizer.pos_embed")
@@ -57,7 +54,7 @@ class SourceTensor:
 
 
 def convert(
-    source: Path, target: Path, options: ConvertOptions, on_progress: Progress
+    source: Path, target: Path, options: ConvertOptions, on_progress: OnProgress
 ) -> MMInterleavedConfig:
     """Convert an official checkpoint directory into one of ours, or resume.
 
@@ -167,7 +164,7 @@ def _write(
     target: Path,
     config: MMInterleavedConfig,
     options: ConvertOptions,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> dict[str, str]:
     """Write one file per shard and one for all other tensors; returns their hashes."""
     groups: list[tuple[Path | None, list[str]]] = [
@@ -202,7 +199,7 @@ class _Meter:
     """Counts bytes written and reports them."""
 
     def __init__(
-        self, tensors: Mapping[str, SourceTensor], options: ConvertOptions, report: Progress
+        self, tensors: Mapping[str, SourceTensor], options: ConvertOptions, report: OnProgress
     ) -> None:
         self.total = sum(_num_bytes(name, tensor, options) for name, tensor in tensors.items())
         self._done = 0

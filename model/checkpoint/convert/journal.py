@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 JOURNAL = "conversion.json"
+OnProgress = Callable[[str, int, int], None]
+"""Called with the current file, the bytes done, and the total bytes."""
 
 
 class Journal:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,9 @@ import torch
 from safetensors import safe_open
 
 from model.checkpoint import store
-from model.checkpoint.convert.journal import Journal
+from model.checkpoint.convert.journal import Journal, OnProgress
 from model.checkpoint.convert.official.layout import SETTINGS
 from model.config.schema import MMInterleavedConfig
-
-Progress = Callable[[str, int, int], None]
 
 WEIGHTS_DIRECTORY = "weights"
 COMPONENTS_DIRECTORY = "assets"
@@ -49,7 +47,7 @@ _VISION_KEYS = (
 )
 
 
-def to_official(source: Path, target: Path, on_progress: Progress) -> None:
+def to_official(source: Path, target: Path, on_progress: OnProgress) -> None:
     """Write the official layout of a checkpoint of ours, or resume.
 
     Raises:

@@ -87,20 +87,20 @@ def _cell(row: Mapping[str, float] | None) -> str:
 
 
 _BATCH = 40
-Rows = list[tuple[str, float]]
+Shares = list[tuple[str, float]]
 
 
 @torch.no_grad()
 def answered_details(
     model: MMInterleaved, processor: Processor, bank: FeatureBank, stock: Stock, number: int
-) -> Rows:
+) -> Shares:
     """Whether greedy decoding gives the exact answer, by the position of the image in question.
 
     It does if every token is the most likely one after the true tokens before it.
     """
     rng = random.Random("ablation/held-out questions")
     sequences = [tokenise(stock.questions(rng, 1), processor) for _ in range(number)]
-    rows: Rows = []
+    rows: Shares = []
     for start in range(0, number, _BATCH):
         part = sequences[start : start + _BATCH]
         batch, labels_BL = collate(part, processor, learn_prompt=False, with_pixels=False)
@@ -136,12 +136,12 @@ class _Generated:
 
 def generated_stories(
     model: MMInterleaved, processor: Processor, stories: Sequence[Example], options: ImageSettings
-) -> Rows:
+) -> Shares:
     """Whether the hero keeps its looks when each image follows the model's own images."""
     generator = ImageGenerator(model, options)
     pages: list[list[_Generated]] = [[] for _ in stories]
     longest = max(len(story.images) - 1 for story in stories)
-    rows: Rows = []
+    rows: Shares = []
     for page in range(longest):
         indices = [i for i, story in enumerate(stories) if page < len(story.images) - 1]
         todo = [_unfinished(stories[i], pages[i], processor, seed=100 * i + page) for i in indices]

@@ -52,7 +52,7 @@ _STORIES_OF_A_SHEET = 24
 _STORIES_AT_ONCE = 8
 _BOOTSTRAPS = 500
 
-Report = dict[str, dict[str, float]]
+ScoreTable = dict[str, dict[str, float]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +131,7 @@ class Evaluation:
     def world(self) -> World:
         return world_of(self.args.world)
 
-    def run(self) -> Report:
+    def run(self) -> ScoreTable:
         """The summary of all scores."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=self.console) as bar:
@@ -193,7 +193,7 @@ class Evaluation:
 
 
 def _document(
-    args: argparse.Namespace, report: Report, offline: OfflineAnswerer | None
+    args: argparse.Namespace, report: ScoreTable, offline: OfflineAnswerer | None
 ) -> dict[str, object]:
     """The report with the settings that it depends on."""
     return {
@@ -209,10 +209,10 @@ def _document(
     }
 
 
-def summarise(values: Mapping[str, Sequence[float]]) -> Report:
+def summarise(values: Mapping[str, Sequence[float]]) -> ScoreTable:
     """Mean, number and bootstrapped 95 % interval of every score."""
     generator = np.random.default_rng(0)
-    report: Report = {}
+    report: ScoreTable = {}
     for name, numbers in values.items():
         array = np.array(numbers)
         means = generator.choice(array, (_BOOTSTRAPS, len(array))).mean(1)
@@ -226,7 +226,7 @@ def summarise(values: Mapping[str, Sequence[float]]) -> Report:
     return report
 
 
-def as_table(report: Report) -> Table:
+def as_table(report: ScoreTable) -> Table:
     """The report as a table for the terminal."""
     table = Table("score", "mean", "95 % interval", "number")
     for name, row in report.items():

@@ -10,7 +10,7 @@ import numpy as np
 import simpy
 
 from service.bench.autoscaling.scaler import SYNC_S, Scaling
-from service.bench.autoscaling.stage import Cohort, Service, Stage
+from service.bench.autoscaling.stage import Cohort, Service, SimulatedStage
 from service.bench.autoscaling.traces import Trace
 
 STEP_S = 1.0
@@ -48,7 +48,7 @@ class Simulation:
     ) -> None:
         self._trace, self._arrivals = trace, trace.arrivals(base, seed)
         self._stages = {
-            name: Stage(services[name], scalings[name], self._next) for name in services
+            name: SimulatedStage(services[name], scalings[name], self._next) for name in services
         }
         self._environment = simpy.Environment()
         self._finished = self._arrived = 0.0

@@ -39,7 +39,7 @@ class Cohort:
     turn: int
 
 
-class Stage:
+class SimulatedStage:
     """Turns in cohorts, so that the cost does not depend on the rate."""
 
     def __init__(

@@ -19,7 +19,7 @@ from service.gateway.intake.admission import Accepted
 router = APIRouter(responses=ERRORS)
 
 RequestId = Annotated[str, Path(pattern=r"^req_[0-9a-f]{32}$")]
-Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+ImageDigest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _as_is(document: GenerateRequest) -> GenerateRequest:
@@ -104,7 +104,7 @@ async def cancel_request(gateway: GatewayDep, status: OwnedStatus) -> GenerateRe
     operation_id="get_image",
     responses={200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-async def get_image(gateway: GatewayDep, caller: Reader, sha256: Sha256) -> Response:
+async def get_image(gateway: GatewayDep, caller: Reader, sha256: ImageDigest) -> Response:
     """An image that you uploaded or that was generated for you."""
     data = await gateway.images.read(caller.owner, sha256)
     mime = mime_of(data)

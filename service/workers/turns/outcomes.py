@@ -24,7 +24,7 @@ from service.telemetry.metrics import STALE, TURN_SECONDS, TURNS, start_at_zero
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal[
+TurnOutcome = Literal[
     "committed",
     "handed_back",
     "stale",
@@ -35,7 +35,7 @@ Outcome = Literal[
     "failed",
     "retried",
 ]
-COMMITTED: Outcome = "committed"
+COMMITTED: TurnOutcome = "committed"
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.2, 5.0
 _BROKEN_AFTER = 5
 
@@ -47,7 +47,7 @@ class Outcomes:
         self._queue = queue
         self._leases = leases
         self._failed: set[str] = set()
-        start_at_zero(TURNS, [leases.stage], get_args(Outcome))
+        start_at_zero(TURNS, [leases.stage], get_args(TurnOutcome))
         start_at_zero(TURN_SECONDS, [leases.stage])
 
     @property
@@ -61,7 +61,7 @@ class Outcomes:
 
     async def after_cancel(
         self, delivery: Delivery, attempt: Attempt | None, *, ours: bool
-    ) -> Outcome:
+    ) -> TurnOutcome:
         """Handle a cancelled turn: this worker drains, or (not `ours`) it has lost the turn."""
         if ours:
             return await self._hand_back(delivery, attempt)
@@ -70,7 +70,7 @@ class Outcomes:
         except BrokerError:
             return self._broker_lost()
 
-    async def after_engine_died(self, delivery: Delivery, attempt: Attempt | None) -> Outcome:
+    async def after_engine_died(self, delivery: Delivery, attempt: Attempt | None) -> TurnOutcome:
         """Hand back a turn whose engine has died.
 
         Any of the engine's turns may have killed it. So none is counted as tried, until this has
@@ -80,7 +80,7 @@ class Outcomes:
 
     async def _hand_back(
         self, delivery: Delivery, attempt: Attempt | None, most_untried: int = 0
-    ) -> Outcome:
+    ) -> TurnOutcome:
         """Nack a turn at once and untried."""
         fence = attempt.fence if attempt else ""
         try:
@@ -89,7 +89,7 @@ class Outcomes:
             logger.warning("cannot nack the turn: its lease will expire")
         return "handed_back"
 
-    async def _after_loss(self, delivery: Delivery) -> Outcome:
+    async def _after_loss(self, delivery: Delivery) -> TurnOutcome:
         """Handle a turn that another worker holds, or whose request has ended."""
         STALE.inc()
         await self._leases.ack_if_ended(delivery)
@@ -97,7 +97,7 @@ class Outcomes:
 
     async def after_error(
         self, delivery: Delivery, attempt: Attempt | None, error: Exception
-    ) -> Outcome:
+    ) -> TurnOutcome:
         """Handle an error that ended a turn."""
         try:
             try:
@@ -112,7 +112,7 @@ class Outcomes:
 
     async def _handle(
         self, delivery: Delivery, attempt: Attempt | None, error: Exception
-    ) -> Outcome:
+    ) -> TurnOutcome:
         match error:
             case StaleAttempt():
                 raise error
@@ -127,13 +127,13 @@ class Outcomes:
         logger.error("turn failed", exc_info=error)
         return await self._retry(delivery, attempt)
 
-    def _broker_lost(self) -> Outcome:
+    def _broker_lost(self) -> TurnOutcome:
         logger.warning("redis is unreachable: the turn's lease will expire")
         return "broker_lost"
 
     async def _give_up(
         self, delivery: Delivery, attempt: Attempt | None, error: ServiceError
-    ) -> Outcome:
+    ) -> TurnOutcome:
         """End the request as failed, and dead-letter the task if no worker can run it."""
         logger.error("request failed: %s", type(error).__name__)
         if delivery.request_id:
@@ -146,7 +146,7 @@ class Outcomes:
         await self._leases.ack(delivery)
         return "failed"
 
-    async def _retry(self, delivery: Delivery, attempt: Attempt | None) -> Outcome:
+    async def _retry(self, delivery: Delivery, attempt: Attempt | None) -> TurnOutcome:
         """Nack the turn for another attempt, after a pause that grows with each delivery."""
         self._failed.add(delivery.request_id)
         count = attempt.deliveries if attempt else 1

@@ -16,7 +16,7 @@ from service.messages import Stage, choice_of
 from service.telemetry import tracing
 from service.telemetry.log import request_id_var
 from service.telemetry.metrics import TURN_SECONDS, TURN_WAIT_SECONDS, TURNS
-from service.workers.turns.outcomes import Outcome
+from service.workers.turns.outcomes import TurnOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class TurnReport:
             name = f"{_OPERATION} {attributes['gen_ai.request.model']}"
             self._span.enter_context(tracing.span(name, parent=parent, attributes=attributes))
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: TurnOutcome) -> None:
         """Count the outcome and write the line."""
         if self._attempt is not None and (appends := self._attempt.appends).count:
             attributes = {"mmi.appends": appends.count, "mmi.append_seconds": appends.seconds}

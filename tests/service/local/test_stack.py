@@ -8,7 +8,7 @@ import redis
 from rich.console import Console
 
 from service.local import stack as stack_module
-from service.local.processes import Role, RoleFailed
+from service.local.processes import RoleFailed, RoleProcess
 from service.local.stack import Stack
 
 
@@ -34,21 +34,23 @@ def test_a_port_is_chosen_where_none_is_given(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Role]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[RoleProcess]:
     """The roles that a stack starts, which run on fake engines."""
-    monkeypatch.setattr(Role, "module", "tests.service.local.fake_role")
-    roles: list[Role] = []
-    start = Role.start
+    monkeypatch.setattr(RoleProcess, "module", "tests.service.local.fake_role")
+    roles: list[RoleProcess] = []
+    start = RoleProcess.start
 
-    def note(role: Role) -> None:
+    def note(role: RoleProcess) -> None:
         start(role)
         roles.append(role)
 
-    monkeypatch.setattr(Role, "start", note)
+    monkeypatch.setattr(RoleProcess, "start", note)
     return roles
 
 
-def test_a_role_that_cannot_start_stops_everything(tmp_path: Path, started: list[Role]) -> None:
+def test_a_role_that_cannot_start_stops_everything(
+    tmp_path: Path, started: list[RoleProcess]
+) -> None:
     (tmp_path / "gateway").touch()
     stack = stack_at(tmp_path)
     with pytest.raises(RoleFailed, match="gateway ended with status 3(?s:.*)cannot go on"), stack:
@@ -62,7 +64,7 @@ def test_a_role_that_cannot_start_stops_everything(tmp_path: Path, started: list
 
 
 def test_roles_that_are_late_are_named(
-    tmp_path: Path, started: list[Role], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, started: list[RoleProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack_module, "_START_SECONDS", 0.0)
     stack = stack_at(tmp_path, redis_url="redis://given", environment={"MMI_PORT": "7"})

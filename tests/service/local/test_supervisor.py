@@ -16,7 +16,7 @@ from service.client.stream import GatewayClient
 from service.commands.local import serve
 from service.local import supervisor
 from service.local.embedded_redis import EmbeddedRedis
-from service.local.processes import Role, RoleFailed
+from service.local.processes import RoleFailed, RoleProcess
 from service.local.stack import Stack
 from service.local.supervisor import Supervisor
 
@@ -92,7 +92,7 @@ def test_a_process_that_was_ready_for_a_while_has_no_failures_any_more(clock: Cl
 @pytest.fixture
 def fake_roles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Stack]]:
     """Roles of stacks run on fake engines; yields the stacks that are ready and supervised."""
-    monkeypatch.setattr(Role, "module", "tests.service.local.fake_role")
+    monkeypatch.setattr(RoleProcess, "module", "tests.service.local.fake_role")
     monkeypatch.setattr(supervisor, "_FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(supervisor, "_LONGEST_PAUSE_S", 0.2)
     for name in ("MMI_REDIS_URL", "REDIS_URL"):
@@ -148,7 +148,7 @@ def all_ready(stack: Stack) -> bool:
     return all(role.ready() for role in stack.roles.values())
 
 
-def kill(process: Role | EmbeddedRedis) -> None:
+def kill(process: RoleProcess | EmbeddedRedis) -> None:
     pid = process.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from service.bench.trace.collector import Collector, TracedSpan
-from service.local.processes import Role
+from service.local.processes import RoleProcess
 from service.local.stack import Stack
 from service.telemetry import tracing
 from tests.service.gateway.middleware.test_access import TEXT
@@ -28,7 +28,7 @@ def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[T
     """The trace of a story by a gateway, a text and an image worker; with the logs' lines."""
     directory = tmp_path_factory.mktemp("traced")
     with pytest.MonkeyPatch.context() as patch, Collector() as collector:
-        patch.setattr(Role, "module", "tests.service.local.fake_role")
+        patch.setattr(RoleProcess, "module", "tests.service.local.fake_role")
         for name in ("MMI_REDIS_URL", "REDIS_URL"):
             patch.delenv(name, raising=False)
         environment = {"MMI_AUTH": "off", "MMI_OTLP_ENDPOINT": collector.endpoint}

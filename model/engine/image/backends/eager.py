@@ -22,7 +22,7 @@ from model.engine.dtype import resolve_dtype
 from model.engine.image.backends.base import Backend, Capabilities, Predict
 from model.engine.image.steps.cache import CompileCache, cache_key
 from model.engine.image.steps.captured import CapturedStep, Step
-from model.engine.image.steps.compiled import CompiledStep, StepInputs
+from model.engine.image.steps.compiled import CompiledStep, StepArguments
 from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler, encode
 from model.mm_interleaved import IMAGE
@@ -132,7 +132,7 @@ class TorchBackend:
         if isinstance(self._step, CompiledStep):
             self._step.wait()
 
-    def example(self, bucket: int) -> StepInputs:
+    def example(self, bucket: int) -> StepArguments:
         """Random inputs of a guided step with preceding images."""
         decoder, generator = self.config.image_decoder, torch.Generator().manual_seed(0)
 

@@ -33,7 +33,7 @@ _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 _STOP_S = 5.0
 logger = logging.getLogger(__name__)
 
-StepInputs = tuple[Tensor, Tensor, Conditions]
+StepArguments = tuple[Tensor, Tensor, Conditions]
 
 
 def compile_blocks(sampler: ImageSampler) -> ImageSampler:
@@ -87,7 +87,7 @@ class CompiledStep:
         step = self._recorded if compiled else self._serving
         return step(latents_BCHW, timesteps_B, conditions)
 
-    def compile(self, inputs: Sequence[Callable[[], StepInputs]], cache: CompileCache) -> None:
+    def compile(self, inputs: Sequence[Callable[[], StepArguments]], cache: CompileCache) -> None:
         """Compile for some inputs, in a thread of its own."""
         self._thread = threading.Thread(
             target=self._compile_all, args=(inputs, cache), name="compiling", daemon=True
@@ -104,7 +104,9 @@ class CompiledStep:
         self._stopping.set()
         self.wait(_STOP_S)
 
-    def _compile_all(self, inputs: Sequence[Callable[[], StepInputs]], cache: CompileCache) -> None:
+    def _compile_all(
+        self, inputs: Sequence[Callable[[], StepArguments]], cache: CompileCache
+    ) -> None:
         cache.load()
         for make in inputs:
             if self._stopping.is_set():

@@ -38,7 +38,7 @@ from model.training.world.drawn.painting.scene import (
     Thing,
 )
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 _WINDOW = HERO_PIXELS
 _NAMELESS = "hero"
 
@@ -48,8 +48,8 @@ class Candidates:
     """Everything that can stand in a slot: colours [N, S, S, 3] and coverage [N, S, S, 1]."""
 
     items: tuple[Thing | Character | None, ...]
-    colours_NSS3: Array
-    coverage_NSS1: Array
+    colours_NSS3: _Array
+    coverage_NSS1: _Array
 
 
 def read_scene(image: Image.Image, object_set: str = "drawn") -> Scene:
@@ -71,7 +71,7 @@ def read_scene(image: Image.Image, object_set: str = "drawn") -> Scene:
     return Scene(background, tuple(things), hero, hero_slot)
 
 
-def _read_background(pixels: Array) -> Background:
+def _read_background(pixels: _Array) -> Background:
     """The background that is nearest, with a limit on the distance of each pixel."""
     choices = all_backgrounds()
     empties = np.stack([_empty(choice) for choice in choices])
@@ -80,11 +80,13 @@ def _read_background(pixels: Array) -> Background:
     return choices[int(np.minimum(distance, 0.25).mean((1, 2)).argmin())]
 
 
-def _empty(background: Background) -> Array:
+def _empty(background: Background) -> _Array:
     return np.asarray(background_image(background, BASE_SIZE), dtype=np.float32) / np.float32(255)
 
 
-def _read_slot(pixels: Array, empty: Array, slot: str, object_set: str) -> Thing | Character | None:
+def _read_slot(
+    pixels: _Array, empty: _Array, slot: str, object_set: str
+) -> Thing | Character | None:
     """The candidate of a slot that is nearest when painted on the background."""
     left, top = SLOTS[slot] - _WINDOW // 2, BASELINE - _WINDOW
     rows, columns = slice(top, top + _WINDOW), slice(left, left + _WINDOW)
@@ -114,7 +116,7 @@ def _candidates(object_set: str) -> Candidates:
     return Candidates(tuple(items), canvases[..., :3] * coverage, coverage)
 
 
-def _on_window(sprite: Image.Image) -> Array:
+def _on_window(sprite: Image.Image) -> _Array:
     """A sprite standing in the middle of the window, RGBA in [0, 1]."""
     canvas = Image.new("RGBA", (_WINDOW, _WINDOW))
     canvas.paste(sprite, ((_WINDOW - sprite.width) // 2, _WINDOW - sprite.height))

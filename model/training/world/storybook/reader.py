@@ -55,7 +55,7 @@ from model.training.world.storybook.painting.scene import (
     thing_layer,
 )
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 
 _SEARCH = 64  # Side at which places are searched.
 _BANK = 32  # Side at which settings are compared.
@@ -79,7 +79,7 @@ class Template:
     colour: str = ""
     pattern: Pattern = "plain"
 
-    def pixels(self, side: int) -> Array:
+    def pixels(self, side: int) -> _Array:
         """Its sprite [h, w, 4] in an image of `side` pixels."""
         if self.noun is None:
             height = round(HERO_HEIGHT * side)
@@ -135,13 +135,13 @@ def read_setting(image: Image.Image) -> Setting:
 
 
 @cache
-def _settings() -> tuple[tuple[Setting, ...], Array]:
+def _settings() -> tuple[tuple[Setting, ...], _Array]:
     """All settings and their empty images [N, S, S, 3]."""
     settings = all_settings()
     return settings, np.stack([_shrunk(_empty(setting, 3 * _BANK), _BANK) for setting in settings])
 
 
-def _empty(setting: Setting, side: int) -> Array:
+def _empty(setting: Setting, side: int) -> _Array:
     """An empty setting, with what falls in front of it."""
     canvas = backdrop(setting, side)
     falling = precipitation(setting, side)
@@ -151,12 +151,12 @@ def _empty(setting: Setting, side: int) -> Array:
     return canvas * (1 - coverage) + colour * coverage
 
 
-def _shrunk(pixels: Array, side: int) -> Array:
+def _shrunk(pixels: _Array, side: int) -> _Array:
     factor = len(pixels) // side
     return pixels.reshape(side, factor, side, factor, 3).mean((1, 3))
 
 
-def _pixels(image: Image.Image, side: int) -> Array:
+def _pixels(image: Image.Image, side: int) -> _Array:
     """An image's display values at a side of `side` pixels."""
     small = image.convert("RGB").resize((side, side), Image.Resampling.BOX)
     return np.asarray(small, np.float32) / np.float32(255)
@@ -191,7 +191,7 @@ def _bank() -> Bank:
 
 
 def _candidates(
-    canvas: Array, wanted: Array, setting: Setting
+    canvas: _Array, wanted: _Array, setting: Setting
 ) -> list[tuple[Template, float, float]]:
     """The templates that take most off the squared error, each with its middle and lower edge."""
     bank = _bank()
@@ -229,9 +229,9 @@ def _candidates(
 
 
 def _refined(
-    canvas: Array,
-    wanted: Array,
-    light: Array,
+    canvas: _Array,
+    wanted: _Array,
+    light: _Array,
     template: Template,
     x: float,
     y: float,
@@ -251,7 +251,7 @@ def _layer(entry: StorybookThing | Stand) -> Layer:
     return hero_layer(entry, BASE_SIZE)
 
 
-def _gain(canvas: Array, wanted: Array, layer: Layer, light: Array) -> float:
+def _gain(canvas: _Array, wanted: _Array, layer: Layer, light: _Array) -> float:
     """What painting a layer takes off the squared error."""
     rows, columns, _ = clip(layer, canvas)
     before = canvas[rows, columns]
@@ -261,7 +261,7 @@ def _gain(canvas: Array, wanted: Array, layer: Layer, light: Array) -> float:
     return float(np.square(before - goal).sum() - np.square(after - goal).sum())
 
 
-def _is_worth(canvas: Array, wanted: Array, layer: Layer, light: Array) -> bool:
+def _is_worth(canvas: _Array, wanted: _Array, layer: Layer, light: _Array) -> bool:
     """Whether painting a layer explains enough of what it covers."""
     rows, columns, part = clip(layer, canvas)
     opacity = part[..., 3]
@@ -271,7 +271,7 @@ def _is_worth(canvas: Array, wanted: Array, layer: Layer, light: Array) -> bool:
 
 
 def _read_hero(
-    canvas: Array, wanted: Array, light: Array, template: Template, x: float, y: float
+    canvas: _Array, wanted: _Array, light: _Array, template: Template, x: float, y: float
 ) -> Stand:
     """The hero whose sprite at about this place is nearest: look after look, then once more."""
 

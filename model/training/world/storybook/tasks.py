@@ -8,7 +8,12 @@ from dataclasses import replace
 
 from model.training.world.example import Example, Part
 from model.training.world.storybook.language import captions, changes, grounding, questions
-from model.training.world.storybook.language.requests import HELD_OUT, TRAINED, Family, request
+from model.training.world.storybook.language.requests import (
+    HELD_OUT,
+    TRAINED,
+    RequestFamily,
+    request,
+)
 from model.training.world.storybook.language.stories import StorybookStory, sample_story
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import StorybookImage, image_of
@@ -26,13 +31,13 @@ def sample_scene(rng: random.Random) -> StorybookScene:
     return StorybookScene.sample(rng, 3 if hero else 4, hero)
 
 
-def text_to_image(rng: random.Random, families: Mapping[str, Family] = TRAINED) -> Example:
+def text_to_image(rng: random.Random, families: Mapping[str, RequestFamily] = TRAINED) -> Example:
     """A request in words, answered by an image."""
     return request_of(rng, sample_scene(rng), families)
 
 
 def request_of(
-    rng: random.Random, scene: StorybookScene, families: Mapping[str, Family] = TRAINED
+    rng: random.Random, scene: StorybookScene, families: Mapping[str, RequestFamily] = TRAINED
 ) -> Example:
     """A request for the image of a given scene."""
     asked = request(rng, scene, families, has_place=rng.random() >= _NO_PLACE)

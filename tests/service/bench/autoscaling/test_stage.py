@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from service.bench.autoscaling.scaler import Scaling
-from service.bench.autoscaling.stage import Cohort, Service, Stage
+from service.bench.autoscaling.stage import Cohort, Service, SimulatedStage
 
 SERVICE = Service(turn_s=10.0, concurrency=4, start_s=30.0)
 
 
-def stage(least: int, most: int = 10) -> tuple[Stage, list[tuple[float, float]]]:
+def stage(least: int, most: int = 10) -> tuple[SimulatedStage, list[tuple[float, float]]]:
     """A stage, and when how many turns of it have ended."""
     ended: list[tuple[float, float]] = []
-    made = Stage(
+    made = SimulatedStage(
         SERVICE,
         Scaling(target=4, most=most, least=least),
         lambda cohort, now: ended.append((now, cohort.count)),
@@ -19,7 +19,7 @@ def stage(least: int, most: int = 10) -> tuple[Stage, list[tuple[float, float]]]
     return made, ended
 
 
-def run(stage: Stage, start: int, end: int) -> None:
+def run(stage: SimulatedStage, start: int, end: int) -> None:
     for second in range(start, end):
         stage.step(second, 1.0)
 

@@ -25,7 +25,7 @@ _GROUND: dict[str, Rgb] = {
     "city": (160, 160, 165),
 }
 _LIGHT = {"day": 1.0, "evening": 0.85, "night": 0.55}
-Draw = ImageDraw.ImageDraw
+_Draw = ImageDraw.ImageDraw
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _mix(a: Rgb, b: Rgb, part: float) -> Rgb:
     return red, green, blue
 
 
-def _paint_place(draw: Draw, place: str, side: int, light: float) -> None:
+def _paint_place(draw: _Draw, place: str, side: int, light: float) -> None:
     """Paint the far background and the ground."""
     horizon = int(side * HORIZON)
     u = side / 96
@@ -92,7 +92,7 @@ def _paint_place(draw: Draw, place: str, side: int, light: float) -> None:
     draw.rectangle((0, horizon, side, side), fill=shade(_GROUND[place], light))
 
 
-def _paint_weather(draw: Draw, background: Background, side: int) -> None:
+def _paint_weather(draw: _Draw, background: Background, side: int) -> None:
     """Paint sun or moon, clouds and rain."""
     u = side / 96
     if background.weather == "sunny":

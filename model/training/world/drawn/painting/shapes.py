@@ -14,10 +14,10 @@ LINE = 4
 WHITE: Rgb = (250, 250, 250)
 BROWN: Rgb = (125, 80, 45)
 GLASS: Rgb = (190, 225, 245)
-Draw = ImageDraw.ImageDraw
+_Draw = ImageDraw.ImageDraw
 
 
-def _house(draw: Draw, colour: Rgb) -> None:
+def _house(draw: _Draw, colour: Rgb) -> None:
     draw.rectangle((20, 58, 108, 124), fill=colour, outline=OUTLINE, width=LINE)
     draw.polygon(
         [(8, 60), (64, 8), (120, 60)], fill=shade(colour, 0.6), outline=OUTLINE, width=LINE
@@ -27,19 +27,19 @@ def _house(draw: Draw, colour: Rgb) -> None:
     draw.rectangle((27, 74, 43, 92), fill=GLASS, outline=OUTLINE, width=LINE)
 
 
-def _tree(draw: Draw, colour: Rgb) -> None:
+def _tree(draw: _Draw, colour: Rgb) -> None:
     draw.rectangle((54, 76, 74, 124), fill=BROWN, outline=OUTLINE, width=LINE)
     draw.ellipse((16, 6, 112, 90), fill=colour, outline=OUTLINE, width=LINE)
 
 
-def _boat(draw: Draw, colour: Rgb) -> None:
+def _boat(draw: _Draw, colour: Rgb) -> None:
     draw.polygon([(60, 8), (60, 82), (14, 82)], fill=WHITE, outline=OUTLINE, width=LINE)
     draw.polygon([(68, 18), (68, 82), (108, 82)], fill=WHITE, outline=OUTLINE, width=LINE)
     hull = [(4, 88), (124, 88), (102, 124), (26, 124)]
     draw.polygon(hull, fill=colour, outline=OUTLINE, width=LINE)
 
 
-def _car(draw: Draw, colour: Rgb) -> None:
+def _car(draw: _Draw, colour: Rgb) -> None:
     draw.polygon([(30, 70), (44, 40), (88, 40), (104, 70)], fill=GLASS, outline=OUTLINE, width=LINE)
     draw.rounded_rectangle((4, 66, 124, 108), 14, fill=colour, outline=OUTLINE, width=LINE)
     for x in (20, 78):
@@ -47,13 +47,13 @@ def _car(draw: Draw, colour: Rgb) -> None:
         draw.ellipse((x + 10, 102, x + 22, 114), fill=WHITE)
 
 
-def _ball(draw: Draw, colour: Rgb) -> None:
+def _ball(draw: _Draw, colour: Rgb) -> None:
     draw.ellipse((18, 32, 110, 124), fill=colour, outline=OUTLINE, width=LINE)
     draw.chord((18, 32, 110, 124), 160, 380, fill=WHITE, outline=OUTLINE, width=LINE)
     draw.chord((18, 32, 110, 124), 20, 160, fill=colour, outline=OUTLINE, width=LINE)
 
 
-def _flower(draw: Draw, colour: Rgb) -> None:
+def _flower(draw: _Draw, colour: Rgb) -> None:
     draw.rectangle((59, 70, 69, 124), fill=(30, 120, 50))
     draw.ellipse((66, 92, 100, 110), fill=(30, 120, 50))
     for x, y in ((64, 22), (94, 44), (83, 78), (45, 78), (34, 44)):
@@ -61,21 +61,21 @@ def _flower(draw: Draw, colour: Rgb) -> None:
     draw.ellipse((46, 36, 82, 72), fill=(255, 235, 150), outline=OUTLINE, width=LINE)
 
 
-def _mushroom(draw: Draw, colour: Rgb) -> None:
+def _mushroom(draw: _Draw, colour: Rgb) -> None:
     draw.rounded_rectangle((46, 62, 82, 124), 12, fill=(245, 235, 215), outline=OUTLINE, width=LINE)
     draw.chord((8, 12, 120, 130), 180, 360, fill=colour, outline=OUTLINE, width=LINE)
     for x, y in ((40, 48), (66, 30), (90, 50)):
         draw.ellipse((x - 9, y - 9, x + 9, y + 9), fill=WHITE)
 
 
-def _balloon(draw: Draw, colour: Rgb) -> None:
+def _balloon(draw: _Draw, colour: Rgb) -> None:
     draw.line([(64, 84), (60, 104), (66, 124)], fill=OUTLINE, width=LINE)
     draw.polygon([(64, 78), (54, 92), (74, 92)], fill=colour, outline=OUTLINE, width=LINE)
     draw.ellipse((28, 4, 100, 84), fill=colour, outline=OUTLINE, width=LINE)
     draw.ellipse((42, 18, 58, 38), fill=shade(colour, 1.7))
 
 
-_SHAPES: dict[str, Callable[[Draw, Rgb], None]] = {
+_SHAPES: dict[str, Callable[[_Draw, Rgb], None]] = {
     "house": _house,
     "tree": _tree,
     "boat": _boat,

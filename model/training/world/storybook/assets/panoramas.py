@@ -17,7 +17,7 @@ from PIL import Image
 
 from model.training.world.storybook.assets import packages
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 
 _LUMINANCE_C = np.array([0.2126, 0.7152, 0.0722], np.float32)
 # Radiance above this multiple of the median of the lower half counts as blown out.
@@ -26,7 +26,7 @@ _SUPERSAMPLING = 2
 
 
 @cache
-def panorama(name: str, folder: Path = packages.DEFAULT_FOLDER) -> Array:
+def panorama(name: str, folder: Path = packages.DEFAULT_FOLDER) -> _Array:
     """Radiance [H, W, C] of an equirectangular panorama, 1 where the ground is of middle grey.
 
     Lamps and the sun are clipped to the white point. Around them the package's lossy compression
@@ -46,7 +46,7 @@ def panorama(name: str, folder: Path = packages.DEFAULT_FOLDER) -> Array:
     return np.where(near_lamps_HW[..., None], _closed(clipped_HWC, 2), clipped_HWC)
 
 
-def _read_exr(source: Path) -> Array:
+def _read_exr(source: Path) -> _Array:
     """Decode the OpenEXR file that a JavaScript module of the package holds as base64."""
     import OpenEXR  # An extra of its own: only this world needs it.
 
@@ -60,19 +60,19 @@ def _read_exr(source: Path) -> Array:
             return np.asarray(image.channels()["RGB"].pixels, dtype=np.float32)
 
 
-def _largest_around(image: Array, radius: int) -> Array:
+def _largest_around(image: _Array, radius: int) -> _Array:
     """The maximum over a square of `radius` around each pixel; both axes wrap around."""
     offsets = range(-radius, radius + 1)
     rows = np.max([np.roll(image, dy, 0) for dy in offsets], axis=0)
     return np.max([np.roll(rows, dx, 1) for dx in offsets], axis=0)
 
 
-def _closed(image: Array, radius: int) -> Array:
+def _closed(image: _Array, radius: int) -> _Array:
     """Morphological closing: dark specks narrower than 2 `radius` are filled."""
     return -_largest_around(-_largest_around(image, radius), radius)
 
 
-def view(panorama_HWC: Array, yaw: float, pitch: float, field_of_view: float, size: int) -> Array:
+def view(panorama_HWC: _Array, yaw: float, pitch: float, field_of_view: float, size: int) -> _Array:
     """A square perspective view [size, size, C] of a panorama.
 
     Args:
@@ -98,7 +98,7 @@ def view(panorama_HWC: Array, yaw: float, pitch: float, field_of_view: float, si
     return sampled.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3).mean((1, 3))
 
 
-def _bicubic(image_HWC: Array, x: Array, y: Array) -> Array:
+def _bicubic(image_HWC: _Array, x: _Array, y: _Array) -> _Array:
     """Catmull-Rom samples at fractional positions; columns wrap, rows repeat at the edge."""
     height, width = image_HWC.shape[:2]
     x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
@@ -112,13 +112,13 @@ def _bicubic(image_HWC: Array, x: Array, y: Array) -> Array:
     return np.maximum(total, 0)
 
 
-def _catmull_rom(t: Array) -> Array:
+def _catmull_rom(t: _Array) -> _Array:
     near = 1.5 * t**3 - 2.5 * t**2 + 1
     far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
     return np.where(t < 1, near, np.where(t < 2, far, 0)).astype(np.float32)
 
 
-def developed(radiance: Array, exposure: float = 1.0) -> Array:
+def developed(radiance: _Array, exposure: float = 1.0) -> _Array:
     """Linear light to display values in [0, 1]: extended Reinhard, then the sRGB curve.
 
     Source: Reinhard et al. 2002, "Photographic tone reproduction for digital images", equation 4.
@@ -131,6 +131,6 @@ def developed(radiance: Array, exposure: float = 1.0) -> Array:
     return curve.astype(np.float32)
 
 
-def to_image(pixels: Array) -> Image.Image:
+def to_image(pixels: _Array) -> Image.Image:
     """Display values in [0, 1] as an RGB image."""
     return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))

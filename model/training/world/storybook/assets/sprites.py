@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.training.world.storybook.assets import packages
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 
 
 @cache
@@ -38,6 +38,6 @@ def scaled(picture: Image.Image, side: int) -> Image.Image:
 
 
 @lru_cache(maxsize=4096)
-def sprite(code: str, side: int) -> Array:
+def sprite(code: str, side: int) -> _Array:
     """A thing's sprite [h, w, 4] in [0, 1], whose longer side is `side` pixels."""
     return np.asarray(scaled(cutout(code), side), np.float32) / np.float32(255)

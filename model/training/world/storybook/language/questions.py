@@ -13,7 +13,7 @@ from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.words import NUMBERS
 
 Pair = tuple[str, str]
-Family = Callable[[random.Random, StorybookScene], Iterator[Pair]]
+QuestionFamily = Callable[[random.Random, StorybookScene], Iterator[Pair]]
 
 
 def kinds(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
@@ -144,7 +144,7 @@ def _named(rng: random.Random, group: phrases.Group) -> tuple[str, str]:
     return phrases.word(rng, group.noun, 0.3), "is"
 
 
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, QuestionFamily] = {
     "kind": kinds,
     "where": places_of_things,
     "number": numbers,

@@ -12,7 +12,7 @@ from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.words import joined
 
-Family = Callable[[random.Random, StorybookScene], str]
+RequestFamily = Callable[[random.Random, StorybookScene], str]
 
 _SYNONYMS = 0.3
 _DRAW = "[draw|paint|sketch|make|create|show me|generate|illustrate|give me]"
@@ -196,7 +196,7 @@ def chatty(rng: random.Random, scene: StorybookScene) -> str:
     return capitalised(fill(rng, form, scene=_scene(rng, scene)))
 
 
-TRAINED: dict[str, Family] = {
+TRAINED: dict[str, RequestFamily] = {
     "imperative": imperative,
     "imperative picture": imperative_picture,
     "polite": polite,
@@ -210,7 +210,7 @@ TRAINED: dict[str, Family] = {
     "question": question,
     "correction": correction,
 }
-HELD_OUT: dict[str, Family] = {"purpose": purpose, "imagined": imagined, "chatty": chatty}
+HELD_OUT: dict[str, RequestFamily] = {"purpose": purpose, "imagined": imagined, "chatty": chatty}
 
 # Families whose sentences need a place.
 _WITH_PLACE = ("place first", "arranged")
@@ -235,7 +235,7 @@ class ImageRequest:
 def request(
     rng: random.Random,
     scene: StorybookScene,
-    families: Mapping[str, Family] = TRAINED,
+    families: Mapping[str, RequestFamily] = TRAINED,
     has_place: bool = True,
 ) -> ImageRequest:
     """A request for an image of a scene, of a random family, now and then mistyped."""

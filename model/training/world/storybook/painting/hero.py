@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from model.training.world.storybook.assets.sprites import cutout, scaled
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 Pattern = Literal["plain", "spotted", "striped"]
 Point = tuple[float, float]
 
@@ -133,7 +133,7 @@ class HeroSprite:
         body: left, top, right, bottom of the body in pixels of the sprite.
     """
 
-    pixels_hw4: Array
+    pixels_hw4: _Array
     body: tuple[float, float, float, float]
 
 

@@ -8,10 +8,12 @@ from functools import lru_cache
 from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from model.training.world.storybook.assets.panoramas import Array, developed, panorama, view
+from model.training.world.storybook.assets.panoramas import developed, panorama, view
 
+_Array = NDArray[np.float32]
 Time = Literal["morning", "day", "evening", "night"]
 Weather = Literal["clear", "rain", "snow", "fog"]
 
@@ -119,7 +121,7 @@ def all_settings() -> tuple[Setting, ...]:
 
 
 @lru_cache(maxsize=512)
-def _radiance(place: str, number: int, size: int) -> Array:
+def _radiance(place: str, number: int, size: int) -> _Array:
     """The ungraded view, linear light [size, size, C]."""
     chosen = PLACES[place]
     yaw = float(chosen.yaws[number])
@@ -127,7 +129,7 @@ def _radiance(place: str, number: int, size: int) -> Array:
 
 
 @lru_cache(maxsize=2048)
-def backdrop(setting: Setting, size: int) -> Array:
+def backdrop(setting: Setting, size: int) -> _Array:
     """The empty place in display values [size, size, C], without what falls in front of things."""
     radiance = _radiance(setting.place, setting.view, size)
     grade = GRADES[setting.time]
@@ -140,7 +142,7 @@ def backdrop(setting: Setting, size: int) -> Array:
     return _fog(pixels, setting) if setting.weather == "fog" else pixels
 
 
-def _fog(pixels: Array, setting: Setting) -> Array:
+def _fog(pixels: _Array, setting: Setting) -> _Array:
     """Mix a grey veil in: thickest at the horizon, thinner toward the viewer and the sky."""
     size = len(pixels)
     y = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -151,7 +153,7 @@ def _fog(pixels: Array, setting: Setting) -> Array:
 
 
 @lru_cache(maxsize=512)
-def precipitation(setting: Setting, size: int) -> tuple[Array, Array] | None:
+def precipitation(setting: Setting, size: int) -> tuple[_Array, _Array] | None:
     """What falls in front of the whole scene: colour [C] and coverage [size, size, 1], or None.
 
     The pattern depends on place and view alone, so that the reader can paint it again.

@@ -22,7 +22,7 @@ from model.training.world.storybook.painting.hero import Hero, hero_sprite
 from model.training.world.storybook.painting.nouns import HEIGHTS, NOUNS
 from model.training.world.storybook.painting.places import Setting, backdrop, precipitation
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 Size = Literal["small", "normal", "big"]
 
 SIZES: dict[Size, float] = {"small": 0.74, "normal": 1.0, "big": 1.32}
@@ -71,7 +71,7 @@ class Stand:
 class Layer:
     """A sprite at its corner, in pixels; `grounded` ones throw a shadow."""
 
-    pixels_hw4: Array
+    pixels_hw4: _Array
     left: int
     top: int
     grounded: bool
@@ -148,7 +148,7 @@ class StorybookScene:
         """The image, RGB, `size` square."""
         return to_image(self.pixels(size))
 
-    def pixels(self, size: int = BASE_SIZE) -> Array:
+    def pixels(self, size: int = BASE_SIZE) -> _Array:
         """Display values [S, S, 3] in [0, 1]."""
         canvas = backdrop(self.setting, size).copy()
         light = np.array(self.setting.light, np.float32)
@@ -237,7 +237,7 @@ def _width(noun: str, size: Size) -> float:
     return HEIGHTS[NOUNS[noun].stature] * SIZES[size] * width / 64
 
 
-def clip(layer: Layer, canvas: NDArray[Any]) -> tuple[slice, slice, Array]:
+def clip(layer: Layer, canvas: NDArray[Any]) -> tuple[slice, slice, _Array]:
     """Rows and columns of the canvas that a layer covers, and the covering part of its sprite."""
     height, width = layer.pixels_hw4.shape[:2]
     top, left = max(layer.top, 0), max(layer.left, 0)
@@ -252,7 +252,7 @@ def clip(layer: Layer, canvas: NDArray[Any]) -> tuple[slice, slice, Array]:
     return rows, columns, part
 
 
-def paste(canvas_SS3: Array, layer: Layer, light_3: Array) -> None:
+def paste(canvas_SS3: _Array, layer: Layer, light_3: _Array) -> None:
     """Blend a lit sprite in."""
     rows, columns, part = clip(layer, canvas_SS3)
     opacity = part[..., 3:]
@@ -260,7 +260,7 @@ def paste(canvas_SS3: Array, layer: Layer, light_3: Array) -> None:
     canvas_SS3[rows, columns] += opacity * part[..., :3] * light_3
 
 
-def shade(canvas_SS3: Array, layer: Layer) -> None:
+def shade(canvas_SS3: _Array, layer: Layer) -> None:
     """Darken the ground under a layer: an ellipse at its lower edge, soft at its border."""
     size = len(canvas_SS3)
     feet = layer.pixels_hw4[-max(2, layer.pixels_hw4.shape[0] // 6) :, :, 3].max(0)
