@@ -3,14 +3,21 @@
 A code is a random vector for each value of a fact. Every image token stands for a place of the
 world's facts; its target is the sum of the codes of that place, scaled to a variance of one.
 
-Legend: N images, F facts, T image tokens, L positions, D width, W values of a fact.
+Where a value has a picture, the tokens of its place stand for the cells of a grid over it as well,
+and hold the pixels of their cells. What a decoder learns of one thing it then knows of others:
+to match its noise with the cells and to copy them. From random vectors alone it has to learn the
+looks of every thing by itself.
+
+Legend: N images, F facts, T image tokens, L positions, D width, W values of a fact, G side of the
+grid, P pixels of a cell with their four channels.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import torch
@@ -19,7 +26,7 @@ from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
 from model.training.world.drawable import Drawable
-from model.training.world.facts import Facts
+from model.training.world.facts import Facts, PictureOf
 
 _UNKNOWN = -100
 
@@ -87,7 +94,10 @@ class FactReadout(nn.Module):
         return fact_loss(parts, targets_NF), num_right / (targets_NF != _UNKNOWN).sum()
 
 
-_SCALE = 16.0  # Of a fact's own code among three others: a logit of 8, of all others about 0.
+_SCALE = 32.0  # Of a fact's own code among three others: a logit of 16, of all others about 0.
+_CELL = 4  # Side of a picture's cell in pixels.
+_LOOK = 2.0  # How much a cell's pixels count beside one code.
+_GAIN = 2.0  # Of pixels, for a variance of about one.
 
 
 def code_loss(
@@ -113,16 +123,51 @@ def codes_of(images: Sequence[Drawable], facts: Facts, config: MMInterleavedConf
     """The target image tokens of some images, [N, T, D], with a variance of one."""
     perceiver = config.image_decoder.perceiver
     by_place = tokens_by_place(perceiver.num_queries, facts.num_places)
-    counts = torch.tensor([len(tokens) for tokens in by_place])
-    rows = []
+    rows, width = [], perceiver.hidden_size
     for image in images:
         keys = [[f"place {place}"] for place in range(facts.num_places)]
+        looks: list[Tensor | None] = [None] * facts.num_places
         for name, value in facts.of(image).items():
             keys[facts.places[name]].append(_key(name, value))
-        places = [_codes(each, perceiver.hidden_size) for each in keys]
-        sums = torch.stack([codes.sum(0) / len(codes) ** 0.5 for codes in places])
-        rows.append(sums.repeat_interleave(counts, 0))
+            look_TD = _look_of(value, facts.picture_of, len(by_place[facts.places[name]]), width)
+            if look_TD is not None:
+                looks[facts.places[name]] = look_TD
+        parts = zip(keys, looks, by_place, strict=True)
+        rows.append(
+            torch.cat([_sum_of(each, look, len(tokens), width) for each, look, tokens in parts])
+        )
     return torch.stack(rows)
+
+
+def _sum_of(keys: Sequence[str], look_TD: Tensor | None, number: int, width: int) -> Tensor:
+    """The tokens of a place, [T, D], from its codes and the cells of a picture."""
+    codes = _codes(keys, width)
+    sum_D = codes.sum(0)
+    if look_TD is None:
+        return (sum_D / len(codes) ** 0.5).expand(number, -1)
+    cells_TD = _codes([f"cell {index}" for index in range(number)], width)
+    return (sum_D + cells_TD + _LOOK * look_TD) / (len(codes) + 1 + _LOOK**2) ** 0.5
+
+
+@lru_cache(maxsize=4096)
+def _look_of(value: str, picture_of: PictureOf, number: int, width: int) -> Tensor | None:
+    """The pixels of a value's picture in the cells of a grid, [T, D]; None without a picture."""
+    grid = math.isqrt(number)
+    picture = picture_of(value, grid * _CELL)
+    if picture is None:
+        return None
+    cells_GcGc4 = torch.from_numpy(picture).view(grid, _CELL, grid, _CELL, 4)
+    cells_TP = cells_GcGc4.transpose(1, 2).reshape(grid**2, -1)
+    look_TD = _GAIN * cells_TP @ _directions(cells_TP.shape[1], width)
+    return F.pad(look_TD, (0, 0, 0, number - grid**2))
+
+
+@cache
+def _directions(number: int, width: int) -> Tensor:
+    """That many random orthogonal directions, [P, D], of a length that keeps the variance."""
+    generator = torch.Generator().manual_seed(number)
+    random_DP = torch.randn(width, number, generator=generator)
+    return torch.linalg.qr(random_DP).Q.T * (width / number) ** 0.5
 
 
 def _key(name: str, value: str) -> str:

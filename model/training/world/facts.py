@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.training.world.drawable import Drawable
+
+PictureOf = Callable[[str, int], NDArray[np.float32] | None]
+
+
+def no_picture(value: str, side: int) -> None:
+    """For worlds whose things have no picture of their own."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,8 @@ class Facts:
         num_places: number of places.
         of: the facts of an image, by name. Facts that do not apply, or are not told, are left out.
         words_of: the facts of an image by place, as words in spoken order.
+        picture_of: what a value looks like by itself, [side, side, 4] in [0, 1]: colours times
+            opacity, and opacity. None if that is not known.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -25,6 +36,7 @@ class Facts:
     num_places: int
     of: Callable[[Drawable], Mapping[str, str]]
     words_of: Callable[[Drawable], list[list[str]]]
+    picture_of: PictureOf = no_picture
 
     @property
     def num_values(self) -> list[int]:
