@@ -15,6 +15,7 @@ from model.training.world.storybook.language.requests import (
     request,
 )
 from model.training.world.storybook.language.stories import StorybookStory, sample_story
+from model.training.world.storybook.painting.composition import composed
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import StorybookScene
@@ -41,7 +42,8 @@ def request_of(
 ) -> Example:
     """A request for the image of a given scene."""
     asked = request(rng, scene, families, has_place=rng.random() >= _NO_PLACE)
-    image = StorybookImage(scene, asked.has_place, asked.has_sides)
+    drawn = scene if asked.has_sides else composed(scene)
+    image = StorybookImage(drawn, asked.has_place, asked.has_sides)
     return Example("text_to_image", (asked.text,), (image,))
 
 
@@ -102,7 +104,7 @@ def change(rng: random.Random) -> Example:
 def change_of(rng: random.Random, before: StorybookScene) -> Example:
     """The hero of a given scene, drawn anew."""
     assert before.hero is not None
-    after = StorybookScene.sample(rng, 1, before.hero)
+    after = composed(StorybookScene.sample(rng, 1, before.hero), hero_first=True)
     wish = changes.ask(rng, after)
     image = StorybookImage(after, tells_look=False)
     return Example("change", _beside(rng, [StorybookImage(before)], wish), (image,))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from model.config.schema import MMInterleavedConfig
 from model.training.targets.facts import (
     code_loss,
     codes_of,
+    tokens_by_place,
 )
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.painting.background import Background
@@ -33,3 +37,28 @@ def test_codes_differ_where_images_do(config: MMInterleavedConfig) -> None:
     is_same_T = (codes_2TD[0] == codes_2TD[1]).all(-1)
     assert is_same_T.tolist() == [index < number // 4 * 3 for index in range(number)]
     assert codes_2TD.std().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("row", "column", "token"), [(0, 0, 0), (3, 4, 1), (15, 15, 15)])
+def test_a_token_holds_the_pixels_of_its_cell(
+    config: MMInterleavedConfig, row: int, column: int, token: int
+) -> None:
+    scene = any_scene(random.Random(3), "drawn")
+    by_place = tokens_by_place(config.image_decoder.perceiver.num_queries, DRAWN_FACTS.num_places)
+    assert DRAWN_FACTS.of(scene)["right what"] == "flower"
+    right = by_place[DRAWN_FACTS.places["right what"]]
+
+    def codes(opacity: float) -> torch.Tensor:
+        def picture_of(value: str, side: int) -> NDArray[np.float32] | None:
+            picture = np.zeros((side, side, 4), np.float32)
+            picture[row, column, 3] = opacity
+            return picture if value == "flower" else None
+
+        facts = replace(DRAWN_FACTS, picture_of=picture_of)
+        return codes_of([scene], facts, config)[0]
+
+    clear_TD, solid_TD = codes(0.0), codes(1.0)
+    changed_T = (clear_TD != solid_TD).any(-1)
+    assert changed_T.nonzero().flatten().tolist() == [right[token]]
+    half_TD = codes(0.5) - clear_TD
+    torch.testing.assert_close(half_TD * 2, solid_TD - clear_TD)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
+from model.training.world.storybook.painting.composition import composed
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
@@ -150,7 +151,7 @@ class StorybookStory:
 def sample_story(rng: random.Random) -> StorybookStory:
     """A random story of one to five pages."""
     hero = Hero.sample(rng)
-    portrait = StorybookScene.with_things(rng, Setting.sample(rng), (), hero)
+    portrait = composed(StorybookScene.with_things(rng, Setting.sample(rng), (), hero))
     number = rng.choices((1, 2, 3, 4, 5), (1, 3, 4, 3, 2))[0]
     place = rng.choice(tuple(PLACES))
     view = rng.randrange(len(PLACES[place].yaws))
@@ -160,6 +161,7 @@ def sample_story(rng: random.Random) -> StorybookStory:
     for index, noun in enumerate(nouns):
         setting = setting if not index else _next_setting(rng, setting)
         scene = StorybookScene.with_things(rng, setting, ((noun, "normal"),), hero)
+        scene = composed(scene, hero_first=True)
         previous = pages[-1].scene.setting if pages else None
         pages.append(
             StorybookPage(_page_text(rng, scene, hero.name, index, number, previous), scene)

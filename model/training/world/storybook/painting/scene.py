@@ -32,7 +32,7 @@ MAX_THINGS = 4
 _GROUND = (0.74, 0.95)
 _AIR = (0.4, 0.6)
 # How much of the narrower of two neighbours may lie behind the other.
-_OVERLAP = 0.12
+OVERLAP = 0.12
 _ATTEMPTS = 60
 _SHADOW_ENDS = 2.0  # In reaches, where a shadow takes 3 in 100,000 off.
 _SOLID = 0.5  # Opacity from which a pixel belongs to a sprite.
@@ -123,17 +123,17 @@ class StorybookScene:
         hero: Hero | None,
     ) -> Self | None:
         """One attempt: free intervals are shared out at random; None if there are none."""
-        widths = [_width(noun, size) for noun, size in nouns]
+        widths = [width_of(noun, size) for noun, size in nouns]
         slot = rng.randint(0, len(nouns)) if hero else -1
         if hero:
             widths.insert(slot, HERO_HEIGHT)
-        free = 1.0 - sum(widths) * (1 - _OVERLAP)
+        free = 1.0 - sum(widths) * (1 - OVERLAP)
         if free < 0:
             return None
         gaps = sorted(rng.random() * free for _ in widths)
-        edges = [gap + sum(widths[:i]) * (1 - _OVERLAP) for i, gap in enumerate(gaps)]
+        edges = [gap + sum(widths[:i]) * (1 - OVERLAP) for i, gap in enumerate(gaps)]
         centres = [
-            edge + width * (1 - _OVERLAP) / 2 for edge, width in zip(edges, widths, strict=True)
+            edge + width * (1 - OVERLAP) / 2 for edge, width in zip(edges, widths, strict=True)
         ]
         stand = None
         if hero:
@@ -230,7 +230,7 @@ def sample_nouns(rng: random.Random, max_things: int) -> tuple[tuple[str, Size],
     return tuple(chosen)
 
 
-def _width(noun: str, size: Size) -> float:
+def width_of(noun: str, size: Size) -> float:
     """Width of a thing as a fraction of the image."""
     pixels = sprite(NOUNS[noun].code, 64)
     width: int = pixels.shape[1]
