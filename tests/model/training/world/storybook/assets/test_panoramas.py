@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model.training.world.storybook.assets.packages import PANORAMAS, AssetError
 from model.training.world.storybook.assets.panoramas import (
-    Array,
     developed,
     panorama,
     to_image,
     view,
 )
 
+Array = NDArray[np.float32]
 HEIGHT, WIDTH = 32, 64
 
 
