@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from service.messages import TERMINAL_STATES
 from service.telemetry.metrics import TOKEN_KINDS
-from service.workers.turns.outcomes import Outcome
+from service.workers.turns.outcomes import TurnOutcome
 from tests.service.workers.conftest import Stage
 
 
@@ -43,7 +43,7 @@ async def test_labelled_counters_begin_at_zero(stage: Stage) -> None:
     await stage.start("text")
     await stage.start("image")
     for name in ("text", "image"):
-        for outcome in get_args(Outcome):
+        for outcome in get_args(TurnOutcome):
             assert value("mmi_turns_total", stage=name, outcome=outcome) is not None
         for metric in ("mmi_dead_letters_total", "mmi_reclaimed_total", "mmi_turn_seconds_count"):
             assert value(metric, stage=name) is not None
