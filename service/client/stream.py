@@ -153,7 +153,7 @@ class GatewayClient:
         while True:
             headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
             if last_id:
-                headers["Last-EventDocument-ID"] = last_id
+                headers["Last-Event-ID"] = last_id
             try:
                 with self._http.stream(method, url, headers=headers, content=body) as response:
                     self._check(response)
