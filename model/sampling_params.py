@@ -37,12 +37,12 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class ImageParams:
-    """Parameters of one image. A size of None takes the checkpoint's."""
+    """Parameters of one image. A size or guidance of None takes the checkpoint's."""
 
     width: int | None = None
     height: int | None = None
     num_inference_steps: int = 30
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     guidance_rescale: float = 0.0
     scheduler: SchedulerName = "ddpm"
     seed: int = 0

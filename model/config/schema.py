@@ -124,7 +124,10 @@ class SynchronizerConfig:
 
 @dataclass(frozen=True)
 class ImageDecoderConfig:
-    """The Stable-Diffusion decoder. `unet`, `vae` and `scheduler` are diffusers configurations."""
+    """The Stable-Diffusion decoder. `unet`, `vae` and `scheduler` are diffusers configurations.
+
+    `guidance_scale` is that of images whose request names none.
+    """
 
     perceiver: PerceiverConfig
     unet: Mapping[str, Any]
@@ -132,6 +135,7 @@ class ImageDecoderConfig:
     scheduler: Mapping[str, Any]
     image_size: int = 512
     base_seed: int = 42
+    guidance_scale: float = 7.5
     uncond_prob: float = 0.1
     synchronizer: SynchronizerConfig = field(
         default_factory=lambda: SynchronizerConfig(attn_dim=1024, max_num_image_per_seq=10)

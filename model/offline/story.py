@@ -41,7 +41,7 @@ class OfflineOptions:
     Attributes:
         text: sampling of a text round.
         num_inference_steps: denoising steps of an image.
-        guidance_scale: guidance of an image.
+        guidance_scale: guidance of an image; None: the checkpoint's (officially 7.5).
         guidance_rescale: the official code documents 0.7 and runs with 0.
         scheduler: kind of diffusion sampler.
         num_images: images generated in a round; the first one enters the story.
@@ -58,7 +58,7 @@ class OfflineOptions:
         )
     )
     num_inference_steps: int = 30
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     guidance_rescale: float = 0.0
     scheduler: str = "ddpm"
     num_images: int = 1
@@ -222,7 +222,9 @@ class OfflineEngine:
         batch = self._batch(ids[:end], story.pixels_N3SS)
         last = torch.tensor([len(story.pixels_N3SS) - 1], device=batch.text_ids_BL.device)
         conditions = image_conditions(self.model, batch, last)
-        base = self.model.config.image_decoder.base_seed if options.seed is None else options.seed
+        decoder = self.model.config.image_decoder
+        base = decoder.base_seed if options.seed is None else options.seed
+        scale = options.guidance_scale
         generated = [
             self.model.image_decoder.generate_images(
                 conditions.context_NKD,
@@ -230,7 +232,7 @@ class OfflineEngine:
                 conditions.maps,
                 conditions.visible_N1,
                 options.num_inference_steps,
-                options.guidance_scale,
+                decoder.guidance_scale if scale is None else scale,
                 options.guidance_rescale,
                 options.scheduler,
                 seed=base + number,

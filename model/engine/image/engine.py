@@ -91,7 +91,14 @@ class BatchedImageEngine:
                 event_loop.call_soon_threadsafe(updates.put_nowait, update)
 
         job = ImageJob(
-            request_id, image_tokens.float().unsqueeze(0), previous, sampling, size, deadline, emit
+            request_id,
+            image_tokens.float().unsqueeze(0),
+            previous,
+            sampling,
+            size,
+            self._guidance_scale(sampling),
+            deadline,
+            emit,
         )
         self.loop.submit(job)
         try:
@@ -121,10 +128,14 @@ class BatchedImageEngine:
             raise ValueError(f"num_previews must be 0 to {MAX_PREVIEWS}")
         if not 0 <= params.guidance_rescale <= 1:
             raise ValueError("guidance_rescale must be 0 to 1")
-        if not 0 <= params.guidance_scale <= 100:
+        if not 0 <= self._guidance_scale(params) <= 100:
             raise ValueError("guidance_scale must be 0 to 100")
         make_scheduler(params.scheduler, decoder.scheduler, params.num_inference_steps)
         return self._latent_size(params)
+
+    def _guidance_scale(self, params: ImageParams) -> float:
+        given = params.guidance_scale
+        return self.backend.config.image_decoder.guidance_scale if given is None else given
 
     def _latent_size(self, params: ImageParams) -> tuple[int, int]:
         decoder, capabilities = self.backend.config.image_decoder, self.backend.capabilities

@@ -36,6 +36,7 @@ class ImageJob:
         previous: the image whose maps the synchronizer reads.
         params: parameters.
         size: latent grid (height, width).
+        guidance_scale: the given one, or the checkpoint's.
         deadline: in time.monotonic(); None for no limit.
         emit: hands updates to the caller; the last is an `ImageEnd` or an exception.
         arrival: in time.monotonic().
@@ -51,6 +52,7 @@ class ImageJob:
     previous: ImageSegment | None
     params: ImageParams
     size: tuple[int, int]
+    guidance_scale: float
     deadline: float | None
     emit: Callable[[ImageUpdate], None]
     arrival: float = field(default_factory=time.monotonic)
@@ -69,7 +71,7 @@ class ImageJob:
     @property
     def guided(self) -> bool:
         """Whether both guidance halves are needed."""
-        return self.params.guidance_scale > 1
+        return self.guidance_scale > 1
 
     @property
     def group(self) -> tuple[bool, bool, tuple[int, int]]:
@@ -117,7 +119,7 @@ class JoinedImages:
         conditions = [job.conditions for job in jobs if job.conditions is not None]
         padding = [conditions[-1]] * (bucket - len(jobs))
         predict = backend.join([*conditions, *padding], jobs[0].guided)
-        scale_B = torch.tensor([job.params.guidance_scale for job in jobs])
+        scale_B = torch.tensor([job.guidance_scale for job in jobs])
         rescale_B = torch.tensor([job.params.guidance_rescale for job in jobs])
         restores = bool(rescale_B.any())
         return cls(

@@ -82,7 +82,9 @@ class ImageOptions(Schema):
     height: Side | None = None
     quality: QualityName = Field("balanced", description="Sets `steps` and `scheduler` if missing")
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
-    guidance_scale: float = Field(default=7.5, ge=0.0, le=50.0)
+    guidance_scale: float | None = Field(
+        default=None, ge=0.0, le=50.0, description="Default: the model's"
+    )
     guidance_rescale: float = Field(default=0.0, ge=0.0, le=1.0)
     scheduler: SchedulerName | None = None
     seed: Seed | None = None

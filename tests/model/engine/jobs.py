@@ -104,6 +104,7 @@ def make_job(
         previous=previous,
         params=dataclasses.replace(params, seed=seed),
         size=(height, width),
+        guidance_scale=7.5 if params.guidance_scale is None else params.guidance_scale,
         deadline=None,
         emit=items.append,
     )

@@ -14,6 +14,7 @@ from PIL import Image
 from model.checkpoint import seeded
 from model.checkpoint.tokenizer import wrap
 from model.config.presets import preset
+from model.config.published import published
 from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.offline.generation import TextGeneration
@@ -114,7 +115,8 @@ def test_defaults_are_the_official_ones() -> None:
         repetition_penalty=1.3,
         temperature=1.0,
     )
-    assert (options.num_inference_steps, options.guidance_scale) == (30, 7.5)
+    assert (options.num_inference_steps, options.guidance_scale) == (30, None)
+    assert published().image_decoder.guidance_scale == 7.5
     assert (options.scheduler, options.num_iter) == ("ddpm", 2)
 
 

@@ -26,7 +26,7 @@ def test_parameters_are_stored_under_the_names_of_the_http_api() -> None:
         "logit_bias": {"7": -1.5}, "logprobs": 0,
     }  # fmt: skip
     assert stored["image"] == {
-        "width": 64, "steps": 9, "guidance_scale": 7.5, "guidance_rescale": 0.0,
+        "width": 64, "steps": 9, "guidance_rescale": 0.0,
         "scheduler": "ddpm", "seed": 5, "format": "png", "returns": "b64", "previews": 2,
     }  # fmt: skip
     assert Request.decode(request.encode()) == request

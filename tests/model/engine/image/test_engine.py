@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,24 @@ async def test_deadline(engine: BatchedImageEngine) -> None:
     with pytest.raises(TimeoutError):
         async for _ in engine.generate(tokens(1), None, params, "past", deadline=0.0):
             pass
+
+
+async def test_guidance_is_the_checkpoints_unless_it_is_given(
+    engine: BatchedImageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pixels(items: list[object]) -> bytes:
+        last = items[-1]
+        assert isinstance(last, ImageEnd)
+        return last.image.tobytes()
+
+    published = pixels(await draw(engine, 1))
+    weak = pixels(await draw(engine, 1, guidance_scale=2.0))
+    assert published == pixels(await draw(engine, 1, guidance_scale=7.5)) != weak
+    decoder = replace(engine.backend.config.image_decoder, guidance_scale=2.0)
+    monkeypatch.setattr(
+        engine.backend, "config", replace(engine.backend.config, image_decoder=decoder)
+    )
+    assert pixels(await draw(engine, 1)) == weak
 
 
 @pytest.mark.parametrize(
