@@ -146,7 +146,8 @@ def _sum_of(keys: Sequence[str], look_TD: Tensor | None, number: int, width: int
     if look_TD is None:
         return (sum_D / len(codes) ** 0.5).expand(number, -1)
     cells_TD = _codes([f"cell {index}" for index in range(number)], width)
-    return (sum_D + cells_TD + _LOOK * look_TD) / (len(codes) + 1 + _LOOK**2) ** 0.5
+    # A perceiver ends with a norm, so its tokens are equally long.
+    return F.layer_norm(sum_D + cells_TD + _LOOK * look_TD, (width,))
 
 
 @lru_cache(maxsize=4096)
