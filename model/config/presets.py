@@ -272,7 +272,9 @@ def _storybook() -> MMInterleavedConfig:
         image_decoder=replace(
             decoder,
             image_size=192,
-            perceiver=replace(decoder.perceiver, num_queries=80),
+            perceiver=replace(
+                decoder.perceiver, num_queries=80, num_hidden_layers=2, intermediate_size=1024
+            ),
             unet={
                 **decoder.unet,
                 "sample_size": 24,

@@ -79,6 +79,6 @@ def test_the_gateway_can_use_keys() -> None:
 
 
 def test_redis_may_not_exceed_its_container() -> None:
-    configuration = (ROOT / "deploy" / "redis.conf").read_text()
+    configuration = (ROOT / "k8s" / "base" / "redis.conf").read_text()
     assert "maxmemory 3gb" in configuration
     assert SERVICES["redis"]["mem_limit"] == "4g"

@@ -36,7 +36,9 @@ def used(expression: str) -> set[str]:
 
 
 def test_dashboard_uses_metrics_that_exist() -> None:
-    dashboard = json.loads((ROOT / "deploy" / "dashboard.json").read_text())
+    dashboard = json.loads(
+        (ROOT / "k8s" / "components" / "monitoring" / "dashboard.json").read_text()
+    )
     expressions = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
     assert len(expressions) > 10
     for expression in expressions:
@@ -69,7 +71,9 @@ def is_of(metric: object, name: str) -> bool:
 
 
 def test_dashboard_shows_http_and_engines() -> None:
-    dashboard = json.loads((ROOT / "deploy" / "dashboard.json").read_text())
+    dashboard = json.loads(
+        (ROOT / "k8s" / "components" / "monitoring" / "dashboard.json").read_text()
+    )
     shown = set.union(*(used(t["expr"]) for panel in dashboard["panels"] for t in panel["targets"]))
     assert {"mmi_http_requests_total", "mmi_http_request_seconds_bucket"} <= shown
     assert {"mmi_text_kv_cache_usage", "mmi_image_rows_total", "mmi_ready"} <= shown
