@@ -18,7 +18,7 @@ from model.checkpoint.store import load_config
 from model.config.presets import PRESETS, preset
 from model.memory.plan import GIB, Assumptions, MemoryPlan, plan_memory
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 MIB = 2**20
 _UNITS = {"": 1, "k": 2**10, "m": MIB, "g": GIB, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNITS |= {"kib": 2**10, "mib": MIB, "gib": GIB}
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", type=memory_size, action="append", help="memory of a GPU; may be repeated"
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument(
         "--images", type=int, default=defaults.num_images, help="images of a request"
     )
