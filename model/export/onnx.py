@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 import torch
 
+from model.export.graphs import Graph
 from model.export.manifest import TensorSpec
-from model.export.wrappers import Graph
 
 OPSET = 20
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.export.wrappers import Graph
+from model.export.graphs import Graph
 
 ABSOLUTE_FLOAT32 = 1e-3
 RELATIVE_HALF = 2e-2

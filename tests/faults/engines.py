@@ -27,7 +27,7 @@ from model.engine.protocol import (
 )
 from model.sampling_params import ImageMode, ImageParams, SamplingParams, TokenScore
 from model.segments import ImageSegment, Segment, TextSegment, TokenSegment
-from service.bench.echo import EchoEngine
+from service.bench.gateway.echo import EchoEngine
 
 NUM_TURNS_OF_TEXT = 3
 

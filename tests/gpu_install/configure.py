@@ -73,7 +73,7 @@ def configured(checkpoint: Path, directory: Path) -> dict[str, Any]:
     from vllm.platforms import current_platform
 
     from model.checkpoint import store
-    from model.engine.options import TextEngineOptions
+    from model.engine.text.options import TextEngineOptions
     from model.engine.text.startup.vllm import engine_arguments
 
     options = TextEngineOptions(checkpoint, cache_dir=directory)

@@ -14,7 +14,7 @@ from model.engine.image.backends.base import Backend, BackendUnavailable
 from model.engine.image.backends.choice import load_backend
 from model.engine.image.options import ImageEngineOptions
 from model.export import tensorrt
-from model.export.compile import CompileOptions, compile_checkpoint
+from model.export.command import CompileOptions, compile_checkpoint
 from model.export.parity import ParityError
 from model.export.tensorrt import Flavour
 

@@ -14,8 +14,8 @@ from model.bench.image.step import StepInputs
 from model.bench.report import print_table
 from model.config.presets import preset
 from model.engine.image.backends.onnxruntime import OnnxExecutor
+from model.export.graphs import sampler_graphs
 from model.export.onnx import export
-from model.export.wrappers import sampler_graphs
 from model.image_decoder.image_decoder import ImageDecoder
 from model.synchronizer.kernels.grid import GridSampling
 from model.synchronizer.maps import default_sampling

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # PyTorch is imported when it is needed, not for `--help`.
     from model.bench.text.lane import LaneOptions
     from model.bench.text.result import ServedBatch, TextMeasurement
     from model.bench.text.workload import Workload
-    from model.engine.options import TextEngineOptions
+    from model.engine.text.options import TextEngineOptions
 
 VARIANTS = ("official", "ours", "stock")
 
@@ -203,7 +203,7 @@ def _options(checkpoint: Path, workload: Workload, args: argparse.Namespace) -> 
     """The same settings for both served variants. On a GPU each has the card to itself."""
     from model.bench.text.served import RANDOM
     from model.engine.dtype import resolve_dtype
-    from model.engine.options import TextEngineOptions
+    from model.engine.text.options import TextEngineOptions
 
     batch, gpu = max(args.batch), _on_gpu()
     dtype: Any = resolve_dtype(args.dtype, "cuda" if gpu else "cpu", _on_gpu)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from model.bench.text.result import ServedBatch
 from model.bench.text.workload import Workload
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.segments import Segment
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from model.bench.processes import cpu_seconds, peak_memory_mib
 from model.bench.text.result import ServedBatch
 from model.bench.text.workload import Workload
 from model.checkpoint import load
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.mm_interleaved import TEXT, MMInterleaved
 from model.segments import Segment
 from model.synchronizer.kernels.grid import sample_by_grid

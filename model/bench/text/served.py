@@ -34,8 +34,8 @@ from model.bench.processes import cpu_seconds, peak_memory_mib
 from model.bench.text.result import ServedBatch, StepTime
 from model.bench.text.workload import Workload
 from model.checkpoint import load, store
-from model.engine.options import TextEngineOptions
 from model.engine.text.engine import VllmTextEngine
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.prompt import PromptBuilder, TurnPrompt, engine_input
 from model.engine.text.startup.vllm import (
     engine_arguments,

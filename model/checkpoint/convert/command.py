@@ -13,7 +13,12 @@ from model.checkpoint.convert.from_official import ConvertOptions, convert
 from model.checkpoint.convert.to_official import to_official
 from model.config.schema import ConfigError
 
-DTYPES = {"keep": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "keep": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from model.checkpoint import load, store
-from model.engine.options import TextEngineOptions
 from model.engine.protocol import EngineDied, EngineVitals, TextDelta, TextEnd, TextLimits
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.prompt import (
     PromptBuilder,
     TurnPrompt,

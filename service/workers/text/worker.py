@@ -247,8 +247,8 @@ def main(settings: TextWorkerSettings) -> int:
     """
     end_on_signal()
     configure("text-worker", settings.log_level)
-    from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
+    from model.engine.text.options import TextEngineOptions
     from model.engine.text.startup.follower import RankHolder
     from service.workers.text import metrics
     from service.workers.text.follower import follow

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from model.checkpoint import seeded
-from model.engine.options import TextEngineOptions
 from model.engine.text.engine import VllmTextEngine
+from model.engine.text.options import TextEngineOptions
 from tests.model.engine.served import Reference
 
 # Everything that can go wrong is provoked in one engine: chunks that would cut through images,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from model.export.compile import load_sampler
+from model.export.command import load_sampler
+from model.export.graphs import Graph, sampler_graphs
 from model.export.manifest import Precision
 from model.export.onnx import export
-from model.export.wrappers import Graph, sampler_graphs
 from tests.model.engine.jobs import small_checkpoint
 
 

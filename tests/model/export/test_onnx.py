@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from model.export import tensorrt
+from model.export.graphs import Graph
 from model.export.manifest import TensorSpec
 from model.export.onnx import output_specs
 from model.export.parity import evaluate
-from model.export.wrappers import Graph
 from tests.model.export.operators import LISTED, read_operators, refusals
 
 pytestmark = pytest.mark.timeout(1800)

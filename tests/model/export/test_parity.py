@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.export.graphs import Graph
 from model.export.parity import (
     ABSOLUTE_FLOAT32,
     RELATIVE_HALF,
@@ -16,7 +17,6 @@ from model.export.parity import (
     evaluate,
     onnxruntime_runner,
 )
-from model.export.wrappers import Graph
 
 pytestmark = pytest.mark.timeout(1800)
 

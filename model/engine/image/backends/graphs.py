@@ -21,9 +21,9 @@ from model.config.schema import MMInterleavedConfig
 from model.device.stream import upload
 from model.engine.image.backends.base import Backend, Capabilities, Predict, pad
 from model.engine.image.backends.eager import TorchBackend, image_bytes
+from model.export.graphs import condition_names, sampler_graphs
 from model.export.manifest import Manifest
 from model.export.parity import compare
-from model.export.wrappers import condition_names, sampler_graphs
 from model.image_decoder.conditions import Conditions
 from model.synchronizer.kernels.grid import GridSampling
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model.engine.image.backends.base import BackendUnavailable, Capabilities, Predict
 from model.engine.image.backends.graphs import GraphBackend
-from model.export.compile import CompileOptions, compile_checkpoint
+from model.export.command import CompileOptions, compile_checkpoint
 from model.export.manifest import CompiledGraph, Manifest, TensorSpec
 from model.image_decoder.conditions import Conditions
 

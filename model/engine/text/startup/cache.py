@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from model.config.schema import MMInterleavedConfig
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.startup.vllm import longest_sequence
 from model.vllm_plugin.cache.token_bytes import TokenBytes
 

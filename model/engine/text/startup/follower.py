@@ -5,7 +5,7 @@ from __future__ import annotations
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
 from model.checkpoint.store import load_config
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.startup.machine import fit_to_machine
 from model.engine.text.startup.vllm import engine_arguments, prepare_vllm
 

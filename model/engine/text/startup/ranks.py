@@ -10,7 +10,7 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 
 _BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 

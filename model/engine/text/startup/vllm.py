@@ -16,7 +16,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from model.compiler import prepare_torch_compile
 from model.config.schema import MMInterleavedConfig
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.startup.machine import fit_to_machine
 from model.engine.text.startup.ranks import bind_threads, rank_arguments
 from model.vllm_plugin.config import write_view

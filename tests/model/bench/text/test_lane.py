@@ -7,7 +7,7 @@ import pytest
 
 from model.bench.text.lane import Lane, LaneOptions, _environment, _threads
 from model.checkpoint import seeded
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 
 
 def options_of(variant: str, checkpoint: Path = Path()) -> LaneOptions:

@@ -10,7 +10,7 @@ import torch
 from model.bench.text.published import PublishedLoop
 from model.bench.text.workload import Workload
 from model.checkpoint import seeded
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.mm_interleaved import Batch
 from model.offline.generation import TextGeneration, generate_texts
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from model.bench.text.served import parameters, stock_input, write_llama
 from model.bench.text.workload import Workload
 from model.checkpoint import load, seeded
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.prompt import PromptBuilder
 
 

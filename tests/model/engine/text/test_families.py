@@ -11,8 +11,8 @@ from model.checkpoint import seeded, store
 from model.checkpoint.packaged import base_model
 from model.config.presets import preset
 from model.config.schema import LanguageModelConfig, SynchronizerConfig
-from model.engine.options import TextEngineOptions
 from model.engine.text.engine import VllmTextEngine
+from model.engine.text.options import TextEngineOptions
 from tests.model import golden
 from tests.model.checkpoint import small_llama
 from tests.model.engine.served import Reference, greedy, interleaved, together

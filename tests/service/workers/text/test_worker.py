@@ -16,7 +16,7 @@ from model.engine.protocol import TextDelta, TextEnd, TextLimits
 from model.processor import ChatTemplateError
 from model.sampling_params import ImageMode, SamplingParams, TokenScore
 from model.segments import ImageSegment, RoleSegment, Segment, TextSegment
-from service.bench.echo import EchoEngine
+from service.bench.gateway.echo import EchoEngine
 from service.broker.blobs import BlobStore
 from service.broker.redis.connection import Broker
 from service.broker.stream.events import read_events

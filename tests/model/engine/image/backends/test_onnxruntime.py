@@ -17,7 +17,7 @@ from model.engine.image.backends.onnxruntime import (
     onnxruntime_backend,
 )
 from model.engine.image.loop import DenoisingLoop
-from model.export.compile import CompileOptions, compile_checkpoint
+from model.export.command import CompileOptions, compile_checkpoint
 from model.sampling_params import ImageParams
 from tests.model.engine.jobs import (
     conditioning_image,

@@ -31,8 +31,8 @@ def main(checkpoint: Path, directory: Path, runner: int, way: str) -> None:
     if interpreted:
         platform.install(runner)
         launches.record(directory / "launches.jsonl")
-    from model.engine.options import TextEngineOptions
     from model.engine.text.engine import VllmTextEngine
+    from model.engine.text.options import TextEngineOptions
 
     options = TextEngineOptions(
         checkpoint,

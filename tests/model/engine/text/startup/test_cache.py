@@ -9,8 +9,8 @@ import pytest
 
 from model.checkpoint import store
 from model.config.presets import preset
-from model.engine.options import TextEngineOptions
 from model.engine.text.engine import VllmTextEngine
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.startup.cache import (
     MIB,
     CacheTooSmall,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint.store import CheckpointError
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.startup.follower import RankHolder
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from model.config.presets import preset
-from model.engine.options import TextEngineOptions
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.startup import machine
 from model.engine.text.startup.machine import fit_to_machine, planned_utilization
 from model.memory.plan import Assumptions, MemoryPlan, plan_memory

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from model.engine.options import TextEngineOptions
 from model.engine.protocol import TextEnd
 from model.engine.text.engine import VllmTextEngine
+from model.engine.text.options import TextEngineOptions
 from model.engine.text.startup.follower import RankHolder
 from model.engine.text.startup.ranks import rank_arguments, share_processors
 from model.sampling_params import SamplingParams

@@ -17,6 +17,7 @@ from rich.console import Console
 from model.checkpoint import load, store
 from model.config.schema import MMInterleavedConfig
 from model.export import onnx, parity, tensorrt
+from model.export.graphs import Graph, sampler_graphs
 from model.export.manifest import (
     CompiledGraph,
     CompileKey,
@@ -28,7 +29,6 @@ from model.export.manifest import (
     model_digest,
 )
 from model.export.tensorrt import Flavour
-from model.export.wrappers import Graph, sampler_graphs
 from model.image_decoder.sampler import ImageSampler
 from model.mm_interleaved import IMAGE
 from model.synchronizer.kernels.grid import GridSampling

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from service.bench.reader import Reading, read_head, read_names, read_stream
+from service.bench.gateway.reader import Reading, read_head, read_names, read_stream
 
 
 def test_a_delta_of_several_tokens_counts_each() -> None:

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from service.bench import phases
-from service.bench.reader import Reading, ResponseHead
+from service.bench.gateway import phases
+from service.bench.gateway.reader import Reading, ResponseHead
 
 
 def reading_of(first_ms: float, last_ms: float) -> Reading:

@@ -1,6 +1,6 @@
 """`mmi bench gateway`: the latency and the processor time that the service adds to an engine.
 
-The engine yields timestamps (`service.bench.echo`). It is read directly first, then through
+The engine yields timestamps (`service.bench.gateway.echo`). It is read directly first, then through
 gateway, queue and worker. `added_*` is the difference:
 
 - `first_token_ms`: from sending the request to its first token;
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class EchoRole(RoleProcess):
-    module = "service.bench.echo"
+    module = "service.bench.gateway.echo"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +94,7 @@ async def _measure(
     args: argparse.Namespace, server: EmbeddedRedis, roles: dict[str, RoleProcess]
 ) -> dict[str, Any]:
     # Late: the engine protocol imports torch.
-    from service.bench import phases
+    from service.bench.gateway import phases
 
     gateway = roles["gateway"]
     assert gateway.pid and roles["worker"].pid and server.pid

@@ -11,8 +11,8 @@ from typing import Any
 import redis
 
 from model.bench.processes import cpu_seconds, resident_mib
-from service.bench.echo import EchoEngine
-from service.bench.reader import (
+from service.bench.gateway.echo import EchoEngine
+from service.bench.gateway.reader import (
     Reading,
     ResponseHead,
     read_direct,

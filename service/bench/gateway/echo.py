@@ -1,4 +1,4 @@
-"""A text worker whose engine yields timestamps: `python -m service.bench.echo`.
+"""A text worker whose engine yields timestamps: `python -m service.bench.gateway.echo`.
 
 Each delta is the monotonic clock at the moment it was made. All processes of a machine share that
 clock, so the reader of a stream knows how long each delta took to arrive.

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
-from service.bench.echo import EchoEngine
-from service.bench.reader import read_direct
+from service.bench.gateway.echo import EchoEngine
+from service.bench.gateway.reader import read_direct
 
 
 async def test_all_requests_get_their_tokens_in_the_same_steps() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from model.checkpoint import seeded
 from model.config.presets import preset
-from model.export.compile import (
+from model.export.command import (
     CompileOptions,
     compile_checkpoint,
     compile_key,

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from model.config.schema import MMInterleavedConfig
-from model.export.compile import load_sampler
-from model.export.wrappers import Graph, condition_names, sampler_graphs
+from model.export.command import load_sampler
+from model.export.graphs import Graph, condition_names, sampler_graphs
 from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler
 

@@ -1,0 +1,1 @@
+"""`mmi bench gateway`: what gateway, queue and worker add to an engine."""
