@@ -16,12 +16,13 @@ from starlette.exceptions import HTTPException
 
 from service.config import GatewaySettings
 from service.errors import BlobNotFound, ConnectionLost, RequestNotFound, ServiceError
+from service.gateway import probes
 from service.gateway.api import native, openai
 from service.gateway.api.openapi import install_openapi
 from service.gateway.deps import Gateway
 from service.gateway.middleware.access import AccessLog
 from service.gateway.middleware.context import RequestContext
-from service.gateway.pages import health, html
+from service.gateway.pages import html
 from service.gateway.problems import Problem, document, headers_of
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.gateway = gateway
     app.state.draining = False
-    for router in (native.router, openai.router, health.router, html.router):
+    for router in (native.router, openai.router, probes.router, html.router):
         app.include_router(router)
     install_openapi(app)
     _add_error_handlers(app)

@@ -25,7 +25,7 @@ from service.config import GatewaySettings
 from service.errors import BrokerError, ConnectionLost, StartupError
 from service.gateway.app import create_app
 from service.gateway.deps import Gateway
-from service.gateway.pages.health import is_ready
+from service.gateway.probes import is_ready
 from service.telemetry import tracing
 from service.telemetry.health import HealthServer
 
