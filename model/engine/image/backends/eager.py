@@ -25,6 +25,7 @@ from model.engine.image.steps.captured import CapturedStep, Step
 from model.engine.image.steps.compiled import CompiledStep, StepArguments
 from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler, encode
+from model.memory.estimate import image_bytes
 from model.mm_interleaved import IMAGE
 from model.processor import pixel_values
 from model.synchronizer.kernels.grid import GridOperator
@@ -224,17 +225,3 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
     cuda = device.type == "cuda"
     fast = torch.cuda.is_bf16_supported if cuda else torch.cpu._is_amx_tile_supported
     return resolve_dtype(dtype, device.type, fast)
-
-
-def image_bytes(config: MMInterleavedConfig, item_bytes: int) -> int:
-    """Memory of an image while it is generated: conditions, and its share of the activations."""
-    decoder = config.image_decoder
-    num_blocks = (
-        len(decoder.unet["block_out_channels"]) * (decoder.unet["layers_per_block"] + 1) + 1
-    )
-    width = int((decoder.synchronizer.attn_dim or 0) * decoder.synchronizer.ratio)
-    values = num_blocks * sum(side * side for side in config.vision.map_sizes) * width
-    channels = max(decoder.unet["block_out_channels"])
-    # As `mmi plan` counts them: 42 numbers a channel and place of the latents, in both halves.
-    activations = 2 * 42 * channels * decoder.latent_size**2
-    return int((values + activations) * item_bytes)

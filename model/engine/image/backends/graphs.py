@@ -20,11 +20,12 @@ from torch import Tensor
 from model.config.schema import MMInterleavedConfig
 from model.device.stream import upload
 from model.engine.image.backends.base import Backend, Capabilities, Predict, pad
-from model.engine.image.backends.eager import TorchBackend, image_bytes
+from model.engine.image.backends.eager import TorchBackend
 from model.export.graphs import condition_names, sampler_graphs
 from model.export.manifest import Manifest
 from model.export.parity import compare
 from model.image_decoder.conditions import Conditions
+from model.memory.estimate import image_bytes
 from model.synchronizer.kernels.grid import GridSampling
 
 

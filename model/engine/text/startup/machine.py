@@ -10,8 +10,8 @@ from vllm.platforms import current_platform
 
 from model.config.schema import MMInterleavedConfig
 from model.engine.dtype import resolve_dtype
-from model.engine.image.backends.eager import image_bytes
 from model.engine.text.options import TextEngineOptions
+from model.memory.estimate import image_bytes
 from model.memory.plan import Assumptions, text_plan, weigh
 from model.mm_interleaved import MMInterleaved
 

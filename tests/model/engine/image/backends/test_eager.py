@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
-from model.engine.image.backends.eager import TorchBackend, choose_dtype, image_bytes
+from model.engine.image.backends.eager import TorchBackend, choose_dtype
 from model.processor import pixel_values
-from tests.model.engine.jobs import conditioning_image, small_config, tokens
+from tests.model.engine.jobs import conditioning_image, tokens
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +60,3 @@ def test_number_types(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_tiles, dtype in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has_tiles: has)
         assert choose_dtype("auto", cpu) == dtype
-
-
-def test_memory_of_an_image_grows_with_its_latents() -> None:
-    config = small_config()
-    larger = dataclasses.replace(
-        config, image_decoder=dataclasses.replace(config.image_decoder, image_size=64)
-    )
-    assert image_bytes(larger, 4) > image_bytes(config, 4) == 2 * image_bytes(config, 2)
