@@ -1,4 +1,4 @@
-"""The memory of an image in closed form, for engines, which have no time to count as `mmi plan` does.
+"""The memory of an image in closed form, for engines, which cannot wait for `mmi plan` to count it.
 
 At the published sizes it is what the plan counts; for small models up to three times as much.
 """
