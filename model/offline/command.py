@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--auto-end", action="store_true", help="stop at the end of the text")
     group.add_argument("--replace-text", action="store_true", help="use the example's own texts")
     group.add_argument(
-        "--pictures", type=int, default=1, help="images generated in a round; the first is kept"
+        "--images", type=int, default=1, help="images generated in a round; the first is kept"
     )
     group.add_argument(
         "--option",
@@ -110,7 +110,7 @@ def options_of(args: argparse.Namespace) -> OfflineOptions:
         **{k: v for k, v in drawing.items() if v is not None},
         guidance_rescale=args.guidance_rescale,
         scheduler=args.scheduler,
-        num_images=args.pictures,
+        num_images=args.images,
         mode="generate_images" if args.only == "image" else "generate_texts",
         force_image=args.force_image,
         replace_text=args.replace_text,
