@@ -15,7 +15,7 @@ from model.training.world.storybook.language.requests import (
     request,
 )
 from model.training.world.storybook.language.stories import StorybookStory, sample_story
-from model.training.world.storybook.painting.composition import composed
+from model.training.world.storybook.painting.composition import composed, in_common_view
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import StorybookScene
@@ -42,7 +42,7 @@ def request_of(
 ) -> Example:
     """A request for the image of a given scene."""
     asked = request(rng, scene, families, has_place=rng.random() >= _NO_PLACE)
-    drawn = scene if asked.has_sides else composed(scene)
+    drawn = in_common_view(scene) if asked.has_sides else composed(scene)
     image = StorybookImage(drawn, asked.has_place, asked.has_sides)
     return Example("text_to_image", (asked.text,), (image,))
 

@@ -1,4 +1,4 @@
-"""Where things stand in images that are to be drawn: in a row, evenly spaced.
+"""How images that are to be drawn are composed: things in a row, in one of few views of a place.
 
 In images to be read things stand anywhere. A request seldom says where, and a decoder that has to
 choose among all places learns late what things look like: it averages over the places first. So
@@ -21,11 +21,12 @@ from model.training.world.storybook.painting.scene import (
 )
 
 _GRID = 24  # Places of the latents along a side.
+_NUM_VIEWS = 2
 _GROUND, _AIR = 22 / _GRID, 12 / _GRID  # Lower edges.
 
 
 def composed(scene: StorybookScene, hero_first: bool = False) -> StorybookScene:
-    """The same things in the same order, evenly spaced from left to right.
+    """The same things in the same order, evenly spaced from left to right, before a common view.
 
     Args:
         scene: with things that fit in a row.
@@ -46,7 +47,13 @@ def composed(scene: StorybookScene, hero_first: bool = False) -> StorybookScene:
         else:
             y = _AIR if NOUNS[entry.noun].flies else _GROUND
             things.append(replace(entry, x=round(x, 4), y=y))
-    return replace(scene, things=tuple(things), stand=stand)
+    return replace(in_common_view(scene), things=tuple(things), stand=stand)
+
+
+def in_common_view(scene: StorybookScene) -> StorybookScene:
+    """The same things at the same positions, before one of the views that are drawn."""
+    setting = replace(scene.setting, view=scene.setting.view % _NUM_VIEWS)
+    return replace(scene, setting=setting)
 
 
 def _width(entry: StorybookThing | Stand) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from model.training.world.storybook.painting.composition import composed
+from model.training.world.storybook.painting.composition import composed, in_common_view
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.scene import (
@@ -31,7 +31,9 @@ def test_the_same_things_stand_in_the_same_order() -> None:
         row = composed(scene)
         kinds = [[getattr(entry, "noun", "hero") for entry in s.entries] for s in (scene, row)]
         assert kinds[0] == kinds[1]
-        assert (row.setting, row.hero) == (scene.setting, scene.hero)
+        assert row.hero == scene.hero
+        assert row.setting == replace(scene.setting, view=row.setting.view)
+        assert row.setting.view in (0, 1)
 
 
 def test_positions_follow_from_the_things_alone() -> None:
@@ -64,6 +66,7 @@ def test_what_a_story_draws_is_composed() -> None:
     rng = random.Random(5)
     for example in (story(rng), change(rng), text_to_image(rng)):
         drawn = image_of(example.images[-1])
+        assert in_common_view(drawn.scene) == drawn.scene
         if not drawn.tells_sides:
             assert composed(drawn.scene) == drawn.scene
         if not drawn.tells_look:
