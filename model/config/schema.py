@@ -141,6 +141,10 @@ class ImageDecoderConfig:
         default_factory=lambda: SynchronizerConfig(attn_dim=1024, max_num_image_per_seq=10)
     )
 
+    def guidance_of(self, given: float | None) -> float:
+        """The guidance of an image: the given one, or the checkpoint's."""
+        return self.guidance_scale if given is None else given
+
     @property
     def latent_size(self) -> int:
         """Side of the latent map of an image of `image_size` pixels."""

@@ -224,7 +224,6 @@ class OfflineEngine:
         conditions = image_conditions(self.model, batch, last)
         decoder = self.model.config.image_decoder
         base = decoder.base_seed if options.seed is None else options.seed
-        scale = options.guidance_scale
         generated = [
             self.model.image_decoder.generate_images(
                 conditions.context_NKD,
@@ -232,7 +231,7 @@ class OfflineEngine:
                 conditions.maps,
                 conditions.visible_N1,
                 options.num_inference_steps,
-                decoder.guidance_scale if scale is None else scale,
+                decoder.guidance_of(options.guidance_scale),
                 options.guidance_rescale,
                 options.scheduler,
                 seed=base + number,

@@ -216,7 +216,7 @@ def published_images(
     noise_BCHW = torch.cat([initial_noise(config, generator) for generator in generators])
     schedule = Schedule.of(first.scheduler, config.scheduler, first.num_inference_steps)
     trajectory = Trajectory(schedule, noise_BCHW, generators[0])
-    scale_B = torch.tensor([one.guidance_scale or config.guidance_scale for one in sampling])
+    scale_B = torch.tensor([config.guidance_of(one.guidance_scale) for one in sampling])
     while not trajectory.done:
         timesteps_B = trajectory.timestep.expand(len(noise_BCHW))
         prediction_NCHW = published_step(

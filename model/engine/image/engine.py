@@ -96,7 +96,7 @@ class BatchedImageEngine:
             previous,
             sampling,
             size,
-            self._guidance_scale(sampling),
+            self.backend.config.image_decoder.guidance_of(sampling.guidance_scale),
             deadline,
             emit,
         )
@@ -128,14 +128,10 @@ class BatchedImageEngine:
             raise ValueError(f"num_previews must be 0 to {MAX_PREVIEWS}")
         if not 0 <= params.guidance_rescale <= 1:
             raise ValueError("guidance_rescale must be 0 to 1")
-        if not 0 <= self._guidance_scale(params) <= 100:
+        if not 0 <= decoder.guidance_of(params.guidance_scale) <= 100:
             raise ValueError("guidance_scale must be 0 to 100")
         make_scheduler(params.scheduler, decoder.scheduler, params.num_inference_steps)
         return self._latent_size(params)
-
-    def _guidance_scale(self, params: ImageParams) -> float:
-        given = params.guidance_scale
-        return self.backend.config.image_decoder.guidance_scale if given is None else given
 
     def _latent_size(self, params: ImageParams) -> tuple[int, int]:
         decoder, capabilities = self.backend.config.image_decoder, self.backend.capabilities

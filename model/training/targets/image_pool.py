@@ -223,6 +223,12 @@ def contexts_of(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
     return hidden_NKD.to(device), mask_NK.long().to(device)
 
 
+def stack_kept(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Tensors that are kept in float16 as one in float32, on a device."""
+    # Float32 first: a CPU's autocast stacks no float16.
+    return torch.stack([tensor.float() for tensor in tensors]).to(device)
+
+
 def maps_before(
     previous: Sequence[tuple[Tensor, ...] | None], vision: VisionConfig, device: torch.device
 ) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -235,9 +241,7 @@ def maps_before(
     """
     zeros = tuple(torch.zeros(vision.hidden_size, s, s).half() for s in vision.map_sizes)
     levels = zip(*(maps or zeros for maps in previous), strict=True)
-    stacked = tuple(
-        torch.stack([m.float() for m in level]).to(device).unsqueeze(1) for level in levels
-    )
+    stacked = tuple(stack_kept(level, device).unsqueeze(1) for level in levels)
     return stacked, torch.tensor([[maps is not None] for maps in previous], device=device)
 
 

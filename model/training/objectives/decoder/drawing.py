@@ -24,7 +24,12 @@ from model.training.objectives.losses import TrainingNoise, denoising_error
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
 from model.training.targets.facts import codes_of
-from model.training.targets.image_pool import emphasis_of, foreground_of, maps_before
+from model.training.targets.image_pool import (
+    emphasis_of,
+    foreground_of,
+    maps_before,
+    stack_kept,
+)
 from model.training.world.drawable import Drawable
 from model.training.world.example import Example
 from model.training.world.facts import Facts
@@ -121,12 +126,12 @@ class DrawingObjective:
         device = self.model.soi_token.device
         drawings = self._drawings(step, device)
         noise = TrainingNoise.draw(len(drawings), decoder.config, device)
-        codes_NTD = _stack([drawing.codes_TD for drawing in drawings], device)
+        codes_NTD = stack_kept([drawing.codes_TD for drawing in drawings], device)
         share_N11 = torch.rand(len(codes_NTD), 1, 1, device=device) * _MOST_NOISE
         tokens_NTD = codes_NTD + share_N11 * torch.randn_like(codes_NTD)
         before = [drawing.maps for drawing in drawings]
         maps, visible_N1 = maps_before(before, self.model.config.vision, device)
-        latents_NChw = _stack([drawing.latents_Chw for drawing in drawings], device)
+        latents_NChw = stack_kept([drawing.latents_Chw for drawing in drawings], device)
         error_Nhw = denoising_error(decoder, latents_NChw, tokens_NTD, maps, visible_N1, noise)
         foregrounds = [drawing.foreground_hw for drawing in drawings]
         emphasis_Nhw = emphasis_of(foregrounds, self.phase.foreground_weight).to(device)
@@ -154,11 +159,6 @@ class DrawingObjective:
             _Drawing(latents_Chw, codes_TD, foreground_hw, next(before) if is_visible else None)
             for latents_Chw, codes_TD, foreground_hw, is_visible in rows
         ]
-
-
-def _stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    # Float32 first: a CPU's autocast stacks no float16.
-    return torch.stack([tensor.float() for tensor in tensors]).to(device)
 
 
 class _Parts(nn.Module):

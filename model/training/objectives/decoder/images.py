@@ -30,6 +30,7 @@ from model.training.targets.image_pool import (
     contexts_of,
     emphasis_of,
     maps_before,
+    stack_kept,
 )
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
@@ -109,7 +110,7 @@ class ImageObjective:
     def _error(self, targets: Sequence[Target], tokens_NTD: Tensor, noise: TrainingNoise) -> Tensor:
         """The squared error of the U-Net's prediction, [N, H, W]."""
         device = tokens_NTD.device
-        latents_NCHW = torch.stack([target.latents_CHW.float() for target in targets]).to(device)
+        latents_NCHW = stack_kept([target.latents_CHW for target in targets], device)
         previous = [target.previous for target in targets]
         maps, visible_N1 = maps_before(previous, self.model.config.vision, device)
         return denoising_error(

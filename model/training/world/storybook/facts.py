@@ -8,7 +8,6 @@ unless the words say it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +183,6 @@ def parts_of(scene: StorybookScene) -> list[dict[str, str]]:
     return parts
 
 
-@cache
 def _picture_of(value: str, side: int) -> NDArray[np.float32] | None:
     """A thing as it lies in the package, in the middle of the lower edge."""
     if value not in NOUNS:
