@@ -24,7 +24,7 @@ from model.training.data.mixture import Source
 from model.training.objectives.losses import text_loss
 from model.training.parameters import ParameterGroup
 from model.training.recipe import Phase
-from model.training.targets.facts import code_loss
+from model.training.targets.codes import code_loss
 from model.training.targets.image_pool import answer_images
 from model.training.targets.words import Ordinals
 from model.training.world.facts import Facts

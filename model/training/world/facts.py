@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.training.world.drawable import Drawable
 
-PictureOf = Callable[[str, int], NDArray[np.float32] | None]
+
+@dataclass(frozen=True)
+class Sketch:
+    """What the words before an image tell of it, painted small: a grid of cells.
+
+    Attributes:
+        pixels: colours and the share of things in each pixel, [S, S, 4] in [0, 1].
+        kinds: what covers most of each cell, row by row: a value of the fact "what".
+    """
+
+    pixels: NDArray[np.float32]
+    kinds: tuple[str, ...]
 
 
-def no_picture(value: str, side: int) -> None:
-    """For worlds whose things have no picture of their own."""
+class SketchOf(Protocol):
+    """Sketches the images of a world."""
+
+    def __call__(self, image: Drawable, num_cells: int, cell: int, /) -> Sketch:
+        """A sketch of `num_cells` x `num_cells` cells of `cell` x `cell` pixels."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,8 +43,7 @@ class Facts:
         num_places: number of places.
         of: the facts of an image, by name. Facts that do not apply, or are not told, are left out.
         words_of: the facts of an image by place, as words in spoken order.
-        picture_of: what a value looks like by itself, [side, side, 4] in [0, 1]: colours times
-            opacity, and opacity. None if that is not known.
+        sketch_of: sketches the images, if what they show follows from what is told of them.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -36,7 +51,7 @@ class Facts:
     num_places: int
     of: Callable[[Drawable], Mapping[str, str]]
     words_of: Callable[[Drawable], list[list[str]]]
-    picture_of: PictureOf = no_picture
+    sketch_of: SketchOf | None = None
 
     @property
     def num_values(self) -> list[int]:

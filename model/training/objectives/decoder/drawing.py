@@ -23,7 +23,7 @@ from model.training.data.mixture import Source
 from model.training.objectives.losses import TrainingNoise, denoising_error
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
-from model.training.targets.facts import codes_of
+from model.training.targets.codes import codes_of
 from model.training.targets.image_pool import (
     emphasis_of,
     foreground_of,

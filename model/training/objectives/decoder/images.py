@@ -23,7 +23,7 @@ from model.training.parameters import (
     train_only,
 )
 from model.training.recipe import IMAGE_TOKENS, Phase
-from model.training.targets.facts import code_loss, codes_of
+from model.training.targets.codes import code_loss, codes_of
 from model.training.targets.image_pool import (
     Target,
     TargetPool,

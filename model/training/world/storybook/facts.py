@@ -8,14 +8,11 @@ unless the words say it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
-from model.training.world.storybook.assets.sprites import sprite
-from model.training.world.storybook.language.grammar.phrases import SIDES, Group, groups, side_of
+from model.training.world.storybook.painting.group import SIDES, Group, groups, side_of
 from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
 from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.nouns import NOUNS
@@ -26,6 +23,7 @@ from model.training.world.storybook.painting.scene import (
     StorybookScene,
     StorybookThing,
 )
+from model.training.world.storybook.painting.sketch import sketch_of
 from model.training.world.words import NUMBERS
 
 NUM_COLUMNS = 6
@@ -183,19 +181,6 @@ def parts_of(scene: StorybookScene) -> list[dict[str, str]]:
     return parts
 
 
-def _picture_of(value: str, side: int) -> NDArray[np.float32] | None:
-    """A thing as it lies in the package, in the middle of the lower edge."""
-    if value not in NOUNS:
-        return None
-    pixels_hw4 = sprite(NOUNS[value].code, side)
-    height, width = pixels_hw4.shape[:2]
-    left = (side - width) // 2
-    picture = np.zeros((side, side, 4), np.float32)
-    picture[side - height :, left : left + width] = pixels_hw4
-    picture[..., :3] *= picture[..., 3:]
-    return picture
-
-
 def _facts(num_items: int, by_place: Callable[[Drawable], list[dict[str, str]]]) -> Facts:
     """The schema of that many items and the setting."""
     values = {_name(place, n): v for place in range(num_items) for n, v in _ITEM.items()}
@@ -206,9 +191,8 @@ def _facts(num_items: int, by_place: Callable[[Drawable], list[dict[str, str]]])
         num_places=num_items + 1,
         of=lambda content: _named(by_place(content)),
         words_of=lambda content: _spoken(by_place(content)),
-        picture_of=_picture_of,
     )
 
 
 SEEN = _facts(NUM_COLUMNS, _seen_by_place)
-TOLD = _facts(NUM_ITEMS, _told_by_place)
+TOLD = replace(_facts(NUM_ITEMS, _told_by_place), sketch_of=sketch_of)

@@ -28,6 +28,7 @@ from model.training.world.storybook.painting.hero import (
     PATTERNS,
     SPECIES,
     TOKENS,
+    UNTOLD,
     Hero,
     Pattern,
     hero_sprite,
@@ -83,7 +84,7 @@ class Template:
         """Its sprite [h, w, 4] in an image of `side` pixels."""
         if self.noun is None:
             height = round(HERO_HEIGHT * side)
-            return hero_sprite(self.species, self.colour, self.pattern, None, height).pixels_hw4
+            return hero_sprite(self.species, self.colour, self.pattern, UNTOLD, height).pixels_hw4
         return sprite(
             NOUNS[self.noun].code, round(StorybookThing(self.noun, self.size, 0, 0).height * side)
         )

@@ -12,6 +12,7 @@ from model.training.world.drawable import box_overlap
 from model.training.world.example import Example, GeneratedAnswer, Rows, Score
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grounding import box_in
+from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import StorybookScene
@@ -72,8 +73,7 @@ def _caption(example: Example, answer: GeneratedAnswer) -> Rows:
     """The share of the facts of an image that its description names."""
     scene, text = image_of(example.images[0]).scene, answer.text.lower()
     wanted = [
-        f"{phrases.noun_phrase(group)} {phrases.at_side(group.side)}"
-        for group in phrases.groups(scene)
+        f"{phrases.noun_phrase(group)} {phrases.at_side(group.side)}" for group in groups(scene)
     ]
     if scene.stand:
         wanted.append(phrases.hero_phrase(scene.stand.hero))

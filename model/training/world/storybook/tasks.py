@@ -15,7 +15,7 @@ from model.training.world.storybook.language.requests import (
     request,
 )
 from model.training.world.storybook.language.stories import StorybookStory, sample_story
-from model.training.world.storybook.painting.composition import composed, in_common_view
+from model.training.world.storybook.painting.composition import at_sides, in_a_row
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import StorybookScene
@@ -23,6 +23,7 @@ from model.training.world.words import ORDINALS
 
 _HERO_SHARE = 0.35
 _NO_PLACE = 0.1
+_USUAL_PLACE = "meadow"  # Where things are drawn if no place is named.
 NUM_IMAGES = (1, 1, 2, 2, 3)  # Of which a question is asked.
 
 
@@ -41,8 +42,12 @@ def request_of(
     rng: random.Random, scene: StorybookScene, families: Mapping[str, RequestFamily] = TRAINED
 ) -> Example:
     """A request for the image of a given scene."""
-    asked = request(rng, scene, families, has_place=rng.random() >= _NO_PLACE)
-    drawn = in_common_view(scene) if asked.has_sides else composed(scene)
+    has_place = rng.random() >= _NO_PLACE
+    if not has_place:
+        scene = replace(scene, setting=replace(scene.setting, place=_USUAL_PLACE))
+    standing = at_sides(scene)
+    asked = request(rng, standing, families, has_place)
+    drawn = standing if asked.has_sides else in_a_row(scene)
     image = StorybookImage(drawn, asked.has_place, asked.has_sides)
     return Example("text_to_image", (asked.text,), (image,))
 
@@ -104,7 +109,7 @@ def change(rng: random.Random) -> Example:
 def change_of(rng: random.Random, before: StorybookScene) -> Example:
     """The hero of a given scene, drawn anew."""
     assert before.hero is not None
-    after = composed(StorybookScene.sample(rng, 1, before.hero), hero_first=True)
+    after = in_a_row(StorybookScene.sample(rng, 1, before.hero), hero_first=True)
     wish = changes.ask(rng, after)
     image = StorybookImage(after, tells_look=False)
     return Example("change", _beside(rng, [StorybookImage(before)], wish), (image,))

@@ -6,6 +6,7 @@ import random
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill
+from model.training.world.storybook.painting.group import groups, side_of
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.words import joined
 
@@ -30,10 +31,10 @@ def describe(scene: StorybookScene) -> str:
     """Everything in a scene in one sentence: each thing with its side, then place and time."""
     entries = [
         (group.x, f"{phrases.noun_phrase(group)} {phrases.at_side(group.side)}")
-        for group in phrases.groups(scene)
+        for group in groups(scene)
     ]
     if scene.stand:
-        side = phrases.at_side(phrases.side_of(scene.stand.x))
+        side = phrases.at_side(side_of(scene.stand.x))
         entries.append((scene.stand.x, f"{phrases.hero_phrase(scene.stand.hero)} {side}"))
     what = joined([phrase for _, phrase in sorted(entries)])
     return capitalised(f"{what}, {phrases.where(scene.setting)} {phrases.when(scene.setting)}.")

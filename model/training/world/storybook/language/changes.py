@@ -6,6 +6,7 @@ import random
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
+from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.scene import StorybookScene
 
 _MISTYPED = 0.08
@@ -15,7 +16,7 @@ def ask(rng: random.Random, after: StorybookScene) -> str:
     """A request for the same hero in another scene, whose things, place and time it names."""
     assert after.hero is not None
     who = rng.choice(("it", f"this {after.hero.species}", f"the {after.hero.species}", "the hero"))
-    group = phrases.noun_phrase(phrases.groups(after)[0], rng, 0.2)
+    group = phrases.noun_phrase(groups(after)[0], rng, 0.2)
     form = (
         "[[draw|paint|show] [me |]{who} [again |]{with} {where} {when}[.|!|]|"
         "now [draw|paint|put] {who} {where} {when} {with}[.|!|, please.]|"

@@ -7,6 +7,7 @@ import random
 from model.training.world.drawable import Box
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill
+from model.training.world.storybook.painting.group import groups, side_of
 from model.training.world.storybook.painting.scene import StorybookScene
 
 _HUNDREDTHS = 99
@@ -17,8 +18,8 @@ def ask(rng: random.Random, scene: StorybookScene) -> tuple[str, str]:
 
     If no thing is, the leftmost of one noun is meant.
     """
-    alone = [group for group in phrases.groups(scene) if group.number == 1]
-    group = rng.choice(alone or phrases.groups(scene))
+    alone = [group for group in groups(scene) if group.number == 1]
+    group = rng.choice(alone or groups(scene))
     thing = group.things[0]
     what = group.noun if group.number == 1 else f"leftmost {group.noun}"
     form = (
@@ -28,7 +29,7 @@ def ask(rng: random.Random, scene: StorybookScene) -> tuple[str, str]:
     )
     box = scene.boxes()[thing]
     numbers = " ".join(f"{round(_HUNDREDTHS * edge):02d}" for edge in box)
-    side = phrases.at_side(phrases.side_of(thing.x))
+    side = phrases.at_side(side_of(thing.x))
     return capitalised(fill(rng, form, x=what)), f"The {what} is {side}, box {numbers}."
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill
+from model.training.world.storybook.painting.group import Group, groups, side_of
 from model.training.world.storybook.painting.hero import PATTERNS
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
@@ -18,10 +19,10 @@ QuestionFamily = Callable[[random.Random, StorybookScene], Iterator[Pair]]
 
 def kinds(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """What stands on a side where one group stands alone."""
-    taken = [group.side for group in phrases.groups(scene)]
+    taken = [group.side for group in groups(scene)]
     if scene.stand:
-        taken.append(phrases.side_of(scene.stand.x))
-    for group in phrases.groups(scene):
+        taken.append(side_of(scene.stand.x))
+    for group in groups(scene):
         if taken.count(group.side) > 1:
             continue
         side = phrases.at_side(group.side)
@@ -34,7 +35,7 @@ def kinds(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
 
 def places_of_things(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """Where a thing is in the image."""
-    for group in phrases.groups(scene):
+    for group in groups(scene):
         name, be = _named(rng, group)
         form = (
             "[where {be} the {name}|where do you see the {name}|"
@@ -46,7 +47,7 @@ def places_of_things(rng: random.Random, scene: StorybookScene) -> Iterator[Pair
 def numbers(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """How many of a thing there are."""
     counts: dict[str, int] = {}
-    for group in phrases.groups(scene):
+    for group in groups(scene):
         counts[group.noun] = counts.get(group.noun, 0) + group.number
     if scene.hero and scene.hero.species in counts:
         counts[scene.hero.species] += 1
@@ -76,7 +77,7 @@ def presence(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
 
 def sizes(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
     """Whether a thing is small or big, of those that are."""
-    for group in phrases.groups(scene):
+    for group in groups(scene):
         if group.size != "normal" and group.number == 1:
             form = "[how big is the {name}|is the {name} big or small|what size is the {name}]"
             yield fill(rng, form, name=group.noun), group.size
@@ -137,7 +138,7 @@ def hero(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
 _WEATHERS = {"rain": "it is raining", "snow": "it is snowing", "fog": "it is foggy"}
 
 
-def _named(rng: random.Random, group: phrases.Group) -> tuple[str, str]:
+def _named(rng: random.Random, group: Group) -> tuple[str, str]:
     """A group as it is asked about, and the verb that agrees with it."""
     if group.number > 1:
         return phrases.plural(group.noun), "are"

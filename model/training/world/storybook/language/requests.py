@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
+from model.training.world.storybook.painting.group import groups, side_of
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.words import joined
@@ -114,12 +115,11 @@ def arranged(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Draw the forest at night. Put two cats on the left and a tent on the right."""
     placed = [
         f"{phrases.noun_phrase(group, rng, _SYNONYMS)} {phrases.at_side(group.side)}"
-        for group in phrases.groups(scene)
+        for group in groups(scene)
     ]
     if scene.stand:
         placed.append(
-            f"{phrases.hero_phrase(scene.stand.hero)} "
-            f"{phrases.at_side(phrases.side_of(scene.stand.x))}"
+            f"{phrases.hero_phrase(scene.stand.hero)} {phrases.at_side(side_of(scene.stand.x))}"
         )
     form = (
         "[draw|paint|make] [a scene|a picture] {where} {when}[.|,|:] "
@@ -131,8 +131,8 @@ def arranged(rng: random.Random, scene: StorybookScene) -> str:
 
 def statement(rng: random.Random, scene: StorybookScene) -> str:
     """As in: There are two cats in the forest. Can you draw that."""
-    groups = phrases.groups(scene)
-    several = len(groups) + (scene.stand is not None) == 1 and groups and groups[0].number > 1
+    told = groups(scene)
+    several = len(told) + (scene.stand is not None) == 1 and told and told[0].number > 1
     form = (
         "[there {be} {scene}|in my {picture} there {be} {scene}]. "
         "[can you draw [that|it|this]?|draw [that|it|this][, please|].|"

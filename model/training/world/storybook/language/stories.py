@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
-from model.training.world.storybook.painting.composition import composed
+from model.training.world.storybook.painting.composition import in_a_row
+from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
@@ -151,7 +152,7 @@ class StorybookStory:
 def sample_story(rng: random.Random) -> StorybookStory:
     """A random story of one to five pages."""
     hero = Hero.sample(rng)
-    portrait = composed(StorybookScene.with_things(rng, Setting.sample(rng), (), hero))
+    portrait = in_a_row(StorybookScene.with_things(rng, Setting.sample(rng), (), hero))
     number = rng.choices((1, 2, 3, 4, 5), (1, 3, 4, 3, 2))[0]
     place = rng.choice(tuple(PLACES))
     view = rng.randrange(len(PLACES[place].yaws))
@@ -161,7 +162,7 @@ def sample_story(rng: random.Random) -> StorybookStory:
     for index, noun in enumerate(nouns):
         setting = setting if not index else _next_setting(rng, setting)
         scene = StorybookScene.with_things(rng, setting, ((noun, "normal"),), hero)
-        scene = composed(scene, hero_first=True)
+        scene = in_a_row(scene, hero_first=True)
         previous = pages[-1].scene.setting if pages else None
         pages.append(
             StorybookPage(_page_text(rng, scene, hero.name, index, number, previous), scene)
@@ -199,7 +200,7 @@ def _page_text(
 ) -> str:
     """The sentences before an image: when and where things changed, then a piece of the plot."""
     noun = scene.things[0].noun
-    thing = phrases.noun_phrase(phrases.groups(scene)[0])
+    thing = phrases.noun_phrase(groups(scene)[0])
     pieces: tuple[str, ...] = MIDDLES
     if previous is None:
         pieces = OPENINGS
@@ -243,7 +244,7 @@ def _introduction(rng: random.Random, hero: Hero) -> str:
 
 def _wish(rng: random.Random, first: StorybookScene, name: str, number: int) -> str:
     """What the user asks for: thing and place of the first page, and the number of images."""
-    thing = phrases.noun_phrase(phrases.groups(first)[0], rng, 0.2)
+    thing = phrases.noun_phrase(groups(first)[0], rng, 0.2)
     pictures = "picture" if number == 1 else "pictures"
     many = fill(
         rng,

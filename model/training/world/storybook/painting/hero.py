@@ -32,6 +32,8 @@ NAMES = (
     "Pip", "Mia", "Bo", "Lulu", "Tom", "Zoe", "Max", "Nina", "Otto", "Ruby", "Finn", "Ella",
     "Sam", "Tilly", "Leo", "Daisy", "Milo", "Wanda", "Gus", "Poppy",
 )  # fmt: skip
+# A colour and a token: the body as it lies in the package, and nothing on it.
+UNTOLD = ""
 # A hero without its token has this height, as a fraction of the image.
 HEIGHT = 0.36
 _CANVAS = 256
@@ -138,10 +140,8 @@ class HeroSprite:
 
 
 @lru_cache(maxsize=8192)
-def hero_sprite(
-    species: str, colour: str, pattern: str, token: str | None, height: int
-) -> HeroSprite:
-    """A hero whose body is `height` pixels high, without a token if that is None."""
+def hero_sprite(species: str, colour: str, pattern: str, token: str, height: int) -> HeroSprite:
+    """A hero whose body is `height` pixels high."""
     canvas, (width, tall) = _dressed(species, colour, pattern, token)
     box = canvas.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
     assert box is not None
@@ -155,15 +155,16 @@ def hero_sprite(
 
 @lru_cache(maxsize=1024)
 def _dressed(
-    species: str, colour: str, pattern: str, token: str | None
+    species: str, colour: str, pattern: str, token: str
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The hero on a canvas with a margin of `_MARGIN`, and the body's width and height there."""
     kind = SPECIES[species]
     body = scaled(cutout(kind.code), _CANVAS)
     width, tall = body.size
     canvas = Image.new("RGBA", (width + 2 * _MARGIN, tall + 2 * _MARGIN))
-    canvas.paste(_painted(body, colour, pattern), (_MARGIN, _MARGIN))
-    if token is not None:
+    painted = body if colour == UNTOLD else _painted(body, colour, pattern)
+    canvas.paste(painted, (_MARGIN, _MARGIN))
+    if token != UNTOLD:
         worn = TOKENS[token]
         picture = scaled_to_width(cutout(worn.code), round(kind.brim * worn.width * width))
         x, y = kind.neck if worn.at_neck else kind.crown

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from model.training.world.storybook.facts import NUM_COLUMNS, NUM_ITEMS, SEEN, TOLD, parts_of
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import StorybookImage
@@ -65,13 +63,3 @@ def test_every_value_is_known() -> None:
             for name, value in facts.of(scene).items():
                 assert value in facts.values[name], (name, value)
                 assert facts.places[name] < facts.num_places
-
-
-@pytest.mark.usefixtures("storybook_packages")
-def test_a_thing_has_a_picture_and_its_traits_have_none() -> None:
-    for kind in ("snake", "giraffe"):
-        picture = TOLD.picture_of(kind, 16)
-        assert picture is not None and picture.shape == (16, 16, 4)
-        assert picture.min() >= 0.0 and picture.max() <= 1.0 and picture[-1, :, 3].max() > 0.2
-        assert (picture[..., :3] <= picture[..., 3:] + 1e-6).all()
-    assert all(TOLD.picture_of(value, 16) is None for value in ("nothing", "big", "forest"))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
+from model.training.world.storybook.painting.group import Group, groups
 from model.training.world.storybook.painting.hero import TOKENS, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, Setting
-from model.training.world.storybook.painting.scene import Size, StorybookScene, StorybookThing
+from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.words import NUMBERS
-
-SIDES = ("left", "middle", "right")
 
 UNTOLD = ""  # The place of a setting that a text does not name.
 _DAY_UNSAID = 0.5
@@ -65,58 +63,9 @@ _ADJECTIVES = {
 }
 
 
-@dataclass(frozen=True)
-class Group:
-    """Things of one noun and size that stand next to each other, and where on the whole."""
-
-    things: tuple[StorybookThing, ...]
-
-    @property
-    def noun(self) -> str:
-        """What they are."""
-        return self.things[0].noun
-
-    @property
-    def size(self) -> Size:
-        """How big they are."""
-        return self.things[0].size
-
-    @property
-    def number(self) -> int:
-        """How many they are."""
-        return len(self.things)
-
-    @property
-    def x(self) -> float:
-        """Their middle, in fractions of the image."""
-        return sum(thing.x for thing in self.things) / len(self.things)
-
-    @property
-    def side(self) -> str:
-        """In which third of the image."""
-        return side_of(self.x)
-
-
-def side_of(x: float) -> str:
-    """In which third of the image a position lies."""
-    return SIDES[min(int(x * 3), 2)]
-
-
 def at_side(side: str) -> str:
     """A side as an adverbial."""
     return "in the middle" if side == "middle" else f"on the {side}"
-
-
-def groups(scene: StorybookScene) -> tuple[Group, ...]:
-    """The scene's things from left to right, equal neighbours told by number."""
-    found: list[Group] = []
-    for thing in sorted(scene.things, key=lambda t: t.x):
-        last = found[-1] if found else None
-        if last and (last.noun, last.size) == (thing.noun, thing.size):
-            found[-1] = Group((*last.things, thing))
-        else:
-            found.append(Group((thing,)))
-    return tuple(found)
 
 
 def article(phrase: str) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from model.training.world.storybook.painting.composition import composed, in_common_view
+from model.training.world.storybook.painting.composition import at_sides, in_a_row
+from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.image import image_of
+from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import (
+    OVERLAP,
     Stand,
     StorybookScene,
     StorybookThing,
@@ -28,12 +32,11 @@ def _scenes(number: int) -> list[StorybookScene]:
 
 def test_the_same_things_stand_in_the_same_order() -> None:
     for scene in _scenes(50):
-        row = composed(scene)
+        row = in_a_row(scene)
         kinds = [[getattr(entry, "noun", "hero") for entry in s.entries] for s in (scene, row)]
         assert kinds[0] == kinds[1]
         assert row.hero == scene.hero
-        assert row.setting == replace(scene.setting, view=row.setting.view)
-        assert row.setting.view in (0, 1)
+        assert row.setting == replace(scene.setting, view=0)
 
 
 def test_positions_follow_from_the_things_alone() -> None:
@@ -43,12 +46,12 @@ def test_positions_follow_from_the_things_alone() -> None:
             things=tuple(replace(t, x=t.x * 0.9, y=0.8) for t in scene.things),
             stand=scene.stand and replace(scene.stand, x=scene.stand.x * 0.9),
         )
-        assert composed(moved) == composed(scene) == composed(composed(scene))
+        assert in_a_row(moved) == in_a_row(scene) == in_a_row(in_a_row(scene))
 
 
 def test_things_lie_inside_and_on_the_grid_of_the_latents() -> None:
     for scene in _scenes(50):
-        for thing in composed(scene).things:
+        for thing in in_a_row(scene).things:
             layer = thing_layer(thing, 192)
             height, width = layer.pixels_hw4.shape[:2]
             assert (layer.left % 8, (layer.top + height) % 8) == (0, 0)
@@ -57,17 +60,45 @@ def test_things_lie_inside_and_on_the_grid_of_the_latents() -> None:
 
 def test_a_hero_can_come_first() -> None:
     for scene in _scenes(20):
-        first, *others = composed(scene, hero_first=True).entries
+        first, *others = in_a_row(scene, hero_first=True).entries
         assert isinstance(first, Stand)
         assert all(isinstance(entry, StorybookThing) for entry in others)
+
+
+def test_at_sides_words_tell_where_things_are() -> None:
+    for scene in _scenes(50):
+        standing = at_sides(scene)
+        assert at_sides(standing) == standing
+        assert [group.things[0].noun for group in groups(standing)] == [
+            group.things[0].noun for group in groups(scene)
+        ]
+        boxes = standing.boxes()
+        for first, second in pairwise(standing.entries):
+            # What a hero wears may stand out.
+            if isinstance(first, StorybookThing) and isinstance(second, StorybookThing):
+                overlap = boxes[first][2] - boxes[second][0]
+                assert overlap < OVERLAP * max(first.height, second.height) + 1 / 24
+
+
+def test_one_thing_stands_in_the_middle_of_its_side() -> None:
+    for x, middle in ((0.2, 1 / 6), (0.4, 1 / 2), (0.8, 5 / 6)):
+        scene = StorybookScene(
+            Setting("meadow", 2, "day"), (StorybookThing("apple", "small", x, 0.8),)
+        )
+        assert at_sides(scene).things[0].x == pytest.approx(middle, abs=0.5 / 24)
 
 
 def test_what_a_story_draws_is_composed() -> None:
     rng = random.Random(5)
     for example in (story(rng), change(rng), text_to_image(rng)):
         drawn = image_of(example.images[-1])
-        assert in_common_view(drawn.scene) == drawn.scene
-        if not drawn.tells_sides:
-            assert composed(drawn.scene) == drawn.scene
+        compose = at_sides if drawn.tells_sides else in_a_row
+        assert compose(drawn.scene) == drawn.scene
         if not drawn.tells_look:
             assert isinstance(drawn.scene.entries[0], Stand)
+
+
+def test_without_a_place_all_stand_in_the_meadow() -> None:
+    examples = [text_to_image(random.Random(seed)) for seed in range(60)]
+    untold = [image for each in examples if not (image := image_of(each.images[-1])).tells_place]
+    assert untold and {image.scene.setting.place for image in untold} == {"meadow"}

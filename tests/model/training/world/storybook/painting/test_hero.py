@@ -14,6 +14,7 @@ from model.training.world.storybook.painting.hero import (
     PATTERNS,
     SPECIES,
     TOKENS,
+    UNTOLD,
     Hero,
     hero_sprite,
     scaled_to_width,
@@ -72,7 +73,7 @@ def test_a_picture_is_scaled_to_a_width_whatever_its_longer_side() -> None:
 @pytest.mark.parametrize("species", ["mouse", "owl", "bear"])
 def test_a_body_has_the_height_asked_for_with_any_token(species: str) -> None:
     bodies = {}
-    for token in (None, *TOKENS):
+    for token in (UNTOLD, *TOKENS):
         made = hero_sprite(species, "blue", "plain", token, 64)
         left, top, right, bottom = made.body
         assert bottom - top == pytest.approx(64)
@@ -80,7 +81,7 @@ def test_a_body_has_the_height_asked_for_with_any_token(species: str) -> None:
         assert -1 <= left < right <= width + 1 and -1 <= top < bottom <= height + 1
         bodies[token] = made
     # What is worn shows, and only a token at the neck may lie within the body.
-    plain = bodies.pop(None)
+    plain = bodies.pop(UNTOLD)
     for token, made in bodies.items():
         rest = made.pixels_hw4.shape[0] - plain.pixels_hw4.shape[0]
         assert made.pixels_hw4.tobytes() != plain.pixels_hw4.tobytes(), token

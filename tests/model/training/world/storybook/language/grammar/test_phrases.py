@@ -17,14 +17,6 @@ def test_articles() -> None:
     assert phrases.article("orange") == "an orange"
 
 
-@pytest.mark.parametrize(
-    ("x", "side"),
-    [(0.0, "left"), (0.33, "left"), (0.34, "middle"), (0.67, "right"), (1.0, "right")],
-)
-def test_sides_are_thirds(x: float, side: str) -> None:
-    assert phrases.side_of(x) == side
-
-
 @pytest.mark.parametrize("name", PLACES)
 def test_every_place_can_be_said_and_gone_to(name: str) -> None:
     said = {phrases.where(Setting(name, 0, "day"), random.Random(seed)) for seed in range(30)}

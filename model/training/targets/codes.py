@@ -1,0 +1,150 @@
+"""Codes of image tokens: what a decoder learns to draw from, and image tokens learn to become.
+
+A code is a random vector for each value of a fact. Every image token stands for a place of the
+world's facts; its target is the sum of the codes of that place, scaled to a variance of one.
+
+Where what an image shows follows from what is told of it, a world sketches it, and every image
+token stands for a cell of the sketch instead: its target holds the cell's pixels, its kind, and the
+facts of the background. From places alone a decoder has to learn by itself where things stand and
+what each of them looks like; from cells it learns to paint what they hold.
+
+Legend: N images, T image tokens, D width, G cells along a side, C side of a cell in pixels, P the
+values of its pixels, K kinds.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from functools import cache, lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.config.schema import MMInterleavedConfig
+from model.training.targets.facts import fact_logits, fact_loss, fact_targets, tokens_by_place
+from model.training.world.drawable import Drawable
+from model.training.world.facts import Facts, Sketch
+
+_SCALE = 32.0  # Of a fact's own code among three others: a logit of 16, of all others about 0.
+_CELL = 4  # Side of a sketch's cell in pixels.
+_LOOK = 2.0  # How much a cell's pixels count beside one code.
+_KIND = "what"
+_THING_WEIGHT = 3.0  # Of cells with a thing, relative to the others.
+
+
+def codes_of(images: Sequence[Drawable], facts: Facts, config: MMInterleavedConfig) -> Tensor:
+    """The target image tokens of some images, [N, T, D], with a variance of one."""
+    perceiver = config.image_decoder.perceiver
+    sketches = _sketches_of(images, facts, perceiver.num_queries)
+    if sketches is None:
+        rows = [_by_place(i, facts, perceiver.num_queries, perceiver.hidden_size) for i in images]
+    else:
+        pairs = zip(images, sketches, strict=True)
+        rows = [_by_cell(image, s, facts, perceiver.hidden_size) for image, s in pairs]
+    return torch.stack(rows)
+
+
+def code_loss(
+    tokens_NTD: Tensor, images: Sequence[Drawable], facts: Facts, config: MMInterleavedConfig
+) -> Tensor:
+    """The mean squared distance from the codes plus the cross-entropy of the facts, a scalar.
+
+    The facts are read by their codes: from the mean token of each place, or the kind of each cell.
+    The distance alone teaches kinds of things late: one of many kinds hardly changes it until it is
+    nearly certain.
+    """
+    tokens_NTD = tokens_NTD.float()
+    device, width = tokens_NTD.device, tokens_NTD.shape[-1]
+    codes_NTD = codes_of(images, facts, config).to(device)
+    sketches = _sketches_of(images, facts, tokens_NTD.shape[1])
+    if sketches is not None:
+        return _cell_loss(tokens_NTD, codes_NTD, sketches, facts)
+    codes = {
+        name: _codes([_key(name, value) for value in values], width)
+        for name, values in facts.values.items()
+    }
+    logits = fact_logits(tokens_NTD, codes, _SCALE / width, facts)
+    distance = F.mse_loss(tokens_NTD, codes_NTD)
+    return distance + fact_loss(logits, fact_targets(images, facts).to(device))
+
+
+def _cell_loss(
+    tokens_NTD: Tensor, codes_NTD: Tensor, sketches: Sequence[Sketch], facts: Facts
+) -> Tensor:
+    """Distance and cross-entropy of every cell; those with a thing count more."""
+    device, width = tokens_NTD.device, tokens_NTD.shape[-1]
+    kinds = _kinds(facts)
+    truth_NT = torch.tensor([[kinds.index(kind) for kind in s.kinds] for s in sketches])
+    weights_NT = torch.where(truth_NT > 0, _THING_WEIGHT, 1.0).to(device)
+    codes_KD = _codes([_key(_KIND, kind) for kind in kinds], width).to(device)
+    logits_NKT = (tokens_NTD @ codes_KD.T * (_SCALE / width)).transpose(1, 2)
+    losses_NT = (tokens_NTD - codes_NTD).square().mean(-1)
+    losses_NT = losses_NT + F.cross_entropy(logits_NKT, truth_NT.to(device), reduction="none")
+    return (losses_NT * weights_NT).sum() / weights_NT.sum()
+
+
+def _kinds(facts: Facts) -> tuple[str, ...]:
+    """What a cell can show; the first is nothing."""
+    return facts.values[f"0 {_KIND}"]
+
+
+def _by_place(image: Drawable, facts: Facts, number: int, width: int) -> Tensor:
+    """The tokens of each place are the sum of its codes, [T, D]."""
+    keys = [[f"place {place}"] for place in range(facts.num_places)]
+    for name, value in facts.of(image).items():
+        keys[facts.places[name]].append(_key(name, value))
+    parts = zip(keys, tokens_by_place(number, facts.num_places), strict=True)
+    return torch.cat([_sum_of(each, width).expand(len(tokens), -1) for each, tokens in parts])
+
+
+def _by_cell(image: Drawable, sketch: Sketch, facts: Facts, width: int) -> Tensor:
+    """Every token holds its cell's pixels and kind, and the facts of the background, [T, D]."""
+    background = facts.num_places - 1
+    keys = [_key(n, v) for n, v in facts.of(image).items() if facts.places[n] == background]
+    number = len(sketch.kinds)
+    grid = math.isqrt(number)
+    cells_GcGcP = torch.from_numpy(sketch.pixels).view(grid, _CELL, grid, _CELL, -1)
+    pixels_TP = cells_GcGcP.transpose(1, 2).reshape(number, -1) * 2 - 1
+    looks_TD = pixels_TP @ _directions(pixels_TP.shape[1], width)
+    kinds_TD = _codes([_key(_KIND, kind) for kind in sketch.kinds], width)
+    # A perceiver ends with a norm, so its tokens are equally long.
+    return F.layer_norm(kinds_TD + _sum_of(keys, width) + _LOOK * looks_TD, (width,))
+
+
+def _sketches_of(images: Sequence[Drawable], facts: Facts, number: int) -> Sequence[Sketch] | None:
+    """A sketch of each image, with a cell for every token; None in a world without."""
+    if facts.sketch_of is None:
+        return None
+    return [facts.sketch_of(image, math.isqrt(number), _CELL) for image in images]
+
+
+@cache
+def _directions(number: int, width: int) -> Tensor:
+    """That many random orthogonal directions, [P, D], of a length that keeps the variance."""
+    generator = torch.Generator().manual_seed(number)
+    random_DP = torch.randn(width, number, generator=generator)
+    return torch.linalg.qr(random_DP).Q.T * (width / number) ** 0.5
+
+
+def _key(name: str, value: str) -> str:
+    """What a code stands for: the last word of the fact's name, the same at every place, and it."""
+    return f"{name.rpartition(' ')[2]} {value}"
+
+
+def _sum_of(keys: Sequence[str], width: int) -> Tensor:
+    """The sum of some codes, [D], with a variance of one."""
+    return _codes(keys, width).sum(0) / len(keys) ** 0.5
+
+
+def _codes(keys: Sequence[str], width: int) -> Tensor:
+    return torch.stack([_code(key, width) for key in keys])
+
+
+@lru_cache(maxsize=4096)
+def _code(key: str, width: int) -> Tensor:
+    """The random vector of a key, a function of its letters."""
+    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
+    return torch.randn(width, generator=generator)

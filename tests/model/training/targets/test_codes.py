@@ -1,0 +1,63 @@
+"""Codes of facts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model.config.schema import MMInterleavedConfig
+from model.training.targets.codes import code_loss, codes_of
+from model.training.world.drawable import Drawable
+from model.training.world.drawn.facts import DRAWN_FACTS
+from model.training.world.drawn.painting.background import Background
+from model.training.world.drawn.tasks import any_scene
+from model.training.world.facts import Facts, Sketch
+
+
+def test_no_fact_is_missed_in_the_codes_themselves(config: MMInterleavedConfig) -> None:
+    scenes = [any_scene(random.Random(seed), "drawn+emoji") for seed in range(8)]
+    codes_8TD = codes_of(scenes, DRAWN_FACTS, config)
+    right = code_loss(codes_8TD, scenes, DRAWN_FACTS, config).item()
+    assert right < 0.1
+    assert code_loss(codes_8TD.roll(1, 0), scenes, DRAWN_FACTS, config).item() > 20 * right
+
+
+def test_codes_differ_where_images_do(config: MMInterleavedConfig) -> None:
+    scene = any_scene(random.Random(3), "drawn")
+    moved = replace(scene, background=Background("beach", "rainy", "night"))
+    codes_2TD = codes_of([scene, moved], DRAWN_FACTS, config)
+    number = codes_2TD.shape[1]
+    is_same_T = (codes_2TD[0] == codes_2TD[1]).all(-1)
+    assert is_same_T.tolist() == [index < number // 4 * 3 for index in range(number)]
+    assert codes_2TD.std().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("row", "column", "token"), [(0, 0, 0), (3, 4, 1), (15, 15, 27)])
+def test_a_token_holds_the_pixels_and_the_kind_of_its_cell(
+    config: MMInterleavedConfig, row: int, column: int, token: int
+) -> None:
+    scene = any_scene(random.Random(3), "drawn")
+
+    def facts_with(share: float, kind: str) -> Facts:
+        def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
+            pixels = np.zeros((num_cells * cell, num_cells * cell, 4), np.float32)
+            pixels[row, column, 3] = share
+            kinds = ["nothing"] * num_cells**2
+            kinds[token] = kind
+            return Sketch(pixels, tuple(kinds))
+
+        values = {**DRAWN_FACTS.values, "0 what": ("nothing", "boat")}
+        return replace(DRAWN_FACTS, values=values, sketch_of=sketch_of)
+
+    plain_TD = codes_of([scene], facts_with(0.0, "nothing"), config)[0]
+    for facts in (facts_with(1.0, "nothing"), facts_with(0.0, "boat")):
+        codes_1TD = codes_of([scene], facts, config)
+        assert (codes_1TD[0] != plain_TD).any(-1).nonzero().flatten().tolist() == [token]
+        torch.testing.assert_close(codes_1TD.var(-1, correction=0), torch.ones(1, len(plain_TD)))
+        right = code_loss(codes_1TD, [scene], facts, config)
+        wrong = code_loss(-codes_1TD, [scene], facts, config)
+        assert right < 0.2 < 3 < wrong
