@@ -247,7 +247,8 @@ def _smol() -> MMInterleavedConfig:
 def _storybook() -> MMInterleavedConfig:
     """SmolLM2-135M-Instruct for the storybook world: it reads 128 pixels, and generates 192.
 
-    36 visual tokens: five for each of six columns, and six for the place.
+    36 visual tokens: five for each of six columns, and six for the place. 144 image tokens: one for
+    each cell of 16 pixels.
     """
     smol, vision_width = _smol(), 192
     decoder = smol.image_decoder
@@ -273,8 +274,15 @@ def _storybook() -> MMInterleavedConfig:
             decoder,
             image_size=192,
             perceiver=replace(
-                decoder.perceiver, num_queries=80, num_hidden_layers=2, intermediate_size=1024
+                decoder.perceiver,
+                num_queries=144,
+                # One layer reads the context, three compose the image.
+                num_hidden_layers=4,
+                cross_attention_frequency=4,
+                intermediate_size=2048,
             ),
+            token_grid=True,
+            guidance_scale=2.0,
             unet={
                 **decoder.unet,
                 "sample_size": 24,

@@ -126,7 +126,8 @@ class SynchronizerConfig:
 class ImageDecoderConfig:
     """The Stable-Diffusion decoder. `unet`, `vae` and `scheduler` are diffusers configurations.
 
-    `guidance_scale` is that of images whose request names none.
+    `guidance_scale` is that of images whose request names none. With `token_grid` the image tokens
+    form a square grid over the image (`model.image_decoder.token_grid`).
     """
 
     perceiver: PerceiverConfig
@@ -137,6 +138,7 @@ class ImageDecoderConfig:
     base_seed: int = 42
     guidance_scale: float = 7.5
     uncond_prob: float = 0.1
+    token_grid: bool = False
     synchronizer: SynchronizerConfig = field(
         default_factory=lambda: SynchronizerConfig(attn_dim=1024, max_num_image_per_seq=10)
     )

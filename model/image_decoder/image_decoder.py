@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from model.config.schema import MMInterleavedConfig
 from model.image_decoder.image_tokens import ImageTokenizer
 from model.image_decoder.sampler import ImageSampler, encode, initial_noise
+from model.image_decoder.token_grid import know_places
 from model.image_decoder.unet_step import UNetStep, check_supported
 from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer, flatten_maps
@@ -33,6 +34,8 @@ class StableDiffusion(nn.Module):
         self.vae.requires_grad_(False)
         self.unet = UNet2DConditionModel(**_public(self.config.unet))
         check_supported(self.unet)
+        if self.config.token_grid:
+            know_places(self.unet, self.config.perceiver.num_queries)
         self.mmfs_module = UNetSynchronizer(config) if config.synchronize_pictures else None
 
     @property

@@ -26,6 +26,7 @@ from model.training.objectives.decoder.autoencoder import (
 )
 from model.training.objectives.decoder.drawing import DrawingObjective
 from model.training.objectives.decoder.images import ImageObjective, JointObjective
+from model.training.objectives.decoder.sketching import SketchObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.vision import (
     AlignObjective,
@@ -52,6 +53,7 @@ DEFAULT_WEIGHTS: dict[str, dict[str, float]] = {
         "text_to_image": 0.05,
         "segmentation_to_image": 0.05,
     },
+    "sketch": {"story": 0.4, "text_to_image": 0.6},
     "drawing": {"story": 0.6, "text_to_image": 0.4},
     "pictures": {"story": 0.6, "text_to_image": 0.4},
     "joint": {"story": 0.5, "caption": 0.25, "text_to_image": 0.25},
@@ -189,6 +191,11 @@ def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: 
     return DrawingObjective(model, phase, mixture, told, recipe.seed, recipe.workers)
 
 
+def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    mixture = _mixture(recipe, phase)
+    return SketchObjective(model, phase, mixture, recipe.world.told, recipe.seed, recipe.workers)
+
+
 def _images(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     mixture = _mixture(recipe, phase)
     return ImageObjective(model, processor, phase, mixture, recipe.world.told, recipe.seed)
@@ -218,6 +225,7 @@ _BUILDERS: dict[str, _Builder] = {
     "condense": _condense,
     "align": _align,
     "language": _language,
+    "sketch": _sketch,
     "drawing": _drawing,
     "pictures": _images,
     "joint": _joint,

@@ -34,6 +34,7 @@ PHASES = (
     "condense",
     "align",
     "language",
+    "sketch",
     "drawing",
     "pictures",
     "joint",

@@ -35,8 +35,21 @@ class PerceiverResampler(nn.Module):
         Returns:
             [B, Q, D]
         """
+        return self.compose(self.read(encoded_BLD, mask_BL))
+
+    def read(self, encoded_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """The queries after the last layer that reads the sequence, [B, Q, D]."""
         queries_BQD = self.queries.expand(encoded_BLD.shape[0], -1, -1)
-        return self.blip2qformer(queries_BQD, encoded_BLD, mask_BL)
+        return self.blip2qformer.read(queries_BQD, encoded_BLD, mask_BL)
+
+    def compose(self, read_BQD: Tensor) -> Tensor:
+        """The queries after the layers that only read each other, [B, Q, D]."""
+        return self.blip2qformer.compose(read_BQD)
+
+    @property
+    def composing_layers(self) -> nn.ModuleList:
+        """The layers after the last that reads the sequence."""
+        return self.blip2qformer.layers[self.blip2qformer.num_reading :]
 
 
 class QFormer(nn.Module):
@@ -47,13 +60,28 @@ class QFormer(nn.Module):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         layers = (QFormerLayer(config, i) for i in range(config.num_hidden_layers))
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
+        every = config.cross_attention_frequency
+        self.num_reading = (config.num_hidden_layers - 1) // every * every + 1
 
-    def forward(self, queries_BQD: Tensor, encoded_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
-        """[B, Q, D]."""
+    @property
+    def layers(self) -> nn.ModuleList:
+        """All layers in order."""
+        layers = self.encoder["layer"]
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def read(self, queries_BQD: Tensor, encoded_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
+        """Through the last layer that reads the sequence, [B, Q, D]."""
         mask_B11L = None if mask_BL is None else mask_BL.bool()[:, None, None]
         hidden_BQD: Tensor = self.layernorm(queries_BQD)
-        for layer in self.encoder["layer"].children():
+        for layer in self.layers[: self.num_reading]:
             hidden_BQD = layer(hidden_BQD, encoded_BLD, mask_B11L)
+        return hidden_BQD
+
+    def compose(self, hidden_BQD: Tensor) -> Tensor:
+        """Through the other layers, [B, Q, D]."""
+        for layer in self.layers[self.num_reading :]:
+            hidden_BQD = layer(hidden_BQD, None, None)
         return hidden_BQD
 
 
@@ -70,10 +98,13 @@ class QFormerLayer(nn.Module):
         self.intermediate_query = nn.ModuleDict({"dense": nn.Linear(width, inner)})
         self.output_query = ResidualOutput(inner, width, config.layer_norm_eps)
 
-    def forward(self, hidden_BQD: Tensor, encoded_BLD: Tensor, mask_B11L: Tensor | None) -> Tensor:
-        """[B, Q, D]."""
+    def forward(
+        self, hidden_BQD: Tensor, encoded_BLD: Tensor | None, mask_B11L: Tensor | None
+    ) -> Tensor:
+        """[B, Q, D]; only layers with cross-attention need a sequence."""
         hidden_BQD = self.attention(hidden_BQD, hidden_BQD, None)
         if self.crossattention is not None:
+            assert encoded_BLD is not None
             hidden_BQD = self.crossattention(hidden_BQD, encoded_BLD, mask_B11L)
         inner_BQD = F.gelu(self.intermediate_query["dense"](hidden_BQD))
         return self.output_query(inner_BQD, hidden_BQD)

@@ -1,10 +1,10 @@
 """The language model with its synchronizers: next tokens of all six tasks.
 
-With `image_token_weight` it trains the image tokens as well, before there is a decoder to train
-them: each approaches the code of its place (`targets.facts`). Without codes the U-Net learns slowly
-from uninformative tokens, and they learn slowly through the U-Net. Codes also make the hidden
-states bind a word to earlier ones ("a red boat on the left"), which next-token prediction does not
-require.
+With `image_token_weight` it trains what image tokens hold as well, before there is a decoder to
+train them: each approaches the code of its place (`targets.codes`). Without codes the U-Net learns
+slowly from uninformative tokens, and they learn slowly through the U-Net. Codes also make the
+hidden states bind a word to earlier ones ("a red boat on the left"), which next-token prediction
+does not require.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class LanguageObjective:
         language.append(model.soi_token)
         if self.phase.image_token_weight:
             language += model.context_feat_proj.parameters()
-            language += model.image_decoder.perceiver_resampler.parameters()
+            perceiver = model.image_decoder.perceiver_resampler
+            perceiver.composing_layers.requires_grad_(False)
+            language += perceiver.parameters()
         groups = [ParameterGroup(tuple(p for p in language if p.requires_grad))]
         if self.phase.vision_rate:
             vision = tuple(p for p in model.visual_tokenizer.parameters() if p.requires_grad)
@@ -135,7 +137,8 @@ class LanguageObjective:
     ) -> Tensor:
         """The sum of the code loss over images."""
         context_NKD, mask_NK = self.model.image_contexts(hidden_BLD, batch)
-        tokens_MTD = self.model.image_tokens(context_NKD[indices], mask_NK[indices])
+        perceiver = self.model.image_decoder.perceiver_resampler
+        tokens_MTD = perceiver.read(context_NKD[indices], mask_NK[indices])
         images = [image for sequence in sequences for image in sequence.example.images]
         wanted = [images[index] for index in indices]
         return code_loss(tokens_MTD, wanted, self.facts, self.model.config) * len(indices)

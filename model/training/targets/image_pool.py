@@ -96,8 +96,9 @@ class Redrawer:
         before = [previous_N[index] for index in indices]
         visible_N1 = torch.tensor([[index >= 0] for index in before], device=maps[0].device)
         sampler = self.sampler
+        codes_MTD = codes_of(images, self.facts, self.model.config).to(maps[0].device)
         prepared = sampler.prepare(
-            codes_of(images, self.facts, self.model.config).to(maps[0].device),
+            self._decoder.perceiver_resampler.compose(codes_MTD),
             flatten_maps(
                 [
                     map_NDss[before].unsqueeze(1) * visible_N1[..., None, None, None]

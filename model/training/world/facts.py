@@ -17,7 +17,7 @@ class Sketch:
     """What the words before an image tell of it, painted small: a grid of cells.
 
     Attributes:
-        pixels: colours and the share of things in each pixel, [S, S, 4] in [0, 1].
+        pixels: colours, and whether a pixel shows a thing, [S, S, 4] in [0, 1].
         kinds: what covers most of each cell, row by row: a value of the fact "what".
     """
 

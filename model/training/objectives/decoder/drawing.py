@@ -1,6 +1,6 @@
 """The image decoder without a language model: it draws from the codes of what examples tell.
 
-Codes are what the image tokens will be (`targets.facts`), so no language model has to read. What
+Codes are what the perceiver will read (`targets.codes`), so no language model has to. What
 the words do not tell, such as the look of a story's hero, is only in the preceding image.
 
 Legend: N images, T tokens, D width, S side of an image, h, w latents, s side of a map.
@@ -23,7 +23,7 @@ from model.training.data.mixture import Source
 from model.training.objectives.losses import TrainingNoise, denoising_error
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
-from model.training.targets.codes import codes_of
+from model.training.targets.codes import codes_of, with_noise
 from model.training.targets.image_pool import (
     emphasis_of,
     foreground_of,
@@ -33,9 +33,6 @@ from model.training.targets.image_pool import (
 from model.training.world.drawable import Drawable
 from model.training.world.example import Example
 from model.training.world.facts import Facts
-
-# Deviation of what is added to codes, whose own is 1: image tokens are not exact.
-_MOST_NOISE = 0.5
 
 
 class DrawingBatches:
@@ -127,8 +124,8 @@ class DrawingObjective:
         drawings = self._drawings(step, device)
         noise = TrainingNoise.draw(len(drawings), decoder.config, device)
         codes_NTD = stack_kept([drawing.codes_TD for drawing in drawings], device)
-        share_N11 = torch.rand(len(codes_NTD), 1, 1, device=device) * _MOST_NOISE
-        tokens_NTD = codes_NTD + share_N11 * torch.randn_like(codes_NTD)
+        with torch.no_grad():
+            tokens_NTD = decoder.perceiver_resampler.compose(with_noise(codes_NTD))
         before = [drawing.maps for drawing in drawings]
         maps, visible_N1 = maps_before(before, self.model.config.vision, device)
         latents_NChw = stack_kept([drawing.latents_Chw for drawing in drawings], device)

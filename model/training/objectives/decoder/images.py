@@ -78,9 +78,9 @@ class ImageObjective:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The denoising loss of a step's targets, and the code loss if it has a weight.
 
-        Image tokens that are frozen, or learn from their codes, do not condition the U-Net alone:
-        each image gets a random mix of its codes and its tokens, at least half codes. So the U-Net
-        learns to use better tokens than the present ones.
+        Where what is read is frozen, or learns from codes, it does not condition the U-Net alone:
+        each image gets a random mix of its codes and of what is read, at least half codes. So the
+        U-Net learns to use better tokens than the present ones.
         """
         contexts = _CONTEXTS_PER_IMAGE if self.phase.image_token_weight else 1
         drawn = self.pool.draw(step, contexts * self.phase.batch_size)
@@ -88,18 +88,15 @@ class ImageObjective:
         device = self.model.soi_token.device
         hidden_NKD, mask_NK = contexts_of(drawn, device)
         context_NKD = self.model.project_context(hidden_NKD)
-        tokens_NTD = codes = None
+        perceiver, codes = self.model.image_decoder.perceiver_resampler, None
+        read_NTD = perceiver.read(context_NKD, mask_NK).float()
         if self.phase.image_token_weight or not self.learn_tokens:
-            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK).float()
             images = [target.image for target in drawn]
             if self.phase.image_token_weight:
-                codes = code_loss(tokens_NTD, images, self.facts, self.model.config)
-            tokens_NTD = self._near_codes(
-                tokens_NTD[: len(targets)].detach(), images[: len(targets)]
-            )
+                codes = code_loss(read_NTD, images, self.facts, self.model.config)
+            read_NTD = self._near_codes(read_NTD[: len(targets)].detach(), images[: len(targets)])
         noise = TrainingNoise.draw(len(targets), self.model.image_decoder.config, device)
-        if tokens_NTD is None:
-            tokens_NTD = self.model.image_tokens(context_NKD, mask_NK)
+        tokens_NTD = perceiver.compose(read_NTD)
         error_NHW = self._error(targets, tokens_NTD, noise) * self.emphasis(targets).to(device)
         image = image_loss(error_NHW, mask_NK[: len(targets)])
         if codes is None:
@@ -122,11 +119,11 @@ class ImageObjective:
             noise,
         )
 
-    def _near_codes(self, tokens_NTD: Tensor, images: Sequence[Drawable]) -> Tensor:
-        """A random mix of codes and tokens, at least half codes."""
-        codes_NTD = codes_of(images, self.facts, self.model.config).to(tokens_NTD.device)
-        share_N11 = 1 - torch.rand(len(images), 1, 1, device=tokens_NTD.device) / 2
-        return torch.lerp(tokens_NTD, codes_NTD, share_N11)
+    def _near_codes(self, read_NTD: Tensor, images: Sequence[Drawable]) -> Tensor:
+        """A random mix of codes and what is read, at least half codes."""
+        codes_NTD = codes_of(images, self.facts, self.model.config).to(read_NTD.device)
+        share_N11 = 1 - torch.rand(len(images), 1, 1, device=read_NTD.device) / 2
+        return torch.lerp(read_NTD, codes_NTD, share_N11)
 
     def emphasis(self, targets: Sequence[Target]) -> Tensor:
         """The weight of every place of the latents, [N, H, W], with a mean of 1."""

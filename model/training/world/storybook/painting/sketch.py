@@ -8,44 +8,35 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Sketch
 from model.training.world.storybook.painting.hero import UNTOLD
 from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import (
-    BASE_SIZE,
     Stand,
     StorybookScene,
     StorybookThing,
 )
 
-_Array = NDArray[np.float32]
 _NOTHING = "nothing"
 _COVERED = 0.2  # Share of a cell from which a thing counts as what it shows.
 
 
 def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
-    """The told scene in pixels that are averages.
-
-    Raises:
-        ValueError: an image cannot be divided into that many pixels.
-    """
+    """The told scene, painted at that size."""
     side = num_cells * cell
-    if BASE_SIZE % side:
-        raise ValueError(f"no sketch of {side} pixels from {BASE_SIZE}")
     scene = _told(image_of(image))
-    owners_SS = scene.instances(BASE_SIZE)
+    owners_SS = scene.instances(side)
     things_SS1 = (owners_SS > 0).astype(np.float32)[..., None]
-    pixels_SS4 = np.concatenate((scene.pixels(BASE_SIZE), things_SS1), -1)
     kinds = [_NOTHING, *map(_kind, scene.entries)]
-    owned_SSE = (owners_SS[..., None] == np.arange(len(kinds))).astype(np.float32)
-    shares = _averages(owned_SSE, num_cells).reshape(num_cells**2, -1)
+    owned_SSE = owners_SS[..., None] == np.arange(len(kinds))
+    shares = owned_SSE.reshape(num_cells, cell, num_cells, cell, -1).mean((1, 3))
     # A thing is what a cell shows before it covers the half of it.
-    shares[:, 0] = np.where(shares[:, 1:].max(-1, initial=0) > _COVERED, 0, 1)
-    shown = shares.argmax(-1)
-    return Sketch(_averages(pixels_SS4, side), tuple(kinds[number] for number in shown))
+    shares[..., 0] = np.where(shares[..., 1:].max(-1, initial=0) > _COVERED, 0, 1)
+    shown = shares.argmax(-1).flatten()
+    pixels_SS4 = np.concatenate((scene.pixels(side), things_SS1), -1)
+    return Sketch(pixels_SS4, tuple(kinds[number] for number in shown))
 
 
 def _told(image: StorybookImage) -> StorybookScene:
@@ -59,8 +50,3 @@ def _told(image: StorybookImage) -> StorybookScene:
 
 def _kind(entry: StorybookThing | Stand) -> str:
     return entry.noun if isinstance(entry, StorybookThing) else entry.hero.species
-
-
-def _averages(pixels_SSC: _Array, side: int) -> _Array:
-    step = len(pixels_SSC) // side
-    return pixels_SSC.reshape(side, step, side, step, -1).mean((1, 3))

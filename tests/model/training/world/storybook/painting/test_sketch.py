@@ -21,12 +21,13 @@ _SCENE = StorybookScene(
 )
 
 
-def test_pixels_are_averages_and_kinds_are_where_things_are() -> None:
+def test_it_resembles_the_image_and_kinds_are_where_things_are() -> None:
     sketch = sketch_of(_SCENE, 12, 4)
     assert sketch.pixels.shape == (48, 48, 4)
-    means = np.asarray(_SCENE.render(192), np.float32).mean((0, 1)) / 255
-    np.testing.assert_allclose(sketch.pixels[..., :3].mean((0, 1)), means, atol=3e-3)
-    np.testing.assert_allclose(sketch.pixels[..., 3].mean(), _SCENE.foreground(192).mean())
+    pixels = np.asarray(_SCENE.render(192), np.float32) / 255
+    averages = pixels.reshape(48, 4, 48, 4, 3).mean((1, 3))
+    assert np.abs(sketch.pixels[..., :3] - averages).mean() < 0.03
+    assert abs(sketch.pixels[..., 3].mean() - _SCENE.foreground(192).mean()) < 0.01
     kinds = np.array(sketch.kinds).reshape(12, 12)
     assert set(kinds.flat) == {"nothing", "frog", "cat"}
     assert (kinds[0] == "nothing").all() and kinds[9, 3] == "frog" and kinds[9, 9] == "cat"
@@ -41,8 +42,3 @@ def test_what_a_hero_looks_like_is_shown_only_if_words_tell_it() -> None:
     assert not np.array_equal(*(sketch_of(image, 12, 4).pixels for image in told))
     assert np.array_equal(*(sketch_of(image, 12, 4).pixels for image in untold))
     assert "frog" in sketch_of(untold[0], 12, 4).kinds
-
-
-def test_an_image_is_divided_into_whole_pixels() -> None:
-    with pytest.raises(ValueError, match="no sketch of 40 pixels"):
-        sketch_of(_SCENE, 10, 4)
