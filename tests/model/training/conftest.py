@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.weights.start import initialise
+from model.training.world.storybook.assets import packages
 
 # NumPy looks once at how small numbers can be, and warns if denormals are flushed, as in training.
 np.finfo(np.float32), np.finfo(np.float64)
@@ -38,3 +40,10 @@ def model(config: MMInterleavedConfig) -> MMInterleaved:
     built = MMInterleaved(config)
     initialise(built)
     return built
+
+
+@pytest.fixture(scope="session")
+def storybook_packages() -> Path:
+    """Both packages, fetched at the first run."""
+    packages.fetch()
+    return packages.DEFAULT_FOLDER

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from model.config.schema import MMInterleavedConfig
-from model.training.targets.codes import code_loss, codes_of
+from model.training.targets.codes import (
+    code_loss,
+    codes_of,
+    sketch_codes_of,
+    sketch_loss,
+    with_noise,
+)
 from model.training.world.drawable import Drawable
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.painting.background import Background
@@ -40,6 +46,8 @@ def test_codes_differ_where_images_do(config: MMInterleavedConfig) -> None:
 def test_a_token_holds_the_pixels_and_the_kind_of_its_cell(
     config: MMInterleavedConfig, row: int, column: int, token: int
 ) -> None:
+    perceiver = replace(config.image_decoder.perceiver, num_queries=64)
+    config = replace(config, image_decoder=replace(config.image_decoder, perceiver=perceiver))
     scene = any_scene(random.Random(3), "drawn")
 
     def facts_with(share: float, kind: str) -> Facts:
@@ -53,11 +61,34 @@ def test_a_token_holds_the_pixels_and_the_kind_of_its_cell(
         values = {**DRAWN_FACTS.values, "0 what": ("nothing", "boat")}
         return replace(DRAWN_FACTS, values=values, sketch_of=sketch_of)
 
-    plain_TD = codes_of([scene], facts_with(0.0, "nothing"), config)[0]
+    plain = sketch_codes_of([scene], facts_with(0.0, "nothing"), config)
     for facts in (facts_with(1.0, "nothing"), facts_with(0.0, "boat")):
-        codes_1TD = codes_of([scene], facts, config)
-        assert (codes_1TD[0] != plain_TD).any(-1).nonzero().flatten().tolist() == [token]
-        torch.testing.assert_close(codes_1TD.var(-1, correction=0), torch.ones(1, len(plain_TD)))
-        right = code_loss(codes_1TD, [scene], facts, config)
-        wrong = code_loss(-codes_1TD, [scene], facts, config)
+        made = sketch_codes_of([scene], facts, config)
+        changed_T = (made.codes_NTD[0] != plain.codes_NTD[0]).any(-1)
+        assert changed_T.nonzero().flatten().tolist() == [token]
+        variances_NT = made.codes_NTD.var(-1, correction=0)
+        torch.testing.assert_close(variances_NT, torch.ones_like(variances_NT))
+        right, share = sketch_loss(made.codes_NTD, made, facts)
+        wrong, _ = sketch_loss(-made.codes_NTD, made, facts)
         assert right < 0.2 < 3 < wrong
+        assert share == (1.0 if made.kinds_NT.any() else 0.0)
+
+
+def test_a_token_of_a_sketched_image_also_holds_which_cell_it_becomes(
+    config: MMInterleavedConfig,
+) -> None:
+    scene = any_scene(random.Random(3), "drawn")
+
+    def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
+        raise AssertionError
+
+    facts = replace(DRAWN_FACTS, sketch_of=sketch_of)
+    codes_TD = codes_of([scene], facts, config)[0]
+    assert len({tuple(row) for row in codes_TD.tolist()}) == len(codes_TD)
+    noisy_1TD = with_noise(codes_TD[None])
+    assert 0 < (noisy_1TD - codes_TD).std() < 0.5
+
+
+def test_worlds_without_sketches_have_no_codes_of_them(config: MMInterleavedConfig) -> None:
+    with pytest.raises(ValueError, match="no sketches for 77 image tokens"):
+        sketch_codes_of([any_scene(random.Random(3), "drawn")], DRAWN_FACTS, config)
