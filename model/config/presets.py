@@ -94,6 +94,7 @@ def _tokens_behind(vocab_size: int) -> SpecialTokens:
 def _tiny_decoder() -> ImageDecoderConfig:
     """Images of 96 x 96 from 12 x 12 latents of 16 channels."""
     return ImageDecoderConfig(
+        guidance_scale=3.0,
         image_size=96,
         perceiver=PerceiverConfig(
             num_queries=77,

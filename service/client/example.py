@@ -32,5 +32,5 @@ def example_request(seed: int, steps: int) -> dict[str, Any]:
         "max_images": 3,
         "temperature": 0.3,
         "seed": seed,
-        "image": {"steps": steps, "guidance_scale": 3.0, "scheduler": "dpmsolver++", "seed": seed},
+        "image": {"steps": steps, "scheduler": "dpmsolver++", "seed": seed},
     }

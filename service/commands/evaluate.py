@@ -48,7 +48,7 @@ class ServedAnswerer:
     """Answers examples through the API, with greedy text and images from fixed seeds."""
 
     def __init__(
-        self, url: str, api_key: str | None, steps: int, guidance: float, seed: int
+        self, url: str, api_key: str | None, steps: int, guidance: float | None, seed: int
     ) -> None:
         self.url, self.api_key = url, api_key
         self.steps, self.guidance, self.seed = steps, guidance, seed

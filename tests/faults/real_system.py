@@ -23,7 +23,7 @@ from service.local.processes import RoleProcess
 LEASE_S = 2.0
 ENDS = ("response.completed", "response.incomplete")
 COMMON = {
-    "image": {"steps": 20, "seed": 5, "guidance_scale": 3.0},
+    "image": {"steps": 20, "seed": 5},
     "temperature": 0,
     "seed": 5,
     "stream": True,

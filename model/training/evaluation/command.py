@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks", nargs="+", metavar="TASK", help=f"by default all of the world's; also {CHAT}"
     )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, help="default: the checkpoint's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--without",

@@ -22,10 +22,13 @@ from model.synchronizer.unet_synchronizer import flatten_maps
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Settings of generation. An image depends on its seed, not on its batch."""
+    """Settings of generation. An image depends on its seed, not on its batch.
+
+    Without a `guidance_scale` it is the checkpoint's.
+    """
 
     num_inference_steps: int = 20
-    guidance_scale: float = 3.0
+    guidance_scale: float | None = None
     scheduler: str = "dpmsolver++"
     batch_size: int = 8
 
@@ -63,14 +66,15 @@ class ImageGenerator:
         conditions = image_conditions(self.model, batch, last_B)
         tokens_BTD = self.model.image_tokens(conditions.context_NKD, conditions.context_mask_NK)
         sampler, options = self.sampler, self.options
+        guidance = sampler.config.guidance_of(options.guidance_scale)
         generators = [torch.Generator().manual_seed(story.seed) for story in stories]
         prepared = sampler.prepare(tokens_BTD, flatten_maps(conditions.maps), conditions.visible_N1)
         latents_BCHW = sampler.denoise(
             torch.cat([initial_noise(sampler.config, generator) for generator in generators]),
-            sampler.join([prepared], guided=options.guidance_scale > 1),
+            sampler.join([prepared], guided=guidance > 1),
             generators[0],
             options.num_inference_steps,
-            options.guidance_scale,
+            guidance,
             scheduler=options.scheduler,
         )
         return [to_image(pixels_3SS) for pixels_3SS in sampler.decode(latents_BCHW)]

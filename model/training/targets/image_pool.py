@@ -40,7 +40,6 @@ from model.training.world.facts import Facts
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures
 
 _STEPS = 8
-_GUIDANCE = 3.0
 _SCHEDULER = "dpmsolver++"
 
 
@@ -112,7 +111,7 @@ class Redrawer:
             sampler.join([prepared], guided=True),
             self.generator,
             _STEPS,
-            _GUIDANCE,
+            sampler.config.guidance_scale,
             scheduler=_SCHEDULER,
         )
         drawn = [to_image(pixels_3SS) for pixels_3SS in sampler.decode(latents_NCHW)]
