@@ -19,8 +19,8 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 # Radians a cell: from a tenth of a turn over the whole image to a quarter of a turn a cell.
-_FREQUENCIES = torch.logspace(math.log10(0.13), math.log10(1.6), 8)
-_NUM_FEATURES = 4 * len(_FREQUENCIES)
+_SLOWEST, _FASTEST, _NUM_FREQUENCIES = 0.13, 1.6, 8
+_NUM_FEATURES = 4 * _NUM_FREQUENCIES
 _SHARPNESS = 4.0  # A place then gives the token at its own cell nine tenths of its attention.
 _LOUDNESS = 2.0  # Of positions beside the normalised features that they are added to.
 
@@ -62,7 +62,8 @@ def know_places(unet: UNet2DConditionModel, num_tokens: int) -> None:
 def places(side: int, grid: int) -> Tensor:
     """Sinusoids of the middles of places in units of a grid's cells, [S * S, F], row by row."""
     middles_S = (torch.arange(side) + 0.5) * (grid / side)
-    angles_SF = middles_S[:, None] * _FREQUENCIES
+    frequencies_F = torch.logspace(*map(math.log10, (_SLOWEST, _FASTEST)), _NUM_FREQUENCIES)
+    angles_SF = middles_S[:, None] * frequencies_F
     axis_SF = torch.cat((angles_SF.sin(), angles_SF.cos()), 1) * math.sqrt(2)
     rows_SSF = axis_SF[:, None].expand(side, side, -1)
     return torch.cat((rows_SSF, rows_SSF.transpose(0, 1)), -1).flatten(0, 1)

@@ -84,3 +84,12 @@ def test_the_configuration_decides() -> None:
         names = StableDiffusion(replace(CONFIG, image_decoder=decoder)).unet.state_dict()
         assert any(name.endswith("attn2.to_k.positions") for name in names) == is_grid
         assert any(name.endswith("norm2.positions") for name in names) == is_grid
+
+
+def test_it_is_built_without_memory() -> None:
+    """As checkpoints are read."""
+    perceiver = replace(CONFIG.image_decoder.perceiver, num_queries=NUM_TOKENS)
+    decoder = replace(CONFIG.image_decoder, perceiver=perceiver, token_grid=True)
+    with torch.device("meta"):
+        built = StableDiffusion(replace(CONFIG, image_decoder=decoder))
+    assert all(parameter.is_meta for parameter in built.unet.parameters())
