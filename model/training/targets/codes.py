@@ -71,7 +71,8 @@ def code_loss(
         name: _codes([_key(name, value) for value in values], width)
         for name, values in facts.values.items()
     }
-    logits = fact_logits(tokens_NTD, codes, _SCALE / width, facts)
+    scale = _SCALE if facts.sketch_of is None else _SCALE * 2**0.5  # A cell has half the variance.
+    logits = fact_logits(tokens_NTD, codes, scale / width, facts)
     return distance + fact_loss(logits, fact_targets(images, facts).to(device))
 
 
