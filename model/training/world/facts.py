@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from model.training.world.drawable import Drawable
 
+WHAT = "what"
+"""The last word of the facts that say what is at a place."""
+NOTHING = "nothing"
+"""Their first value: nothing is."""
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -18,7 +23,7 @@ class Sketch:
 
     Attributes:
         pixels: colours, and whether a pixel shows a thing, [S, S, 4] in [0, 1].
-        kinds: what covers most of each cell, row by row: a value of the fact "what".
+        kinds: what covers most of each cell, row by row: a value of `WHAT`.
     """
 
     pixels: NDArray[np.float32]

@@ -9,10 +9,10 @@ from model.training.world.drawn.painting.objects import ALL_KINDS
 from model.training.world.drawn.painting.palette import CHARACTER_COLOURS
 from model.training.world.drawn.painting.scene import SIZES, SLOTS, Scene
 from model.training.world.drawn.tasks import SceneImage
-from model.training.world.facts import Facts
+from model.training.world.facts import NOTHING, WHAT, Facts
 
 _SLOT_FACTS: dict[str, tuple[str, ...]] = {
-    "what": ("nothing", "hero", *ALL_KINDS),
+    WHAT: (NOTHING, "hero", *ALL_KINDS),
     "colour": tuple(CHARACTER_COLOURS),
     "size": tuple(SIZES),
     "texture": TEXTURES,
@@ -44,15 +44,15 @@ def facts_of(image: Drawable) -> dict[str, str]:
     scene = scene_of(image)
     background = scene.background
     facts = {"place": background.place, "weather": background.weather, "time": background.time}
-    facts |= {f"{slot} what": "nothing" for slot in SLOTS}
+    facts |= {f"{slot} {WHAT}": NOTHING for slot in SLOTS}
     for thing in scene.things:
-        facts[f"{thing.slot} what"] = thing.kind
+        facts[f"{thing.slot} {WHAT}"] = thing.kind
         facts[f"{thing.slot} size"] = thing.size
         if thing.colour:
             facts[f"{thing.slot} colour"] = thing.colour
     if scene.hero is not None:
         slot = scene.hero_slot
-        facts |= {f"{slot} what": "hero", f"{slot} colour": scene.hero.colour}
+        facts |= {f"{slot} {WHAT}": "hero", f"{slot} colour": scene.hero.colour}
         facts |= {f"{slot} texture": scene.hero.texture, f"{slot} ears": scene.hero.ears}
     return facts
 
@@ -65,7 +65,7 @@ def words_of(image: Drawable) -> list[list[str]]:
 
 
 def _spoken(facts: dict[str, str], slot: str) -> list[str]:
-    names = (f"{slot} {name}" for name in ("ears", "texture", "size", "colour", "what"))
+    names = (f"{slot} {name}" for name in ("ears", "texture", "size", "colour", WHAT))
     return [facts[name] for name in names if name in facts]
 
 

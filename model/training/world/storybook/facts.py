@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from model.training.world.drawable import Drawable
-from model.training.world.facts import Facts
+from model.training.world.facts import NOTHING, WHAT, Facts
 from model.training.world.storybook.painting.group import SIDES, Group, groups, side_of
 from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
 from model.training.world.storybook.painting.image import image_of
@@ -29,7 +29,6 @@ from model.training.world.words import NUMBERS
 NUM_COLUMNS = 6
 NUM_ITEMS = 4
 KINDS = tuple(NOUNS)  # Every species among them.
-_ABSENT = "nothing"
 _HERO = "hero"
 
 _LOOK: dict[str, tuple[str, ...]] = {
@@ -39,7 +38,7 @@ _LOOK: dict[str, tuple[str, ...]] = {
     "token": tuple(f"with {token}" for token in TOKENS),
 }
 _ITEM: dict[str, tuple[str, ...]] = {
-    "what": (_ABSENT, *KINDS),
+    WHAT: (NOTHING, *KINDS),
     "role": (_HERO,),
     "number": tuple(NUMBERS.values())[:4],
     "size": tuple(SIZES),
@@ -52,7 +51,7 @@ _SETTING: dict[str, tuple[str, ...]] = {
     "weather": WEATHERS,
 }
 # The spoken order of the words of a column.
-_SPOKEN = ("side", "number", "size", "pattern", "colour", "what", "token")
+_SPOKEN = ("side", "number", "size", "pattern", "colour", WHAT, "token")
 
 
 def column_of(x: float) -> int:
@@ -62,7 +61,7 @@ def column_of(x: float) -> int:
 
 def _group_facts(group: Group) -> dict[str, str]:
     return {
-        "what": group.noun,
+        WHAT: group.noun,
         "number": NUMBERS[min(group.number, 4)],
         "size": group.size,
         "side": group.side,
@@ -71,7 +70,7 @@ def _group_facts(group: Group) -> dict[str, str]:
 
 def _hero_facts(stand: Stand) -> dict[str, str]:
     return {
-        "what": stand.hero.species,
+        WHAT: stand.hero.species,
         "role": _HERO,
         "side": side_of(stand.x),
         **_look(stand.hero),
@@ -100,7 +99,7 @@ def _entry_facts(
 
 def _columns(scene: StorybookScene) -> list[dict[str, str]]:
     """The facts of what has its middle in each column; of two neighbours the bigger one's."""
-    found: list[dict[str, str]] = [{"what": _ABSENT} for _ in range(NUM_COLUMNS)]
+    found: list[dict[str, str]] = [{WHAT: NOTHING} for _ in range(NUM_COLUMNS)]
     heights = [0.0] * NUM_COLUMNS
     by_thing = _by_thing(scene)
     for entry in scene.entries:
@@ -118,7 +117,7 @@ def _items(scene: StorybookScene) -> list[dict[str, str]]:
     if scene.stand:
         entries.append((scene.stand.x, _hero_facts(scene.stand)))
     items = [facts for _, facts in sorted(entries, key=lambda entry: entry[0])][:NUM_ITEMS]
-    return items + [{"what": _ABSENT} for _ in range(NUM_ITEMS - len(items))]
+    return items + [{WHAT: NOTHING} for _ in range(NUM_ITEMS - len(items))]
 
 
 def _seen_by_place(content: Drawable) -> list[dict[str, str]]:
@@ -159,13 +158,13 @@ def _spoken(by_place: Sequence[dict[str, str]]) -> list[list[str]]:
 
 
 def _spoken_place(facts: dict[str, str]) -> list[str]:
-    if facts["what"] == _ABSENT:
-        return [_ABSENT]
+    if facts[WHAT] == NOTHING:
+        return [NOTHING]
     said = {**facts, "size": "" if facts.get("size") == "normal" else facts.get("size", "")}
     if said["size"]:
         said["number"] = ""  # Only single things are small or big.
     words = [said[name] for name in _SPOKEN if said.get(name)]
-    return [each for word in words for each in (word.split() if word == facts["what"] else [word])]
+    return [each for word in words for each in (word.split() if word == facts[WHAT] else [word])]
 
 
 PART_VALUES = {name: values for name, values in _ITEM.items() if name != "side"}

@@ -5,23 +5,15 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
 from model.config.schema import MMInterleavedConfig
-from model.training.targets.codes import (
-    code_loss,
-    codes_of,
-    sketch_codes_of,
-    sketch_loss,
-    with_noise,
-)
+from model.training.targets.codes import code_loss, codes_of, with_noise
 from model.training.world.drawable import Drawable
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.painting.background import Background
 from model.training.world.drawn.tasks import any_scene
-from model.training.world.facts import Facts, Sketch
+from model.training.world.facts import Sketch
 
 
 def test_no_fact_is_missed_in_the_codes_themselves(config: MMInterleavedConfig) -> None:
@@ -42,38 +34,6 @@ def test_codes_differ_where_images_do(config: MMInterleavedConfig) -> None:
     assert codes_2TD.std().item() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(("row", "column", "token"), [(0, 0, 0), (3, 4, 1), (15, 15, 27)])
-def test_a_token_holds_the_pixels_and_the_kind_of_its_cell(
-    config: MMInterleavedConfig, row: int, column: int, token: int
-) -> None:
-    perceiver = replace(config.image_decoder.perceiver, num_queries=64)
-    config = replace(config, image_decoder=replace(config.image_decoder, perceiver=perceiver))
-    scene = any_scene(random.Random(3), "drawn")
-
-    def facts_with(share: float, kind: str) -> Facts:
-        def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
-            pixels = np.zeros((num_cells * cell, num_cells * cell, 4), np.float32)
-            pixels[row, column, 3] = share
-            kinds = ["nothing"] * num_cells**2
-            kinds[token] = kind
-            return Sketch(pixels, tuple(kinds))
-
-        values = {**DRAWN_FACTS.values, "0 what": ("nothing", "boat")}
-        return replace(DRAWN_FACTS, values=values, sketch_of=sketch_of)
-
-    plain = sketch_codes_of([scene], facts_with(0.0, "nothing"), config)
-    for facts in (facts_with(1.0, "nothing"), facts_with(0.0, "boat")):
-        made = sketch_codes_of([scene], facts, config)
-        changed_T = (made.codes_NTD[0] != plain.codes_NTD[0]).any(-1)
-        assert changed_T.nonzero().flatten().tolist() == [token]
-        variances_NT = made.codes_NTD.var(-1, correction=0)
-        torch.testing.assert_close(variances_NT, torch.ones_like(variances_NT))
-        right, share = sketch_loss(made.codes_NTD, made, facts)
-        wrong, _ = sketch_loss(-made.codes_NTD, made, facts)
-        assert right < 0.2 < 3 < wrong
-        assert share == (1.0 if made.kinds_NT.any() else 0.0)
-
-
 def test_a_token_of_a_sketched_image_also_holds_which_cell_it_becomes(
     config: MMInterleavedConfig,
 ) -> None:
@@ -87,8 +47,3 @@ def test_a_token_of_a_sketched_image_also_holds_which_cell_it_becomes(
     assert len({tuple(row) for row in codes_TD.tolist()}) == len(codes_TD)
     noisy_1TD = with_noise(codes_TD[None])
     assert 0 < (noisy_1TD - codes_TD).std() < 0.5
-
-
-def test_worlds_without_sketches_have_no_codes_of_them(config: MMInterleavedConfig) -> None:
-    with pytest.raises(ValueError, match="no sketches for 77 image tokens"):
-        sketch_codes_of([any_scene(random.Random(3), "drawn")], DRAWN_FACTS, config)

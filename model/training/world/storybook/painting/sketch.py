@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from model.training.world.drawable import Drawable
-from model.training.world.facts import Sketch
+from model.training.world.facts import NOTHING, Sketch
 from model.training.world.storybook.painting.hero import UNTOLD
 from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import (
@@ -19,7 +19,6 @@ from model.training.world.storybook.painting.scene import (
     StorybookThing,
 )
 
-_NOTHING = "nothing"
 _COVERED = 0.2  # Share of a cell from which a thing counts as what it shows.
 
 
@@ -29,7 +28,7 @@ def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
     scene = _told(image_of(image))
     owners_SS = scene.instances(side)
     things_SS1 = (owners_SS > 0).astype(np.float32)[..., None]
-    kinds = [_NOTHING, *map(_kind, scene.entries)]
+    kinds = [NOTHING, *map(_kind, scene.entries)]
     owned_SSE = owners_SS[..., None] == np.arange(len(kinds))
     shares = owned_SSE.reshape(num_cells, cell, num_cells, cell, -1).mean((1, 3))
     # A thing is what a cell shows before it covers the half of it.
