@@ -87,6 +87,7 @@ def run_phase(
         learning_rate=phase.learning_rate,
         warmup_steps=phase.warmup_steps,
         ema_decay=phase.ema_decay,
+        optimizer=phase.optimizer,
         seed=recipe.seed,
         half=recipe.half,
         seconds=seconds,

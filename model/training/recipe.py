@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from model.checkpoint.packaged.base_model import BASES
 from model.config.schema import ConfigError
+from model.training.optimizer import OPTIMIZERS, OptimizerName
 from model.training.parameters import PRETRAINED
 from model.training.world.drawn.world import DrawnWorld
 from model.training.world.registry import world_of
@@ -48,6 +49,7 @@ class Phase:
     """One objective for some steps.
 
     Attributes:
+        optimizer: "adamw", or "muon" for matrices; the learning rate is AdamW's.
         weights: mixture of the tasks, and of shards as `shards:PATTERN`.
         learn_prompt: whether the user's words are learned as well.
         only_after_image: leave out the text before the first image.
@@ -83,6 +85,7 @@ class Phase:
     learning_rate: float = 1e-3
     warmup_steps: int = 30
     ema_decay: float = 0.0
+    optimizer: OptimizerName = "adamw"
     weights: Mapping[str, float] = field(default_factory=dict)
     learn_prompt: bool = True
     only_after_image: bool = False
@@ -107,6 +110,10 @@ class Phase:
         """Refuse phases and parts that do not exist."""
         if self.phase not in PHASES:
             raise ConfigError(f"unknown phase {self.phase!r}; known: {', '.join(PHASES)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(
+                f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}"
+            )
         if unknown := set(self.frozen) - {*PRETRAINED, IMAGE_TOKENS}:
             known = (*PRETRAINED, IMAGE_TOKENS)
             raise ConfigError(f"unknown frozen parts {sorted(unknown)}; known: {known}")

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from model.training.optimizer import Optimizer, OptimizerName
 from model.training.parameters import ParameterGroup
 
 
@@ -90,7 +91,7 @@ class TrainerConfig:
     warmup_steps: int = 30
     final_rate: float = 0.02
     weight_decay: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.98)
+    optimizer: OptimizerName = "adamw"
     max_norm: float = 1.0
     ema_decay: float = 0.0
     save_seconds: float = 60.0
@@ -132,24 +133,14 @@ class Trainer:
         objective.module.to(self.accelerator.device)
         groups = objective.groups()
         self.parameters = [p for group in groups for p in group.parameters]
-        self._factors = [group.rate_factor for group in groups]
-        optimizer = torch.optim.AdamW(
-            [self._options(group) for group in groups],
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=self.accelerator.device.type == "cuda",
+        self.optimizer = Optimizer(
+            groups, config.weight_decay, config.optimizer, self.accelerator.device
         )
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema_decay else []
         self.step, self._seconds = 0, 0.0
         directory.mkdir(parents=True, exist_ok=True)
         if (directory / _STATE).is_file():
             self._load()
-
-    def _options(self, group: ParameterGroup) -> dict[str, Any]:
-        decay = self.config.weight_decay if group.weight_decay is None else group.weight_decay
-        return {"params": list(group.parameters), "weight_decay": decay}
 
     def run(self, stop_at: int | None = None) -> dict[str, float]:
         """Train to the end (or to step `stop_at`) and return the last logged losses."""
@@ -207,17 +198,16 @@ class Trainer:
     def _step(self) -> dict[str, Tensor | float]:
         set_seed(self.config.seed * 1_000_003 + self.step, device_specific=True)
         rate = self.rate(self.step)
-        for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
-            group["lr"] = rate * factor
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         with self._precision():
             losses = self.objective.losses(self.step * processes + rank)
-        self.optimizer.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         self.accelerator.backward(losses["loss"])
         if processes > 1:
             self._average_gradients()
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_norm)
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self.step += 1
         self._update_average()
         # Tensors: reading their values every step would keep a GPU waiting.
@@ -259,7 +249,7 @@ class Trainer:
         tensors: dict[str, Tensor] = {}
         for index, parameter in enumerate(self.parameters):
             tensors[f"parameter.{index}"] = parameter.detach().contiguous()
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self.optimizer.state_of(parameter).items():
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
         tensors |= {f"average.{i}": mean.contiguous() for i, mean in enumerate(self.average)}
         save_file(tensors, self.directory / name)
@@ -288,6 +278,6 @@ class Trainer:
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }
-            self.optimizer.state[parameter].update(entry)
+            self.optimizer.state_of(parameter).update(entry)
         for index, mean in enumerate(self.average):
             mean.copy_(tensors[f"average.{index}"])

@@ -11,6 +11,7 @@ import torch
 
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.training.optimizer import OPTIMIZERS, OptimizerName
 from model.training.trainer import Curves, Trainer, TrainerConfig
 from tests.model.training.objectives.fixed_batch import FixedBatch, language
 
@@ -26,10 +27,11 @@ def test_half_precision_learns_as_well(
     assert {parameter.dtype for parameter in trainer.parameters} == {torch.float32}
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resumed_run_is_bit_exact(
-    model: MMInterleaved, processor: Processor, tmp_path: Path
+    model: MMInterleaved, processor: Processor, tmp_path: Path, optimizer: OptimizerName
 ) -> None:
-    config = TrainerConfig(steps=4, learning_rate=1e-3, ema_decay=0.9)
+    config = TrainerConfig(steps=4, learning_rate=1e-3, ema_decay=0.9, optimizer=optimizer)
     weights = {"caption": 1.0, "text_to_image": 1.0}
     other, resumed = copy.deepcopy(model), copy.deepcopy(model)
 
@@ -48,7 +50,9 @@ def test_resumed_run_is_bit_exact(
         assert torch.equal(mine, theirs)
 
 
-def test_rate_warms_up_andfalls(model: MMInterleaved, processor: Processor, tmp_path: Path) -> None:
+def test_rate_warms_up_and_falls(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
     config = TrainerConfig(steps=100, learning_rate=1.0, warmup_steps=10, final_rate=0.1)
     trainer = Trainer(language(model, processor, 1), config, tmp_path)
     rates = [trainer.rate(step) for step in range(101)]
