@@ -19,9 +19,6 @@ class _Net(nn.Module):
         self.linear = nn.Linear(24, 20)
         self.narrow = nn.Linear(20, 2)
 
-    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
-        return self.narrow(self.linear(self.convolution(images_NCHW).relu().mean((2, 3))).relu())
-
 
 def _trained(name: OptimizerName, rate_factor: float = 1.0) -> tuple[_Net, _Net, Optimizer]:
     """A network before and after a step, and the optimizer."""
@@ -30,7 +27,8 @@ def _trained(name: OptimizerName, rate_factor: float = 1.0) -> tuple[_Net, _Net,
     before.load_state_dict(net.state_dict())
     groups = [ParameterGroup(tuple(net.parameters()), rate_factor)]
     optimizer = Optimizer(groups, 0.0, name, _CPU)
-    net(torch.randn(8, 4, 9, 9)).square().mean().backward()
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
     optimizer.step(1e-3)
     return before, net, optimizer
 
@@ -40,7 +38,7 @@ def test_a_step_of_a_matrix_is_as_large_in_all_directions() -> None:
     for layer in ("convolution", "linear"):
         old, new = (getattr(net, layer).weight.detach().flatten(1) for net in (before, after))
         values = torch.linalg.svdvals(new - old)
-        assert values.max() < 3 * values.median()
+        assert values.max() < 2 * values.min()
         assert set(optimizer.state_of(getattr(after, layer).weight)) == {"momentum_buffer"}
     for parameter in (after.convolution.bias, after.narrow.weight):
         assert "exp_avg_sq" in optimizer.state_of(parameter)
