@@ -62,7 +62,8 @@ def know_places(unet: UNet2DConditionModel, num_tokens: int) -> None:
 def places(side: int, grid: int) -> Tensor:
     """Sinusoids of the middles of places in units of a grid's cells, [S * S, F], row by row."""
     middles_S = (torch.arange(side) + 0.5) * (grid / side)
-    frequencies_F = torch.logspace(*map(math.log10, (_SLOWEST, _FASTEST)), _NUM_FREQUENCIES)
+    exponents_F = torch.linspace(math.log(_SLOWEST), math.log(_FASTEST), _NUM_FREQUENCIES)
+    frequencies_F = exponents_F.exp()
     angles_SF = middles_S[:, None] * frequencies_F
     axis_SF = torch.cat((angles_SF.sin(), angles_SF.cos()), 1) * math.sqrt(2)
     rows_SSF = axis_SF[:, None].expand(side, side, -1)
