@@ -127,7 +127,7 @@ class ImageDecoderConfig:
     """The Stable-Diffusion decoder. `unet`, `vae` and `scheduler` are diffusers configurations.
 
     `guidance_scale` is that of images whose request names none. With `token_grid` the image tokens
-    form a square grid over the image (`model.image_decoder.token_grid`).
+    form a square grid over the image (`model.image_decoder.unet.token_grid`).
     """
 
     perceiver: PerceiverConfig

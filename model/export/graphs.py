@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler, decode, initial_noise
-from model.image_decoder.unet_step import UNetStep
+from model.image_decoder.unet.conditions import Conditions
+from model.image_decoder.unet.step import UNetStep
 
 GraphName = Literal["prepare", "denoise", "decode"]
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from model.config.schema import MMInterleavedConfig
 from model.image_decoder.image_tokens import ImageTokenizer
 from model.image_decoder.sampler import ImageSampler, encode, initial_noise
-from model.image_decoder.token_grid import know_places
-from model.image_decoder.unet_step import UNetStep, check_supported
+from model.image_decoder.unet.step import UNetStep, check_supported
+from model.image_decoder.unet.token_grid import know_places
 from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer, flatten_maps
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from model.config.schema import ImageDecoderConfig
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.schedule import Schedule, Trajectory, advance
-from model.image_decoder.unet_step import UNetStep
+from model.image_decoder.unet.conditions import Conditions
+from model.image_decoder.unet.step import UNetStep
 from model.synchronizer.folding import FoldedSynchronizer
 from model.synchronizer.maps import MapSampling
 from model.synchronizer.unet_synchronizer import UNetSynchronizer

@@ -193,6 +193,10 @@ def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: 
 
 
 def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    if recipe.world.told.sketch_of is None:
+        raise ConfigError("the phase `sketch` needs a world that sketches its images")
+    if not model.image_decoder.perceiver_resampler.composing_layers:
+        raise ConfigError(f"the image perceiver of {model.config.name!r} has no layers to compose")
     mixture = _mixture(recipe, phase)
     return SketchObjective(model, phase, mixture, recipe.world.told, recipe.seed, recipe.workers)
 

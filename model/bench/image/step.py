@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.bench.image.published import published_step
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.sampler import ImageSampler
+from model.image_decoder.unet.conditions import Conditions
 from model.synchronizer.kernels.grid import GridSampling
 
 

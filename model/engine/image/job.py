@@ -13,9 +13,9 @@ from model.config.schema import ImageDecoderConfig
 from model.device.stream import upload
 from model.engine.image.backends.base import Backend, Predict
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import initial_noise
 from model.image_decoder.schedule import Schedule, Trajectory
+from model.image_decoder.unet.conditions import Conditions
 from model.sampling_params import ImageParams
 from model.segments import ImageSegment
 

@@ -1,10 +1,10 @@
 """The language model with its synchronizers: next tokens of all six tasks.
 
 With `image_token_weight` it trains what image tokens hold as well, before there is a decoder to
-train them: each approaches the code of its place (`targets.codes`). Without codes the U-Net learns
-slowly from uninformative tokens, and they learn slowly through the U-Net. Codes also make the
-hidden states bind a word to earlier ones ("a red boat on the left"), which next-token prediction
-does not require.
+train them: each approaches the code of its place (`targets.image_tokens.codes`). Without codes the
+U-Net learns slowly from uninformative tokens, and they learn slowly through the U-Net. Codes also
+make the hidden states bind a word to earlier ones ("a red boat on the left"), which next-token
+prediction does not require.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from model.training.data.mixture import Source
 from model.training.objectives.losses import text_loss
 from model.training.parameters import ParameterGroup
 from model.training.recipe import Phase
-from model.training.targets.codes import code_loss
 from model.training.targets.image_pool import answer_images
+from model.training.targets.image_tokens.codes import code_loss
 from model.training.targets.words import Ordinals
 from model.training.world.facts import Facts
 

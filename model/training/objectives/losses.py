@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.config.schema import ImageDecoderConfig
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.schedule import make_scheduler
-from model.image_decoder.unet_step import Blocks, SkipReader
+from model.image_decoder.unet.step import Blocks, SkipReader
 from model.mm_interleaved import Batch, MMInterleaved
 from model.synchronizer.unet_synchronizer import flatten_maps
 from model.text_decoder import context

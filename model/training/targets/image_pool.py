@@ -34,7 +34,7 @@ from model.text_decoder import context
 from model.training.data.batches import Tokenised, collate, images_of, pixels_of, tokenise
 from model.training.data.features import FeatureBank, features_of
 from model.training.data.mixture import Source
-from model.training.targets.codes import codes_of
+from model.training.targets.image_tokens.codes import codes_of
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures

@@ -10,8 +10,8 @@ import torch
 from model.config.schema import MMInterleavedConfig
 from model.export.command import load_sampler
 from model.export.graphs import Graph, condition_names, sampler_graphs
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler
+from model.image_decoder.unet.conditions import Conditions
 
 
 @pytest.fixture(scope="module")

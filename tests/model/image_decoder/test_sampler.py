@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from model.config.presets import preset
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.image_decoder import ImageDecoder
 from model.image_decoder.sampler import ImageSampler, guide, initial_noise
+from model.image_decoder.unet.conditions import Conditions
 from model.synchronizer.unet_synchronizer import flatten_maps
 from tests.model import golden
 from tests.model.image_decoder.recorded import previous

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """One evaluation of the U-Net for joined images: from latents [B, C, H, W] and timesteps [B] to

@@ -23,8 +23,8 @@ from model.engine.image.backends.base import Backend, Capabilities, Predict
 from model.engine.image.steps.cache import CompileCache, cache_key
 from model.engine.image.steps.captured import CapturedStep, Step
 from model.engine.image.steps.compiled import CompiledStep, StepArguments
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler, encode
+from model.image_decoder.unet.conditions import Conditions
 from model.memory.estimate import image_bytes
 from model.mm_interleaved import IMAGE
 from model.processor import pixel_values

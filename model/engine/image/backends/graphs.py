@@ -24,7 +24,7 @@ from model.engine.image.backends.eager import TorchBackend
 from model.export.graphs import condition_names, sampler_graphs
 from model.export.manifest import Manifest
 from model.export.parity import compare
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 from model.memory.estimate import image_bytes
 from model.synchronizer.kernels.grid import GridSampling
 

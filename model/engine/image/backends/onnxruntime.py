@@ -26,7 +26,7 @@ from model.engine.image.backends.base import BackendUnavailable, Capabilities, P
 from model.engine.image.backends.graphs import GraphBackend
 from model.export.command import CompileOptions, compile_checkpoint
 from model.export.manifest import CompiledGraph, Manifest, TensorSpec
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _CUDA_BUCKETS = (1, 2, 4, 8)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from model.device.graph import CapturedGraph, Graphs
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 
 Step = Callable[[Tensor, Tensor, Conditions], Tensor]
 Shape = tuple[torch.Size, int]

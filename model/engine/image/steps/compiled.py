@@ -22,9 +22,9 @@ from torch import Tensor
 from model.device.stream import aside
 from model.engine.image.steps.cache import CompileCache
 from model.engine.image.steps.captured import Shape, Step, shape_of
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler
-from model.image_decoder.unet_step import Blocks
+from model.image_decoder.unet.conditions import Conditions
+from model.image_decoder.unet.step import Blocks
 
 # Shapes of one kind of block: levels of the U-Net, widths of its skips, buckets, halves.
 _MOST_SHAPES = 256

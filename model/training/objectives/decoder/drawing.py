@@ -1,7 +1,7 @@
 """The image decoder without a language model: it draws from the codes of what examples tell.
 
-Codes are what the perceiver will read (`targets.codes`), so no language model has to. What
-the words do not tell, such as the look of a story's hero, is only in the preceding image.
+Codes (`targets.image_tokens.codes`) are what the perceiver will read, so no language model has to.
+What the words do not tell, such as the look of a story's hero, is only in the preceding image.
 
 Legend: N images, T tokens, D width, S side of an image, h, w latents, s side of a map.
 """
@@ -23,13 +23,13 @@ from model.training.data.mixture import Source
 from model.training.objectives.losses import TrainingNoise, denoising_error
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
-from model.training.targets.codes import codes_of, with_noise
 from model.training.targets.image_pool import (
     emphasis_of,
     foreground_of,
     maps_before,
     stack_kept,
 )
+from model.training.targets.image_tokens.codes import codes_of, with_noise
 from model.training.world.drawable import Drawable
 from model.training.world.example import Example
 from model.training.world.facts import Facts

@@ -23,7 +23,6 @@ from model.training.parameters import (
     train_only,
 )
 from model.training.recipe import IMAGE_TOKENS, Phase
-from model.training.targets.codes import code_loss, codes_of
 from model.training.targets.image_pool import (
     Target,
     TargetPool,
@@ -32,6 +31,7 @@ from model.training.targets.image_pool import (
     maps_before,
     stack_kept,
 )
+from model.training.targets.image_tokens.codes import code_loss, codes_of
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
 

@@ -16,8 +16,8 @@ from model.training.data.loading import Loader, TensorBatch
 from model.training.data.mixture import Source
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
-from model.training.targets.codes import codes_of, with_noise
-from model.training.targets.sketches import SketchCodes, sketch_codes_of, sketch_loss
+from model.training.targets.image_tokens.codes import codes_of, with_noise
+from model.training.targets.image_tokens.sketches import SketchCodes, sketch_codes_of, sketch_loss
 from model.training.world.facts import Facts
 
 

@@ -12,9 +12,7 @@ from dataclasses import replace
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import NOTHING, WHAT, Facts
-from model.training.world.storybook.painting.group import SIDES, Group, groups, side_of
 from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
-from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
 from model.training.world.storybook.painting.scene import (
@@ -23,7 +21,9 @@ from model.training.world.storybook.painting.scene import (
     StorybookScene,
     StorybookThing,
 )
-from model.training.world.storybook.painting.sketch import sketch_of
+from model.training.world.storybook.telling.group import SIDES, Group, groups, side_of
+from model.training.world.storybook.telling.image import image_of
+from model.training.world.storybook.telling.sketch import sketch_of
 from model.training.world.words import NUMBERS
 
 NUM_COLUMNS = 6

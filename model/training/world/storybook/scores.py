@@ -12,11 +12,11 @@ from model.training.world.drawable import box_overlap
 from model.training.world.example import Example, GeneratedAnswer, Rows, Score
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grounding import box_in
-from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.reader import read_scene
+from model.training.world.storybook.telling.group import groups
+from model.training.world.storybook.telling.image import StorybookImage, image_of
 from model.training.world.words import ORDINALS
 
 _PAGES = 5

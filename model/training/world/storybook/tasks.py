@@ -15,10 +15,10 @@ from model.training.world.storybook.language.requests import (
     request,
 )
 from model.training.world.storybook.language.stories import StorybookStory, sample_story
-from model.training.world.storybook.painting.composition import at_sides, in_a_row
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.telling.composition import at_sides, in_a_row
+from model.training.world.storybook.telling.image import StorybookImage, image_of
 from model.training.world.words import ORDINALS
 
 _HERO_SHARE = 0.35

@@ -21,10 +21,10 @@ from model.training.world.storybook.facts import (
     setting_facts,
 )
 from model.training.world.storybook.language.stories import StorybookStory, sample_story
-from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.scores import SCORES, reader_score
 from model.training.world.storybook.tasks import TASKS
+from model.training.world.storybook.telling.image import image_of
 
 _MAX_QUESTIONS = 6
 _IMAGES_OF_A_STORY = 4

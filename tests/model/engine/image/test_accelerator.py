@@ -11,7 +11,7 @@ from model.engine.image.backends.base import Predict
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.loop import DenoisingLoop
 from model.engine.protocol import ImageEnd, ImagePreview, ImageProgress
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 from model.sampling_params import ImageParams
 from tests.model.device.accelerator import FakeStream, HostWaits, no_host_copies
 from tests.model.engine.jobs import conditioning_image, drain, make_job, small_checkpoint

@@ -6,8 +6,8 @@ import random
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill
-from model.training.world.storybook.painting.group import groups, side_of
 from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.telling.group import groups, side_of
 from model.training.world.words import joined
 
 

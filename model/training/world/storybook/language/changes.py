@@ -6,8 +6,8 @@ import random
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
-from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.telling.group import groups
 
 _MISTYPED = 0.08
 

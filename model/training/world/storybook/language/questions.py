@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill
-from model.training.world.storybook.painting.group import Group, groups, side_of
 from model.training.world.storybook.painting.hero import PATTERNS
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.telling.group import Group, groups, side_of
 from model.training.world.words import NUMBERS
 
 Pair = tuple[str, str]

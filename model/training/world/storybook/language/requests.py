@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
-from model.training.world.storybook.painting.group import groups, side_of
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.telling.group import groups, side_of
 from model.training.world.words import joined
 
 RequestFamily = Callable[[random.Random, StorybookScene], str]

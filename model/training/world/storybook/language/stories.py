@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
-from model.training.world.storybook.painting.composition import in_a_row
-from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
 from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.telling.composition import in_a_row
+from model.training.world.storybook.telling.group import groups
 from model.training.world.words import NUMBERS
 
 # {n} the hero's name, {x} the thing with its article, {t} the thing with "the", {w} where it is,

@@ -12,7 +12,7 @@ import torch
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.loop import DenoisingLoop
 from model.engine.image.steps.captured import CapturedStep
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 from model.sampling_params import ImageParams
 from tests.model.device.recorder import FakeGraphs
 from tests.model.engine.jobs import (

@@ -14,7 +14,7 @@ from model.engine.image.loop import DenoisingLoop
 from model.engine.image.steps import compiled
 from model.engine.image.steps.cache import CompileCache
 from model.engine.image.steps.compiled import CompiledStep, compile_blocks, many_shapes
-from model.image_decoder.unet_step import Blocks
+from model.image_decoder.unet.step import Blocks
 from model.sampling_params import ImageParams
 from model.synchronizer.kernels.grid import GridOperator
 from tests.model.device.recorder import FakeGraphs

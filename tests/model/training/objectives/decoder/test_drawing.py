@@ -12,7 +12,7 @@ from model.training.data.batches import pixels_of
 from model.training.data.loading import TensorBatch
 from model.training.objectives.decoder.drawing import DrawingBatches, DrawingObjective
 from model.training.recipe import Phase
-from model.training.targets.codes import codes_of
+from model.training.targets.image_tokens.codes import codes_of
 from model.training.world.example import Example
 from tests.model.training.objectives.fixed_batch import (
     WORLD,

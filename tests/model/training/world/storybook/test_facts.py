@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from model.training.world.storybook.facts import NUM_COLUMNS, NUM_ITEMS, SEEN, TOLD, parts_of
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.image import StorybookImage
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
+from model.training.world.storybook.telling.image import StorybookImage
 
 _HERO = Stand(Hero("Pip", "frog", "blue", "striped", "top hat"), 0.55, 0.9)
 _SCENE = StorybookScene(

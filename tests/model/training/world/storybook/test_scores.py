@@ -11,10 +11,10 @@ from model.training.world.example import Example, GeneratedAnswer
 from model.training.world.storybook import scores
 from model.training.world.storybook.language.captions import describe
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.image import StorybookImage
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
 from model.training.world.storybook.scores import SCORES, match_hero, match_request, reader_score
+from model.training.world.storybook.telling.image import StorybookImage
 from model.training.world.storybook.world import StorybookWorld
 
 _WORLD = StorybookWorld()

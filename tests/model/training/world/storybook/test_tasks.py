@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.tasks import TASKS
+from model.training.world.storybook.telling.image import image_of
 from model.training.world.storybook.world import StorybookWorld
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storybook_packages")]

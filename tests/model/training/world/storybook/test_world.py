@@ -7,10 +7,10 @@ import pytest
 from model.training.world.example import Example
 from model.training.world.storybook.language.captions import describe
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
 from model.training.world.storybook.tasks import TASKS
+from model.training.world.storybook.telling.image import StorybookImage, image_of
 from model.training.world.storybook.world import StorybookStock, StorybookWorld
 
 _WORLD = StorybookWorld()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from model.training.world.storybook.painting.group import Group, groups
 from model.training.world.storybook.painting.hero import TOKENS, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, Setting
 from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.telling.group import Group, groups
 from model.training.world.words import NUMBERS
 
 UNTOLD = ""  # The place of a setting that a text does not name.

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import StorybookScene, StorybookThing
+from model.training.world.storybook.telling.image import StorybookImage, image_of
 from tests.model.training.segmented import Squares
 
 _SCENE = StorybookScene(Setting("meadow", 0, "day"), (StorybookThing("tree", "big", 0.3, 0.9),))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.image import StorybookImage
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
-from model.training.world.storybook.painting.sketch import sketch_of
+from model.training.world.storybook.telling.image import StorybookImage
+from model.training.world.storybook.telling.sketch import sketch_of
 
 pytestmark = pytest.mark.usefixtures("storybook_packages")
 

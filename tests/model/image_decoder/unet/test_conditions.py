@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 
 
 def conditions(number: int, num_maps: int = 1) -> Conditions:

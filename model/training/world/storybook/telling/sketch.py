@@ -12,12 +12,12 @@ import numpy as np
 from model.training.world.drawable import Drawable
 from model.training.world.facts import NOTHING, Sketch
 from model.training.world.storybook.painting.hero import UNTOLD
-from model.training.world.storybook.painting.image import StorybookImage, image_of
 from model.training.world.storybook.painting.scene import (
     Stand,
     StorybookScene,
     StorybookThing,
 )
+from model.training.world.storybook.telling.image import StorybookImage, image_of
 
 _COVERED = 0.2  # Share of a cell from which a thing counts as what it shows.
 

@@ -25,7 +25,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
 from torch import Tensor
 
-from model.image_decoder.conditions import Conditions
+from model.image_decoder.unet.conditions import Conditions
 
 _SUPPORTED = {
     "class_embed_type": (None,),

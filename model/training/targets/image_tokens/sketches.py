@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config.schema import MMInterleavedConfig
-from model.training.targets.codes import key_of, sum_of, vectors_of
+from model.training.targets.image_tokens.codes import key_of, sum_of, vectors_of
 from model.training.world.drawable import Drawable
 from model.training.world.facts import WHAT, Facts, Sketch
 

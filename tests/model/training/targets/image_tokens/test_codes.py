@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from model.config.schema import MMInterleavedConfig
-from model.training.targets.codes import code_loss, codes_of, with_noise
+from model.training.targets.image_tokens.codes import code_loss, codes_of, with_noise
 from model.training.world.drawable import Drawable
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.painting.background import Background

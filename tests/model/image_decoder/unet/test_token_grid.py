@@ -11,8 +11,8 @@ from diffusers import UNet2DConditionModel
 from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig
 from model.image_decoder.image_decoder import StableDiffusion
-from model.image_decoder.token_grid import know_places, places
-from model.image_decoder.unet_step import UNetStep
+from model.image_decoder.unet.step import UNetStep
+from model.image_decoder.unet.token_grid import know_places, places
 
 CONFIG = preset("micro")
 NUM_TOKENS = 64

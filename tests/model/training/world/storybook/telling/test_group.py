@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from model.training.world.storybook.painting.group import groups, side_of
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import StorybookScene, StorybookThing
+from model.training.world.storybook.telling.group import groups, side_of
 
 
 @pytest.mark.parametrize(

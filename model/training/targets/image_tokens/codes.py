@@ -33,7 +33,7 @@ def codes_of(images: Sequence[Drawable], facts: Facts, config: MMInterleavedConf
     codes_NTD = torch.stack([_by_place(image, facts, number, width) for image in images])
     if facts.sketch_of is None:
         return codes_NTD
-    # What further layers make of a token depends on its cell (`targets.sketches`).
+    # What further layers make of a token depends on its cell (`targets.image_tokens.sketches`).
     cells_TD = vectors_of([f"cell {index}" for index in range(number)], width)
     return F.layer_norm(codes_NTD + cells_TD, (width,))
 

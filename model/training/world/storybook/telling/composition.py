@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from model.training.world.storybook.painting.group import SIDES, groups, side_of
 from model.training.world.storybook.painting.hero import HEIGHT as HERO_HEIGHT
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import (
@@ -22,6 +21,7 @@ from model.training.world.storybook.painting.scene import (
     StorybookThing,
     width_of,
 )
+from model.training.world.storybook.telling.group import SIDES, groups, side_of
 
 _GRID = 24  # Places of the latents along a side.
 _GROUND, _AIR = 22 / _GRID, 12 / _GRID  # Lower edges.

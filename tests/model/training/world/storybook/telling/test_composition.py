@@ -8,10 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from model.training.world.storybook.painting.composition import at_sides, in_a_row
-from model.training.world.storybook.painting.group import groups
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.image import image_of
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import (
     OVERLAP,
@@ -21,6 +18,9 @@ from model.training.world.storybook.painting.scene import (
     thing_layer,
 )
 from model.training.world.storybook.tasks import change, story, text_to_image
+from model.training.world.storybook.telling.composition import at_sides, in_a_row
+from model.training.world.storybook.telling.group import groups
+from model.training.world.storybook.telling.image import image_of
 
 pytestmark = pytest.mark.usefixtures("storybook_packages")
 

@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from model.image_decoder.conditions import Conditions
 from model.image_decoder.sampler import ImageSampler, initial_noise
-from model.image_decoder.unet_step import UNetStep, check_supported
+from model.image_decoder.unet.conditions import Conditions
+from model.image_decoder.unet.step import UNetStep, check_supported
 from model.synchronizer.folding import FoldedBlock, FoldedSynchronizer
 from tests.model import golden
 from tests.model.image_decoder.recorded import unet_inputs

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.config.schema import MMInterleavedConfig
-from model.training.targets.sketches import sketch_codes_of, sketch_loss
+from model.training.targets.image_tokens.sketches import sketch_codes_of, sketch_loss
 from model.training.world.drawable import Drawable
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.tasks import any_scene

@@ -1,0 +1,1 @@
+"""The U-Net: one evaluation, what all of them share, and attention that knows places."""

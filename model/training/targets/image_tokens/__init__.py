@@ -1,0 +1,1 @@
+"""What image tokens learn to be: codes of facts, then of a sketch."""
