@@ -20,6 +20,7 @@ from safetensors import safe_open
 from model.checkpoint import store
 from model.checkpoint.convert.journal import Journal, OnProgress
 from model.checkpoint.convert.official.layout import SETTINGS
+from model.checkpoint.store import CheckpointError
 from model.config.schema import MMInterleavedConfig
 
 WEIGHTS_DIRECTORY = "weights"
@@ -51,9 +52,11 @@ def to_official(source: Path, target: Path, on_progress: OnProgress) -> None:
     """Write the official layout of a checkpoint of ours, or resume.
 
     Raises:
-        CheckpointError: the source is no checkpoint.
+        CheckpointError: the source is no checkpoint, or one whose U-Net the official code lacks.
     """
     config = store.load_config(source)
+    if config.image_decoder.token_grid:
+        raise CheckpointError("the official U-Net does not know places (token_grid)")
     by_file: dict[str, list[str]] = {}
     for name, file_name in store.weight_map(source).items():
         by_file.setdefault(file_name, []).append(name)

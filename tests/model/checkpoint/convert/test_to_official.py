@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -39,3 +41,12 @@ def test_finished_export_is_not_written_again(converted: Path, tmp_path: Path) -
     shards[1].unlink()
     to_official(converted, tmp_path, silent)
     assert [path.stat().st_mtime_ns == 1 for path in shards] == [True, False, True]
+
+
+def test_a_unet_that_knows_places_is_refused(tmp_path: Path) -> None:
+    config = golden.config()
+    decoder = replace(config.image_decoder, token_grid=True)
+    replace(config, image_decoder=decoder).save(tmp_path / "config.json")
+    with pytest.raises(store.CheckpointError, match="token_grid"):
+        to_official(tmp_path, tmp_path / "official", silent)
+    assert not (tmp_path / "official").exists()
