@@ -15,12 +15,12 @@ import diffusers
 import torch
 
 from model.config.schema import MMInterleavedConfig
-from model.image_decoder.unet import step
+from model.image_decoder.unet import step, token_grid
 from model.synchronizer import folding
 from model.synchronizer.kernels import grid
 
 # Their code is what gets compiled; diffusers' counts by its version.
-_SOURCES: tuple[ModuleType, ...] = (step, folding, grid)
+_SOURCES: tuple[ModuleType, ...] = (step, token_grid, folding, grid)
 _HASH_BYTES = hashlib.sha256().digest_size
 logger = logging.getLogger(__name__)
 
