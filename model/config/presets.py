@@ -271,6 +271,7 @@ def _storybook() -> MMInterleavedConfig:
             intermediate_size=2 * vision_width,
         ),
         num_img_token=36,
+        cross_attention_frequency=6,
         image_decoder=replace(
             decoder,
             image_size=192,

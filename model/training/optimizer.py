@@ -20,7 +20,7 @@ OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "muon")
 _BETAS = (0.9, 0.98)
 _MOMENTUM = 0.95
 _MUON_RATE = 2.0  # Relative to AdamW's, whose size of steps it is made to match.
-_LEAST_SIDE = 16  # Narrower matrices have few directions.
+_LEAST_SIDE = 8  # Narrower matrices have few directions; low-rank factors have enough.
 
 
 class Optimizer:
@@ -80,4 +80,4 @@ class Optimizer:
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:
-    return parameter.ndim in (2, 4) and min(parameter.flatten(1).shape) > _LEAST_SIDE
+    return parameter.ndim in (2, 4) and min(parameter.flatten(1).shape) >= _LEAST_SIDE

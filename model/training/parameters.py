@@ -95,24 +95,35 @@ class LowRankAdapter:
     al., LoRA (2021), implemented by peft.
     """
 
-    def __init__(self, model: MMInterleaved, rank: int) -> None:
+    def __init__(
+        self, model: MMInterleaved, rank: int, frozen_dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Until the merge frozen matrices have `frozen_dtype`; autocast would cast them anew."""
         self._language = model.mm_decoder
         before = {id(p): p.requires_grad for p in self._language.parameters()}
         config = LoraConfig(r=rank, lora_alpha=_SCALE * rank, target_modules=_MATRICES)
         self._adapted = LoraModel(self._language, config, _NAME)
         for parameter in self._language.parameters():
             parameter.requires_grad_(before.get(id(parameter), True))
+        self._exact = [(layer.weight, layer.weight.data) for layer in self._layers().values()]
+        for weight, data in self._exact:
+            weight.data = data.to(frozen_dtype)
 
     @torch.no_grad()
     def merge(self) -> Update:
         """Merge the update into the matrices, remove the adapter, and return the update."""
+        for weight, data in self._exact:
+            weight.data = data.to(weight.device)
         update = {
             f"mm_decoder.{name}.weight": Factors(
                 layer.lora_A[_NAME].weight.detach().clone(),
                 layer.lora_B[_NAME].weight.detach() * layer.scaling[_NAME],
             )
-            for name, layer in self._language.named_modules()
-            if isinstance(layer, LoraLayer)
+            for name, layer in self._layers().items()
         }
         self._adapted.merge_and_unload()
         return update
+
+    def _layers(self) -> dict[str, LoraLayer]:
+        modules = self._language.named_modules()
+        return {name: layer for name, layer in modules if isinstance(layer, LoraLayer)}

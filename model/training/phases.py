@@ -37,7 +37,7 @@ from model.training.objectives.vision import (
 from model.training.parameters import LowRankAdapter
 from model.training.recipe import Phase, Recipe
 from model.training.targets.chat import ChatTargets
-from model.training.trainer import Objective, Trainer, TrainerConfig
+from model.training.trainer import Objective, Trainer, TrainerConfig, multiplies_bfloat16
 from model.training.world.world import ExampleMaker, SegmentedWorld
 
 _ENCODER_IMAGES = 500
@@ -78,7 +78,9 @@ def run_phase(
         return {}
     if phase.phase == "language" and model.config.name in BASES:
         _freeze_language(model)
-    adapter = LowRankAdapter(model, phase.low_rank) if phase.low_rank else None
+    half = recipe.half and multiplies_bfloat16(Accelerator().device)
+    frozen_dtype = torch.bfloat16 if half else torch.float32
+    adapter = LowRankAdapter(model, phase.low_rank, frozen_dtype) if phase.low_rank else None
     objective = _BUILDERS[phase.phase](model, processor, recipe, phase)
     if phase.chat_weight:
         objective = _chatting(objective, model, processor, recipe, phase, directory.parent)

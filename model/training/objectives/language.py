@@ -29,7 +29,7 @@ from model.training.targets.image_tokens.codes import code_loss
 from model.training.targets.words import Ordinals
 from model.training.world.facts import Facts
 
-_LONGEST_TO_SHORTEST = 1.25
+_LONGEST_TO_SHORTEST = 1.4
 
 
 class LanguageObjective:

@@ -80,7 +80,7 @@ def test_bfloat16_is_for_processors_that_have_it(
     config = TrainerConfig(steps=1, learning_rate=1e-3, half=True)
     trainer = Trainer(language(model, processor, 1), config, tmp_path)
     for has in (True, False):
-        monkeypatch.setattr("model.training.trainer._multiplies_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("model.training.trainer.multiplies_bfloat16", lambda _, has=has: has)
         with trainer._precision():
             assert torch.is_autocast_enabled("cpu") == has
 
