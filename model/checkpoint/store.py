@@ -124,7 +124,7 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write a tokenizer's two files."""
-    tokenizer.backend_tokenizer.save(str(directory / TOKENIZER))
+    tokenizer.backend_tokenizer.save(str(directory / TOKENIZER), pretty=False)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

@@ -101,12 +101,12 @@ def _run_stage(
                 _save(model, processor.tokenizer, done, low_rank.joined(earlier, update))
             processes.wait_for_everyone()
         before = done
-    if before is None:
+    if before is None and not recipe.parts:
         return None
     if processes.is_main_process:
-        model = load.load_model(before)
-        names, update = store.load_tokenizer(before), low_rank.load_update(before)
-        _save(halved(model), names, directory / "checkpoint", update)
+        model, processor = start(recipe, before)
+        update = low_rank.load_update(before) if before else {}
+        _save(halved(model), processor.tokenizer, directory / "checkpoint", update)
         console.print(f"checkpoint: {directory / 'checkpoint'}")
     return directory / "checkpoint"
 

@@ -1,9 +1,8 @@
 """`mmi bench quality`: the cost of each quality of images, and its distance from many steps.
 
-Every quality generates images of the same held-out descriptions of the picture-book world, from the
-same contexts and seeds. The reference are 100 steps of DPM-Solver++. Distances are root mean
-squared differences of pixels in [0, 1]. Attributes are the share of described attributes that the
-world's reader finds in the images.
+Every quality generates images of the same held-out requests, from the same contexts and seeds. The
+reference are 100 steps of DPM-Solver++. Distances are root mean squared differences of pixels in
+[0, 1]. The score is the mean of what the world's reader scores images of the task by.
 
 DDPM adds noise in every step, so its images differ from the reference by more than error. The row
 of 100 steps of DDPM shows by how much.
@@ -26,18 +25,19 @@ from PIL import Image, ImageDraw
 
 from model.bench.report import Report, print_table
 from model.checkpoint import load, store
+from model.checkpoint.shipped import default_checkpoint
 from model.mm_interleaved import MMInterleaved
 from model.offline.story import Story
 from model.processor import Processor
 from model.sampling_params import QUALITIES, Quality
-from model.segments import TextSegment
+from model.training.evaluation.answers import segment_of
 from model.training.evaluation.images import ImageGenerator, ImageSettings, Unfinished
-from model.training.world.drawn import tasks
-from model.training.world.drawn.reader import match_scene, read_scene
-from model.training.world.drawn.tasks import scenes_of
-from model.training.world.example import Example
+from model.training.world.example import Example, GeneratedAnswer
+from model.training.world.registry import WORLDS, world_of
+from model.training.world.world import World
 
 _Array = NDArray[np.float32]
+_TASK = "text_to_image"
 _MANY = Quality(100, "dpmsolver++")
 _GREY = 0.5
 _ON_SHEET = 6
@@ -55,24 +55,27 @@ class QualityResult:
     to_many_steps: float
     to_reference: float
     to_truth: float
-    attributes: float
+    score: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mmi bench quality`."""
-    parser.add_argument("--checkpoint", type=Path, default=Path("deploy/checkpoints/tiny"))
+    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
+    parser.add_argument("--world", choices=WORLDS, default="storybook")
     parser.add_argument("--number", type=int, default=24, help="images of each quality")
-    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--guidance", type=float, help="default: the checkpoint's")
     parser.add_argument("--out", type=Path, metavar="PNG", help="write a sheet of images here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Generate, compare, print, and write the files that are named."""
+    world = world_of(arguments.world)
+    world.check()
     report = Report(
         number=arguments.number, guidance=arguments.guidance, threads=torch.get_num_threads()
     )
-    comparison = Comparison.of(arguments.checkpoint, arguments.number, arguments.guidance)
+    comparison = Comparison.of(arguments.checkpoint, world, arguments.number, arguments.guidance)
     rows = comparison.results()
     print_table(
         {
@@ -83,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             "to 100 steps": lambda row: f"{row.to_many_steps:.3f}",
             "to ddpm 30": lambda row: f"{row.to_reference:.3f}",
             "to truth": lambda row: f"{row.to_truth:.3f}",
-            "attributes": lambda row: f"{row.attributes:.3f}",
+            "score": lambda row: f"{row.score:.3f}",
         },
         rows,
     )
@@ -95,19 +98,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images of the same descriptions at every quality."""
+    """Images of the same requests at every quality."""
 
+    world: World
     examples: Sequence[Example]
     qualities: dict[str, Quality]
     images: dict[str, Sequence[Image.Image]]
     cpu_s: dict[str, float]
 
     @classmethod
-    def of(cls, checkpoint: Path, number: int, guidance: float) -> Self:
+    def of(cls, checkpoint: Path, world: World, number: int, guidance: float | None) -> Self:
         """Generate `number` images at every quality with one checkpoint."""
         model = load.load_model(checkpoint)
         processor = Processor(store.load_config(checkpoint), store.load_tokenizer(checkpoint))
-        asked = [tasks.text_to_image(random.Random(f"quality/{i}")) for i in range(number)]
+        asked = [world.example(_TASK, random.Random(f"quality/{i}")) for i in range(number)]
         stories = [_story(example, processor, seed) for seed, example in enumerate(asked)]
         named = {str(name): quality for name, quality in QUALITIES.items()}
         qualities = {"100 steps": _MANY, "100 steps of ddpm": Quality(100, "ddpm"), **named}
@@ -117,7 +121,7 @@ class Comparison:
             started = time.process_time()
             images[name] = _artist(model, quality, guidance).generate(stories)
             cpu_s[name] = (time.process_time() - started) / number
-        return cls(asked, qualities, images, cpu_s)
+        return cls(world, asked, qualities, images, cpu_s)
 
     def results(self) -> list[QualityResult]:
         """One result per quality."""
@@ -132,20 +136,21 @@ class Comparison:
                 _distance(_array(self.images[name]), many),
                 _distance(_array(self.images[name]), reference),
                 _distance(_array(self.images[name]), truth),
-                self._attributes(self.images[name]),
+                self._score(self.images[name]),
             )
             for name, quality in self.qualities.items()
         ]
 
     def _truth(self) -> list[Image.Image]:
-        return [scenes_of(example)[-1].render() for example in self.examples]
+        side = next(iter(self.images.values()))[0].width
+        return [example.images[-1].render(side) for example in self.examples]
 
-    def _attributes(self, images: Sequence[Image.Image]) -> float:
-        """The share of described attributes that the images show."""
-        found: list[bool] = []
+    def _score(self, images: Sequence[Image.Image]) -> float:
+        values: list[float] = []
         for example, image in zip(self.examples, images, strict=True):
-            found += match_scene(scenes_of(example)[-1], read_scene(image)).values()
-        return float(np.mean(found))
+            rows = self.world.scores[_TASK](example, GeneratedAnswer((image,), True))
+            values.append(float(np.mean([value for _, value in rows])))
+        return float(np.mean(values))
 
     def sheet(self) -> Image.Image:
         """The first images of every quality, one row each, below the true images."""
@@ -165,13 +170,13 @@ class Comparison:
         return sheet
 
 
-def _artist(model: MMInterleaved, quality: Quality, guidance: float) -> ImageGenerator:
+def _artist(model: MMInterleaved, quality: Quality, guidance: float | None) -> ImageGenerator:
     return ImageGenerator(model, ImageSettings(quality.steps, guidance, quality.scheduler))
 
 
 def _story(example: Example, processor: Processor, seed: int) -> Unfinished:
-    """A description, followed by the placeholders of the image to generate."""
-    story = Story.from_context([TextSegment(str(example.prompt[0]))], processor)
+    """A request, followed by the placeholders of the image to generate."""
+    story = Story.from_context([segment_of(part) for part in example.given], processor)
     pixels_N3SS = story.pixels_N3SS
     undrawn_13SS = pixels_N3SS.new_full((1, *pixels_N3SS.shape[1:]), _GREY)
     ids = (*story.input_ids, *processor.image_ids)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-_CHECKPOINTS = Path(__file__).resolve().parents[2] / "deploy" / "checkpoints"
-SHIPPED = _CHECKPOINTS / "tiny"
-CHAT = _CHECKPOINTS / "smol"
+from model.checkpoint.shipped import TINY, default_checkpoint
+
 _MAKE_SEEDED = """
 import pathlib, sys
 from model.checkpoint import seeded
@@ -20,16 +17,8 @@ seeded.create(sys.argv[1], pathlib.Path(sys.argv[2]))
 
 
 def choose_checkpoint(given: Path | None, cache_dir: Path) -> Path:
-    """For a whole system on one machine.
-
-    The checkpoint given, else the chat model where the package of its language model is installed,
-    else the checkpoint that a worker would find.
-    """
-    if given is None and (CHAT / "base.json").is_file():
-        module = json.loads((CHAT / "base.json").read_text())["module"]
-        if importlib.util.find_spec(module) is not None:
-            return CHAT
-    return find_checkpoint(given, cache_dir)
+    """The checkpoint of a whole system on one machine: the one given, else the default."""
+    return given or _or_seeded(default_checkpoint(), cache_dir)
 
 
 def find_checkpoint(given: Path | None, cache_dir: Path) -> Path:
@@ -38,11 +27,11 @@ def find_checkpoint(given: Path | None, cache_dir: Path) -> Path:
     It does not depend on what is installed, since the workers of a system may run from different
     container images. If none is shipped, a seeded one is made once in `cache_dir`.
     """
-    if given is not None:
-        return given
-    if (SHIPPED / "config.json").is_file():
-        return SHIPPED
-    return seeded_checkpoint(cache_dir)
+    return given or _or_seeded(TINY, cache_dir)
+
+
+def _or_seeded(shipped: Path, cache_dir: Path) -> Path:
+    return shipped if (shipped / "config.json").is_file() else seeded_checkpoint(cache_dir)
 
 
 def seeded_checkpoint(cache_dir: Path) -> Path:

@@ -112,7 +112,7 @@ class OfflineAnswerer:
         return answers
 
     def _begin(self, example: Example, number: int) -> _Draft:
-        story = Story.from_context([_segment(part) for part in example.given], self.processor)
+        story = Story.from_context([segment_of(part) for part in example.given], self.processor)
         return _Draft(story.input_ids, story.pixels_N3SS, number, max_images(example))
 
     def _write(self, drafts: Sequence[_Draft], generator: torch.Generator) -> None:
@@ -149,7 +149,8 @@ class OfflineAnswerer:
             draft.asks = False
 
 
-def _segment(part: Part | RoleSegment) -> Segment:
+def segment_of(part: Part | RoleSegment) -> Segment:
+    """A part of an example as a client sends it."""
     if isinstance(part, RoleSegment):
         return part
     return TextSegment(part) if isinstance(part, str) else ImageSegment(part.render(), "")

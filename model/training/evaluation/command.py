@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from model.checkpoint.shipped import default_checkpoint
 from model.config.schema import ConfigError
 from model.training.data.batches import collate, tokenise
 from model.training.evaluation.answers import (
@@ -41,11 +42,10 @@ from model.training.evaluation.chat.scores import (
 from model.training.evaluation.images import ImageSettings
 from model.training.evaluation.sheet import contact_sheet
 from model.training.objectives.losses import text_loss
-from model.training.world.registry import world_of
+from model.training.world.registry import WORLDS, world_of
 from model.training.world.world import World
 
 _BATCH = 16
-_WORLDS = ("drawn", "emoji", "storybook")
 _READER, _PERPLEXITY = "reader", "perplexity"
 _HELD_OUT = "held-out"
 _STORIES_OF_A_SHEET = 24
@@ -57,8 +57,8 @@ ScoreTable = dict[str, dict[str, float]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmi eval`."""
-    parser.add_argument("--checkpoint", type=Path, default=Path("deploy/checkpoints/tiny"))
-    parser.add_argument("--world", choices=_WORLDS, default="drawn")
+    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
+    parser.add_argument("--world", choices=WORLDS, default="storybook")
     parser.add_argument("--number", type=int, default=50, help="examples of each task")
     parser.add_argument(
         "--tasks", nargs="+", metavar="TASK", help=f"by default all of the world's; also {CHAT}"

@@ -8,6 +8,8 @@ from model.training.world.drawn.world import DrawnWorld
 from model.training.world.storybook.world import StorybookWorld
 from model.training.world.world import World
 
+WORLDS = ("storybook", "drawn", "emoji")
+
 
 def world_of(name: str) -> World:
     """The world of a name: "storybook", or sets of drawn objects joined by "+".

@@ -23,8 +23,8 @@ from typing import Any
 
 from rich.console import Console
 
+from model.checkpoint.shipped import CHAT
 from service.commands.bundle import unpack
-from service.workers.checkpoint import CHAT
 
 _DISTRIBUTION = "mm-interleaved-serving"
 _LOCK = Path("deploy/requirements/worker-gpu.txt")

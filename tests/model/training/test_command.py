@@ -53,8 +53,9 @@ def test_all_phases_make_a_checkpoint_that_can_be_scored(tmp_path: Path) -> None
     checkpoint = runs / "sft" / "checkpoint"
     store.verify(str(checkpoint))
     scores = tmp_path / "scores.json"
-    asked = ["--tasks", "caption", "perplexity", "--number", "1", "--json", str(scores)]
-    assert main(["eval", "--checkpoint", str(checkpoint), *asked]) == 0
+    asked = ["--world", "drawn", "--tasks", "caption", "perplexity", "--number", "1"]
+    written = ["--checkpoint", str(checkpoint), "--json", str(scores)]
+    assert main(["eval", *asked, *written]) == 0
     assert json.loads(scores.read_text())["scores"].keys() == {
         "caption recall",
         "story text, nats a token",
@@ -84,6 +85,9 @@ def test_a_run_goes_on_from_what_others_have_learned(tmp_path: Path) -> None:
     for name, tensor in learned.items():
         assert torch.equal(model.state_dict()[name].half(), tensor), name
     path.write_text('preset = "micro"\n' + known + encoder)
+    assert main([*common, str(tmp_path / "nothing left")]) == 0
+    whole = tmp_path / "nothing left" / "short" / "pretrain" / "checkpoint"
+    assert store.load_config(whole).image_decoder.vae == first.image_decoder.vae
     assert main([*common, str(tmp_path / "anew"), "--anew"]) == 0
     assert (tmp_path / "anew" / "short" / "pretrain" / "0-encoder" / "checkpoint").is_dir()
 

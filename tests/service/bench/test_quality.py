@@ -6,26 +6,26 @@ import pytest
 from PIL import Image
 
 from model.sampling_params import QUALITIES, Quality
-from model.training.world.drawn import tasks
-from model.training.world.drawn.tasks import scenes_of
+from model.training.world.registry import world_of
 from service.bench.quality import Comparison
 
 
 @pytest.fixture
 def comparison() -> Comparison:
-    asked = [tasks.text_to_image(random.Random(seed)) for seed in range(2)]
-    truth = [scenes_of(example)[-1].render() for example in asked]
+    world = world_of("drawn")
+    asked = [world.example("text_to_image", random.Random(seed)) for seed in range(2)]
+    truth = [example.images[-1].render() for example in asked]
     grey = [Image.new("RGB", image.size, "grey") for image in truth]
     qualities = {"100 steps": Quality(100, "dpmsolver++"), "reference": QUALITIES["reference"]}
     images = {"100 steps": truth, "reference": grey}
-    return Comparison(asked, qualities, images, {"100 steps": 2.0, "reference": 1.0})
+    return Comparison(world, asked, qualities, images, {"100 steps": 2.0, "reference": 1.0})
 
 
-def test_true_images_are_at_no_distance_and_show_all_attributes(comparison: Comparison) -> None:
+def test_true_images_are_at_no_distance_and_show_all(comparison: Comparison) -> None:
     many, reference = comparison.results()
-    assert (many.to_many_steps, many.to_truth, many.attributes) == (0, 0, 1)
+    assert (many.to_many_steps, many.to_truth, many.score) == (0, 0, 1)
     assert reference.to_reference == 0 < reference.to_truth == reference.to_many_steps
-    assert reference.attributes < 1
+    assert reference.score < 1
     assert (reference.steps, reference.cpu_s_per_image) == (30, 1.0)
 
 

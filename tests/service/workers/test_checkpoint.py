@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from model.checkpoint import shipped
+from model.checkpoint.shipped import CHAT, TINY, default_checkpoint
 from service.config import LocalSettings
 from service.workers import checkpoint
-from service.workers.checkpoint import CHAT, SHIPPED, choose_checkpoint, find_checkpoint
+from service.workers.checkpoint import choose_checkpoint, find_checkpoint
 
 
 def test_a_given_checkpoint_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,17 +24,18 @@ def test_a_given_checkpoint_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_system_takes_the_chat_model_if_it_can_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert choose_checkpoint(None, tmp_path) == CHAT
-    assert find_checkpoint(None, tmp_path) == SHIPPED
+    assert choose_checkpoint(None, tmp_path) == default_checkpoint() == CHAT
+    assert find_checkpoint(None, tmp_path) == TINY
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert choose_checkpoint(None, tmp_path) == SHIPPED
+    assert choose_checkpoint(None, tmp_path) == default_checkpoint() == TINY
 
 
 def test_where_nothing_is_shipped_one_is_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "tiny")
-    monkeypatch.setattr(checkpoint, "CHAT", tmp_path / "smol")
+    monkeypatch.setattr(shipped, "CHAT", tmp_path / "chat")
+    for module in (shipped, checkpoint):
+        monkeypatch.setattr(module, "TINY", tmp_path / "tiny")
     made = choose_checkpoint(None, tmp_path / "cache")
     stamp = (made / "manifest.json").stat().st_mtime_ns
     assert find_checkpoint(None, tmp_path / "cache") == made

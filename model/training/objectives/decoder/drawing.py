@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
+from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import Loader, TensorBatch
 from model.training.data.mixture import Source
@@ -30,47 +31,30 @@ from model.training.targets.image_pool import (
     stack_kept,
 )
 from model.training.targets.image_tokens.codes import codes_of, with_noise
-from model.training.world.drawable import Drawable
-from model.training.world.example import Example
 from model.training.world.facts import Facts
 
 
+@dataclass(frozen=True)
 class DrawingBatches:
     """An image of the answer of each example, and the image before it."""
 
-    def __init__(
-        self,
-        source: Source,
-        facts: Facts,
-        config: MMInterleavedConfig,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        self.source, self.facts, self.config = source, facts, config
-        self.batch_size, self.seed = batch_size, seed
+    images: AnswerImages
+    facts: Facts
+    config: MMInterleavedConfig
 
     def __getitem__(self, step: int) -> TensorBatch:
         """Pixels and codes of the images, weights' places, and pixels of the images before."""
-        rng = random.Random(f"drawing/{self.seed}/{step}")
-        chosen = [_chosen(rng, e) for e in self.source.draw(step, self.batch_size)]
         size, seen = self.config.image_decoder.image_size, self.config.vision.image_size
         side = int(self.config.image_decoder.unet["sample_size"])
-        wanted = [image for image, _ in chosen]
+        wanted, before = zip(*self.images.draw(step), strict=True)
         blank_3SS = torch.zeros(3, seen, seen)
-        before = [pixels_of(p.render(seen)) if p else blank_3SS for _, p in chosen]
         return {
             "pixels": torch.stack([pixels_of(image.render(size)) for image in wanted]),
             "codes": codes_of(wanted, self.facts, self.config),
             "foreground": torch.stack([foreground_of(image, side) for image in wanted]),
-            "before": torch.stack(before),
-            "visible": torch.tensor([[p is not None] for _, p in chosen]),
+            "before": torch.stack([pixels_of(p.render(seen)) if p else blank_3SS for p in before]),
+            "visible": torch.tensor([[p is not None] for p in before]),
         }
-
-
-def _chosen(rng: random.Random, example: Example) -> tuple[Drawable, Drawable | None]:
-    """A random image of the answer, and the image before it."""
-    index = rng.randrange(example.num_given_images, len(example.images))
-    return example.images[index], example.images[index - 1] if index else None
 
 
 @dataclass(frozen=True)
@@ -106,7 +90,8 @@ class DrawingObjective:
     ) -> None:
         self.model, self.phase, self.seed = model.eval(), phase, seed
         self.module: nn.Module = _Parts(model)
-        batches = DrawingBatches(source, facts, model.config, phase.batch_size, seed)
+        images = AnswerImages(source, phase.batch_size, seed)
+        batches = DrawingBatches(images, facts, model.config)
         self.loader = Loader(batches, workers)
         self._known: list[_Drawing] = []
         decoder = model.image_decoder

@@ -5,13 +5,14 @@ Legend: N images, T image tokens, D width.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
+from model.training.data.answer_images import AnswerImages
 from model.training.data.loading import Loader, TensorBatch
 from model.training.data.mixture import Source
 from model.training.parameters import ParameterGroup, train_only
@@ -21,25 +22,17 @@ from model.training.targets.image_tokens.sketches import SketchCodes, sketch_cod
 from model.training.world.facts import Facts
 
 
+@dataclass(frozen=True)
 class SketchBatches:
     """The facts and the sketch of an image of each example's answer."""
 
-    def __init__(
-        self,
-        source: Source,
-        facts: Facts,
-        config: MMInterleavedConfig,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        self.source, self.facts, self.config = source, facts, config
-        self.batch_size, self.seed = batch_size, seed
+    images: AnswerImages
+    facts: Facts
+    config: MMInterleavedConfig
 
     def __getitem__(self, step: int) -> TensorBatch:
         """What tokens hold, [N, T, D], what they shall become, and the kinds of cells, [N, T]."""
-        rng = random.Random(f"sketch/{self.seed}/{step}")
-        examples = self.source.draw(step, self.batch_size)
-        images = [rng.choice(each.images[each.num_given_images :]) for each in examples]
+        images = [image for image, _ in self.images.draw(step)]
         targets = sketch_codes_of(images, self.facts, self.config)
         return {
             "facts": codes_of(images, self.facts, self.config),
@@ -63,7 +56,8 @@ class SketchObjective:
         self.model, self.facts = model, facts
         self.perceiver = model.image_decoder.perceiver_resampler
         self.module: nn.Module = self.perceiver
-        batches = SketchBatches(source, facts, model.config, phase.batch_size, seed)
+        images = AnswerImages(source, phase.batch_size, seed)
+        batches = SketchBatches(images, facts, model.config)
         self.loader = Loader(batches, workers)
         train_only(model, [self.perceiver.composing_layers])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from model.mm_interleaved import MMInterleaved
+from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import TensorBatch
 from model.training.objectives.decoder.drawing import DrawingBatches, DrawingObjective
@@ -31,7 +32,7 @@ class _Story:
 
 def test_an_image_of_the_answer_follows_the_one_before_it(model: MMInterleaved) -> None:
     config = model.config
-    batch = DrawingBatches(_Story(), WORLD.told, config, 8, 0)[0]
+    batch = DrawingBatches(AnswerImages(_Story(), 8, 0), WORLD.told, config)[0]
     images = _Story().draw(0, 1)[0].images
     size, seen = config.image_decoder.image_size, config.vision.image_size
     drawn = [pixels_of(image.render(size)) for image in images]
