@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 
 from model.bench.report import Report, print_table
 from model.checkpoint import load, store
-from model.checkpoint.shipped import default_checkpoint
+from model.checkpoint.shipped import SHIPPED
 from model.mm_interleaved import MMInterleaved
 from model.offline.story import Story
 from model.processor import Processor
@@ -60,7 +60,7 @@ class QualityResult:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mmi bench quality`."""
-    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
     parser.add_argument("--world", choices=WORLDS, default="storybook")
     parser.add_argument("--number", type=int, default=24, help="images of each quality")
     parser.add_argument("--guidance", type=float, help="default: the checkpoint's")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from model.checkpoint.shipped import TINY, default_checkpoint
+from model.checkpoint.shipped import SHIPPED
 
 _MAKE_SEEDED = """
 import pathlib, sys
@@ -17,21 +17,14 @@ seeded.create(sys.argv[1], pathlib.Path(sys.argv[2]))
 
 
 def choose_checkpoint(given: Path | None, cache_dir: Path) -> Path:
-    """The checkpoint of a whole system on one machine: the one given, else the default."""
-    return given or _or_seeded(default_checkpoint(), cache_dir)
-
-
-def find_checkpoint(given: Path | None, cache_dir: Path) -> Path:
-    """The checkpoint of a single worker: the one given, else the shipped one that needs no package.
+    """The checkpoint given, else the shipped one, else a seeded one, made once in `cache_dir`.
 
     It does not depend on what is installed, since the workers of a system may run from different
-    container images. If none is shipped, a seeded one is made once in `cache_dir`.
+    container images.
     """
-    return given or _or_seeded(TINY, cache_dir)
-
-
-def _or_seeded(shipped: Path, cache_dir: Path) -> Path:
-    return shipped if (shipped / "config.json").is_file() else seeded_checkpoint(cache_dir)
+    if given is not None:
+        return given
+    return SHIPPED if (SHIPPED / "config.json").is_file() else seeded_checkpoint(cache_dir)
 
 
 def seeded_checkpoint(cache_dir: Path) -> Path:

@@ -35,7 +35,7 @@ from model.bench.image.published import PublishedImages
 from model.bench.image.step import StepFlops
 from model.bench.report import Report, print_table
 from model.checkpoint import store
-from model.checkpoint.shipped import default_checkpoint
+from model.checkpoint.shipped import SHIPPED
 from model.config.presets import preset
 from model.engine.image.backends.eager import TorchBackend
 from model.engine.image.engine import BatchedImageEngine
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _measure(arguments: argparse.Namespace) -> list[ImageMeasurement]:
     """All variants under all loads. The last variant's time for one image sets the pace."""
-    checkpoint: Path = arguments.checkpoint or default_checkpoint()
+    checkpoint: Path = arguments.checkpoint or SHIPPED
     config = store.load_config(checkpoint).image_decoder.perceiver
     largest = max(arguments.concurrency) * arguments.per_client
     generator = torch.Generator().manual_seed(0)

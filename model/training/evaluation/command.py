@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from model.checkpoint.shipped import default_checkpoint
+from model.checkpoint.shipped import SHIPPED
 from model.config.schema import ConfigError
 from model.training.data.batches import collate, tokenise
 from model.training.evaluation.answers import (
@@ -57,7 +57,7 @@ ScoreTable = dict[str, dict[str, float]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmi eval`."""
-    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
     parser.add_argument("--world", choices=WORLDS, default="storybook")
     parser.add_argument("--number", type=int, default=50, help="examples of each task")
     parser.add_argument(

@@ -24,7 +24,7 @@ from rich.console import Console
 from model.bench.gpu.recorder import Recorder, Row, read
 from model.bench.processes import process_tree
 from model.bench.report import machine_name, print_table
-from model.checkpoint.shipped import default_checkpoint
+from model.checkpoint.shipped import SHIPPED
 from service.config import LocalSettings
 from service.local.processes import die_with_parent, interrupt_once
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     Returns: 0 if all of those asked for are done now, 1 if one is not, 2 without a card.
     """
     args.out = args.out or Path("out/gpu-rehearsal" if args.rehearse else "out/gpu")
-    args.checkpoint = args.checkpoint or LocalSettings().checkpoint or default_checkpoint()
+    args.checkpoint = args.checkpoint or LocalSettings().checkpoint or SHIPPED
     if not (args.rehearse or _has_card()):
         _say("PyTorch finds no CUDA device here; --rehearse runs the same code on the CPU")
         return 2

@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
-from model.checkpoint.shipped import CHAT
+from model.checkpoint.shipped import SHIPPED
 from service.commands.bundle import unpack
 
 _DISTRIBUTION = "mm-interleaved-serving"
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--present", nargs="+", default=[], metavar="PACKAGE", help="what the machine has already"
     )
     parser.add_argument("--wheels", type=Path, help="take these wheels instead of downloading")
-    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[CHAT])
+    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[SHIPPED])
 
 
 def run(args: argparse.Namespace) -> int:

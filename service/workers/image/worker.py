@@ -25,7 +25,7 @@ from service.telemetry.log import configure
 from service.telemetry.metrics import IMAGE_STEPS, IMAGES
 from service.telemetry.tracing import Phases
 from service.workers.base import Worker
-from service.workers.checkpoint import find_checkpoint
+from service.workers.checkpoint import choose_checkpoint
 from service.workers.images import MIME_TYPES, ImageCache, encode
 from service.workers.process import consumer_name, end_on_signal
 from service.workers.turns.answer import Answer
@@ -201,7 +201,7 @@ def main(settings: ImageWorkerSettings) -> int:
 def engine_options(settings: ImageWorkerSettings) -> ImageEngineOptions:
     """How the settings run the engine."""
     return ImageEngineOptions(
-        checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
+        checkpoint=choose_checkpoint(settings.checkpoint, settings.cache_dir),
         backend=settings.image_backend,
         dtype=settings.dtype,
         max_batch=settings.concurrency,

@@ -40,7 +40,7 @@ from service.telemetry.log import configure
 from service.telemetry.metrics import TOKEN_KINDS, TOKENS, start_at_zero
 from service.telemetry.tracing import Phases
 from service.workers.base import Worker
-from service.workers.checkpoint import find_checkpoint
+from service.workers.checkpoint import choose_checkpoint
 from service.workers.images import ImageCache
 from service.workers.process import consumer_name, end_on_signal
 from service.workers.text.deltas import DeltaWriter, Said
@@ -254,7 +254,7 @@ def main(settings: TextWorkerSettings) -> int:
     from service.workers.text.follower import follow
 
     options = TextEngineOptions(
-        checkpoint=find_checkpoint(settings.checkpoint, settings.cache_dir),
+        checkpoint=choose_checkpoint(settings.checkpoint, settings.cache_dir),
         cache_dir=settings.cache_dir,
         dtype=settings.dtype,
         max_num_seqs=settings.concurrency,

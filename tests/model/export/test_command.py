@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import seeded
+from model.checkpoint.shipped import SHIPPED
 from model.config.presets import preset
 from model.export.command import (
     CompileOptions,
@@ -21,21 +21,12 @@ from model.export.manifest import Manifest
 from model.image_decoder.image_decoder import ImageDecoder
 from model.synchronizer.kernels.grid import GridSampling
 
-SHIPPED = Path(__file__).parents[3] / "deploy" / "checkpoints" / "tiny"
 pytestmark = pytest.mark.timeout(1800)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped checkpoint, or a seeded one of its sizes."""
-    if (SHIPPED / "config.json").exists():
-        return SHIPPED
-    return seeded.create("tiny", tmp_path_factory.mktemp("tiny") / "model")
-
-
 @pytest.mark.slow
-def test_every_graph_of_the_shipped_checkpoint_compiles(tiny: Path, tmp_path: Path) -> None:
-    check_compiled(tiny, tmp_path, CompileOptions())
+def test_every_graph_of_the_shipped_checkpoint_compiles(tmp_path: Path) -> None:
+    check_compiled(SHIPPED, tmp_path, CompileOptions())
 
 
 def test_every_graph_of_a_small_checkpoint_compiles(checkpoint: Path, tmp_path: Path) -> None:

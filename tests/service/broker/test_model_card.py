@@ -4,7 +4,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from model.checkpoint import store
-from model.checkpoint.shipped import TINY
+from model.checkpoint.shipped import SHIPPED
 from model.engine.protocol import TextLimits
 from model.engine.text.scores import TokenScores
 from model.processor import Processor
@@ -15,8 +15,8 @@ from service.messages import ModelCard, count_words
 from service.workers.text.worker import card_of
 from tests.service.workers.conftest import Stage, stage  # noqa: F401
 
-TOKENIZER = store.load_tokenizer(TINY)
-PROCESSOR = Processor(store.load_config(TINY), TOKENIZER)
+TOKENIZER = store.load_tokenizer(SHIPPED)
+PROCESSOR = Processor(store.load_config(SHIPPED), TOKENIZER)
 CARD = card_of(TextLimits(1000, 8, 17, TokenScores(TOKENIZER.backend_tokenizer).vocabulary()))
 
 PIECES = st.sampled_from(

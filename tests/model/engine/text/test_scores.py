@@ -3,12 +3,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from model.checkpoint import store
-from model.checkpoint.shipped import TINY
+from model.checkpoint.shipped import SHIPPED
 from model.engine.text.scores import TokenScores
 
 
 def test_tokens_are_spelled_with_their_spaces_and_parts_of_characters_are_marked() -> None:
-    tokenizer = store.load_tokenizer(TINY).backend_tokenizer
+    tokenizer = store.load_tokenizer(SHIPPED).backend_tokenizer
     scores = TokenScores(tokenizer)
     text = "A red boat, and\nthen two."
     ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -18,7 +18,7 @@ def test_tokens_are_spelled_with_their_spaces_and_parts_of_characters_are_marked
 
 
 def test_what_cannot_come_has_a_finite_score() -> None:
-    scores = TokenScores(store.load_tokenizer(TINY).backend_tokenizer)
+    scores = TokenScores(store.load_tokenizer(SHIPPED).backend_tokenizer)
     report = {
         7: SimpleNamespace(logprob=float("-inf"), rank=3),
         8: SimpleNamespace(logprob=-0.1, rank=1),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from model.bench.gpu.recorder import Recorder, read
-from model.checkpoint.shipped import default_checkpoint
+from model.checkpoint.shipped import SHIPPED
 from service.bench.gpu import command
 from service.bench.gpu.command import PHASES, GpuPhase, add_arguments, done, run
 
@@ -127,7 +127,7 @@ def test_without_a_card_only_a_rehearsal_runs(
 
 def test_the_checkpoint_is_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = ("--rehearse", "--limit-s", "1", "--out", str(tmp_path))  # Too little for any phase.
-    for given, expected in (("", default_checkpoint()), (str(tmp_path), tmp_path)):
+    for given, expected in (("", SHIPPED), (str(tmp_path), tmp_path)):
         monkeypatch.setenv("MMI_CHECKPOINT", given)
         args = arguments(*words)
         assert run(args) == 1
