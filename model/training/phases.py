@@ -26,6 +26,7 @@ from model.training.objectives.decoder.autoencoder import (
 )
 from model.training.objectives.decoder.drawing import DrawingObjective
 from model.training.objectives.decoder.images import ImageObjective, JointObjective
+from model.training.objectives.decoder.reading import ReadingObjective
 from model.training.objectives.decoder.sketching import SketchObjective
 from model.training.objectives.language import LanguageObjective
 from model.training.objectives.vision import (
@@ -55,6 +56,7 @@ DEFAULT_WEIGHTS: dict[str, dict[str, float]] = {
     },
     "sketch": {"story": 0.4, "text_to_image": 0.6},
     "drawing": {"story": 0.6, "text_to_image": 0.4},
+    "reading": {"story": 0.4, "text_to_image": 0.6},
     "pictures": {"story": 0.6, "text_to_image": 0.4},
     "joint": {"story": 0.5, "caption": 0.25, "text_to_image": 0.25},
 }
@@ -203,6 +205,11 @@ def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: P
     return SketchObjective(model, phase, mixture, recipe.world.told, recipe.seed, recipe.workers)
 
 
+def _reading(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
+    mixture = _mixture(recipe, phase)
+    return ReadingObjective(model, processor, phase, mixture, recipe.world.told, recipe.seed)
+
+
 def _images(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     mixture = _mixture(recipe, phase)
     return ImageObjective(model, processor, phase, mixture, recipe.world.told, recipe.seed)
@@ -234,6 +241,7 @@ _BUILDERS: dict[str, _Builder] = {
     "language": _language,
     "sketch": _sketch,
     "drawing": _drawing,
+    "reading": _reading,
     "pictures": _images,
     "joint": _joint,
 }

@@ -37,6 +37,7 @@ PHASES = (
     "language",
     "sketch",
     "drawing",
+    "reading",
     "pictures",
     "joint",
 )

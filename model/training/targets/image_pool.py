@@ -215,10 +215,10 @@ class TargetPool:
         return targets
 
 
-def contexts_of(targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The contexts of some targets, padded: [N, K, D], and their extent [N, K]."""
-    hidden_NKD = pad_sequence([target.hidden_KD.float() for target in targets], True)
-    lengths_N1 = torch.tensor([[len(target.hidden_KD)] for target in targets])
+def contexts_of(hidden_states: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Some contexts, [K, D] each, padded: [N, K, D], and their extent [N, K]."""
+    hidden_NKD = pad_sequence([hidden_KD.float() for hidden_KD in hidden_states], True)
+    lengths_N1 = torch.tensor([[len(hidden_KD)] for hidden_KD in hidden_states])
     mask_NK = torch.arange(hidden_NKD.shape[1]) < lengths_N1
     return hidden_NKD.to(device), mask_NK.long().to(device)
 

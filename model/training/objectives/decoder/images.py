@@ -86,7 +86,7 @@ class ImageObjective:
         drawn = self.pool.draw(step, contexts * self.phase.batch_size)
         targets = drawn[: self.phase.batch_size]
         device = self.model.soi_token.device
-        hidden_NKD, mask_NK = contexts_of(drawn, device)
+        hidden_NKD, mask_NK = contexts_of([target.hidden_KD for target in drawn], device)
         context_NKD = self.model.project_context(hidden_NKD)
         perceiver, codes = self.model.image_decoder.perceiver_resampler, None
         read_NTD = perceiver.read(context_NKD, mask_NK).float()
