@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from model.training.world.example import Example, Part
 
 # Ids do not depend on the pixels, and rendering takes time.
 _ANY_IMAGE = Image.new("RGB", (1, 1))
+_LONGEST_TO_SHORTEST = 1.4  # Of sequences that are padded to one length.
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,17 @@ def collate(
         for question in [] if learn_prompt else sequence.questions:
             labels_L[question.start - 1 : question.stop - 1] = context.IGNORED
     return Batch(ids_BL, pixels_N3SS, counts, mask_BL), labels_BL
+
+
+def of_similar_length(sequences: Sequence[Tokenised]) -> Iterator[list[Tokenised]]:
+    """Split some sequences, so that a question is not padded to the length of a story."""
+    part: list[Tokenised] = []
+    for sequence in sorted(sequences, key=lambda each: len(each.ids)):
+        if part and len(sequence.ids) > _LONGEST_TO_SHORTEST * len(part[0].ids):
+            yield part
+            part = []
+        part.append(sequence)
+    yield part
 
 
 def images_of(sequences: Sequence[Tokenised]) -> list[Drawable]:

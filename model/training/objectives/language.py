@@ -9,7 +9,7 @@ prediction does not require.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.mm_interleaved import Batch, MMInterleaved
 from model.processor import Processor
 from model.text_decoder import context
-from model.training.data.batches import Tokenised, collate, tokenise
+from model.training.data.batches import Tokenised, collate, of_similar_length, tokenise
 from model.training.data.features import FeatureBank, features_of
 from model.training.data.mixture import Source
 from model.training.objectives.losses import text_loss
@@ -28,8 +28,6 @@ from model.training.targets.image_pool import answer_images
 from model.training.targets.image_tokens.codes import code_loss
 from model.training.targets.words import Ordinals
 from model.training.world.facts import Facts
-
-_LONGEST_TO_SHORTEST = 1.4
 
 
 class LanguageObjective:
@@ -81,7 +79,7 @@ class LanguageObjective:
         short answer counts little beside a story. The first word after each image has the weight
         `turn_weight`.
         """
-        parts = [self._part(sequences) for sequences in _of_similar_length(self.draw(step))]
+        parts = [self._part(sequences) for sequences in of_similar_length(self.draw(step))]
         number = max(1.0, sum(part.text_weight for part in parts))
         text = torch.stack([part.text for part in parts]).sum() / number
         terms = {"text": text}
@@ -153,14 +151,3 @@ class _Part:
     codes: Tensor
     num_images: int
     ordinals: Tensor
-
-
-def _of_similar_length(sequences: Sequence[Tokenised]) -> Iterator[list[Tokenised]]:
-    """Split a step, so that a question is not padded to the length of a story."""
-    part: list[Tokenised] = []
-    for sequence in sorted(sequences, key=lambda each: len(each.ids)):
-        if part and len(sequence.ids) > _LONGEST_TO_SHORTEST * len(part[0].ids):
-            yield part
-            part = []
-        part.append(sequence)
-    yield part

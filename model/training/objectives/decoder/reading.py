@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.text_decoder import context
-from model.training.data.batches import collate, tokenise
+from model.training.data.batches import collate, of_similar_length, tokenise
 from model.training.data.mixture import Source
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
@@ -28,8 +28,8 @@ from model.training.world.drawable import Drawable
 from model.training.world.example import Example
 from model.training.world.facts import Facts
 
-_PER_NEW = 4  # Images of a step for each new example.
-_TOGETHER = 8  # Sequences of similar length that the language model reads at once.
+_EXAMPLES = 64  # Whose contexts are computed together.
+_PER_NEW = 4  # Images of a step for each one that is new.
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class _Context:
 class ReadingObjective:
     """The code loss of images of answers, from the contexts before them.
 
-    Every step adds the images of `batch_size` new examples until `num_pictures` are known, and
-    learns from four times as many. A run that resumes later begins with new examples again.
+    About `batch_size` new images a step come to be known, until there are `num_pictures`; a step
+    learns from four times as many of those known.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class ReadingObjective:
         self.source, self.facts, self.seed = source, facts, seed
         self.module: nn.Module = model
         self._known: list[_Context] = []
+        self._num_draws = 0
         perceiver = model.image_decoder.perceiver_resampler
         train_only(model, [perceiver, model.context_feat_proj])
         perceiver.composing_layers.requires_grad_(False)
@@ -70,13 +71,12 @@ class ReadingObjective:
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The code loss of a step's images."""
-        new: list[_Context] = []
-        if len(self._known) < self.phase.num_pictures:
-            new = self._contexts(self.source.draw(step, self.phase.batch_size))
-            self._known += new
+        wanted = min(self.phase.num_pictures, (step + 1) * self.phase.batch_size)
+        while len(self._known) < wanted:
+            self._known += self._contexts(self.source.draw(self._num_draws, _EXAMPLES))
+            self._num_draws += 1
         rng = random.Random(f"reading/{self.seed}/{step}")
-        number = _PER_NEW * self.phase.batch_size
-        chosen = [*new, *rng.choices(self._known, k=number)][:number]
+        chosen = rng.choices(self._known, k=_PER_NEW * self.phase.batch_size)
         hidden_states = [each.hidden_KD for each in chosen]
         hidden_NKD, mask_NK = contexts_of(hidden_states, self.model.soi_token.device)
         perceiver = self.model.image_decoder.perceiver_resampler
@@ -88,10 +88,8 @@ class ReadingObjective:
     def _contexts(self, examples: Sequence[Example]) -> list[_Context]:
         """The contexts of the images of the examples' answers."""
         sequences = [tokenise(example, self.processor, may_ask=True) for example in examples]
-        sequences.sort(key=lambda each: len(each.ids))
         found: list[_Context] = []
-        for start in range(0, len(sequences), _TOGETHER):
-            part = sequences[start : start + _TOGETHER]
+        for part in of_similar_length(sequences):
             batch, _ = collate(part, self.processor, learn_prompt=False)
             batch = batch.to(self.model.soi_token.device)
             hidden_BLD = self.model(batch).hidden_BLD

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
+from model.training.objectives.decoder import reading
 from model.training.objectives.decoder.reading import ReadingObjective
 from model.training.recipe import Phase
 from tests.model.training.objectives.fixed_batch import (
@@ -50,11 +52,18 @@ def test_contexts_do_not_depend_on_what_is_read_beside_them(
             torch.testing.assert_close(together[alone.image], alone.hidden_KD, atol=4e-3, rtol=0)
 
 
-def test_contexts_are_kept_and_drawn_from(model: MMInterleaved, processor: Processor) -> None:
-    objective = _objective(model, processor, num_pictures=3)
-    sizes = []
+def test_contexts_are_kept_and_drawn_from(
+    model: MMInterleaved, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_EXAMPLES", 1)
+    objective = _objective(model, processor, num_pictures=5)
+    sizes, losses = [], []
     for step in range(5):
-        objective.losses(step)["loss"].backward()
+        loss = objective.losses(step)["loss"]
+        loss.backward()
+        losses.append(float(loss.detach()))
         sizes.append(len(objective._known))
     assert sizes == sorted(sizes)
-    assert sizes[-1] == sizes[-2] >= 3
+    assert sizes[0] < sizes[-1] == sizes[-2] >= 5
+    resumed = _objective(model, processor, num_pictures=5)
+    assert float(resumed.losses(4)["loss"].detach()) == pytest.approx(losses[4])
