@@ -25,6 +25,7 @@ _HERO_SHARE = 0.35
 _NO_PLACE = 0.1
 _USUAL_PLACE = "meadow"  # Where things are drawn if no place is named.
 NUM_IMAGES = (1, 1, 2, 2, 3)  # Of which a question is asked.
+_BOXES = 0.5  # Of what else is asked about an image.
 
 
 def sample_scene(rng: random.Random) -> StorybookScene:
@@ -97,6 +98,23 @@ def grounding_in(rng: random.Random, scene: StorybookScene) -> Example:
     """An expression that refers to one thing of a given scene, answered by its box."""
     question, answer = grounding.ask(rng, scene)
     return Example("grounding", _beside(rng, [StorybookImage(scene)], question), (answer,))
+
+
+def with_more_asked(
+    rng: random.Random, example: Example, scene: StorybookScene, number: int
+) -> Example:
+    """An example about one scene, followed by up to `number` requests with other answers.
+
+    They ask for boxes and details; after a description, which says all details, for boxes alone.
+    """
+    by_answer = {str(example.answer[0]): ""}
+    for _ in range(number):
+        is_box = example.task == "caption" or rng.random() < _BOXES
+        ask = grounding.ask if is_box else questions.ask
+        question, answer = ask(rng, scene)
+        by_answer.setdefault(answer, question)
+    further = tuple((question, answer) for answer, question in by_answer.items() if question)
+    return replace(example, further=further)
 
 
 def change(rng: random.Random) -> Example:

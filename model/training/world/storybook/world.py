@@ -63,10 +63,15 @@ class StorybookStock:
             return tasks.opening_of(tasks.story_of(rng, rng.choice(self.stories)))
         if task == "change":
             return tasks.change_of(rng, rng.choice(self.stories).portrait)
-        if task == "detail_question":  # Several at once: reading images takes longer.
+        # Of an image several things are asked at once: reading it takes longer.
+        if task == "detail_question":
             scenes = rng.sample(self.scenes, rng.choice(tasks.NUM_IMAGES))
             return tasks.questions_about(rng, scenes, rng.randint(1, _MAX_QUESTIONS))
-        return _OF_ONE_SCENE[task](rng, rng.choice(self.scenes))
+        scene = rng.choice(self.scenes)
+        example = _OF_ONE_SCENE[task](rng, scene)
+        if task == "text_to_image":
+            return example
+        return tasks.with_more_asked(rng, example, scene, _MAX_QUESTIONS)
 
 
 @dataclass(frozen=True)

@@ -70,3 +70,17 @@ def test_stocks_are_functions_of_their_name_and_hold_about_so_many_images() -> N
     for seed in range(20):
         example = stock.example("caption", random.Random(seed))
         assert image_of(example.images[0]).scene in stock.scenes
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("storybook_packages")
+def test_more_is_asked_about_a_stocks_image_and_nothing_twice() -> None:
+    stock = _WORLD.stock("test", 40)
+    for seed in range(20):
+        for task in ("grounding", "caption"):
+            example = stock.example(task, random.Random(seed))
+            answers = [example.answer[0], *(answer for _, answer in example.further)]
+            assert len(answers) == len(set(answers))
+            if task == "caption":
+                assert all("box" in answer for _, answer in example.further)
+    assert not stock.example("text_to_image", random.Random(0)).further
