@@ -20,7 +20,6 @@ from safetensors import safe_open
 from model.checkpoint import store
 from model.checkpoint.convert.journal import Journal, OnProgress
 from model.checkpoint.convert.official.layout import SETTINGS
-from model.checkpoint.store import CheckpointError
 from model.config.schema import MMInterleavedConfig
 
 WEIGHTS_DIRECTORY = "weights"
@@ -56,7 +55,7 @@ def to_official(source: Path, target: Path, on_progress: OnProgress) -> None:
     """
     config = store.load_config(source)
     if config.image_decoder.token_grid:
-        raise CheckpointError("the official U-Net does not know places (token_grid)")
+        raise store.CheckpointError("the official U-Net does not know places (token_grid)")
     by_file: dict[str, list[str]] = {}
     for name, file_name in store.weight_map(source).items():
         by_file.setdefault(file_name, []).append(name)

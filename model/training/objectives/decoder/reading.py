@@ -1,7 +1,8 @@
 """The reading layer of the image perceiver, on the contexts of a frozen language model.
 
 What a context says of its image becomes codes (`targets.image_tokens.codes`). The language model
-does not learn, so every context is computed once, and a step costs a tenth of one that trains it.
+does not learn, so every context is computed once. On a CPU a step takes a quarter of the time of
+one that trains it, and less once all contexts are known.
 
 Legend: N images, K context length, D width.
 """

@@ -29,7 +29,6 @@ from model.training.world.storybook.telling.image import image_of
 _MAX_QUESTIONS = 6
 _IMAGES_OF_A_STORY = 4
 _OF_ONE_SCENE: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
-    "text_to_image": tasks.request_of,
     "caption": tasks.caption_of,
     "grounding": tasks.grounding_in,
 }
@@ -63,14 +62,14 @@ class StorybookStock:
             return tasks.opening_of(tasks.story_of(rng, rng.choice(self.stories)))
         if task == "change":
             return tasks.change_of(rng, rng.choice(self.stories).portrait)
+        if task == "text_to_image":
+            return tasks.request_of(rng, rng.choice(self.scenes))
         # Of an image several things are asked at once: reading it takes longer.
         if task == "detail_question":
             scenes = rng.sample(self.scenes, rng.choice(tasks.NUM_IMAGES))
             return tasks.questions_about(rng, scenes, rng.randint(1, _MAX_QUESTIONS))
         scene = rng.choice(self.scenes)
         example = _OF_ONE_SCENE[task](rng, scene)
-        if task == "text_to_image":
-            return example
         return tasks.with_more_asked(rng, example, scene, _MAX_QUESTIONS)
 
 

@@ -25,16 +25,8 @@ def test_shipped_checkpoint_describes_finds_and_draws(name: str, tmp_path: Path)
     evaluate.add_arguments(parser)
     table = tmp_path / "scores.json"
     options = ["--checkpoint", str(CHECKPOINTS / name), "--number", "4", "--steps", "8"]
-    options += [
-        "--world",
-        "drawn",
-        "--tasks",
-        "caption",
-        "grounding",
-        "text_to_image",
-        "--json",
-        str(table),
-    ]
+    options += ["--world", "drawn", "--json", str(table)]
+    options += ["--tasks", "caption", "grounding", "text_to_image"]
     assert evaluate.run(parser.parse_args(options)) == 0
     scores = json.loads(table.read_text())["scores"]
     for score, wanted in _WANTED.items():
