@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from string import ascii_lowercase, ascii_uppercase, digits
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ from model.training.targets.facts import (
     fact_targets,
     tokens_by_place,
 )
-from model.training.targets.words import readers, word_vectors
+from model.training.targets.words import apart, readers, word_vectors
 from model.training.weights.start import spread_queries
 from model.training.world.drawable import Drawable
 from model.training.world.world import World
@@ -146,8 +147,13 @@ class AlignObjective:
     With `spell_out` the tokens of a place are its words one after the other ("left", "small",
     "red", "boat"), as a pre-trained language model reads text.
 
+    If language gives numbers of what is at a place, the last tokens of the place also hold one
+    each: its tens as a digit, its ones as a letter, its position among the numbers as a capital.
+    The language model then translates what it could not compute.
+
     The cross-entropy of each fact, read by the words of its values from the mean token of its
-    place, is added: without it most tokens stop near the sum of the most common words.
+    place, and of the numbers are added: without them most tokens stop near the sum of the most
+    common words.
 
     Raises:
         ValueError: images have fewer visual tokens than places.
@@ -176,12 +182,31 @@ class AlignObjective:
         """The distance, in variances of a word's embedding, and the cross-entropy."""
         tokens_BTD, chosen_B = self.scenes.draw(step, self.phase.batch_size)
         tokens_BTD = tokens_BTD - self._mean_D.to(tokens_BTD.device)
-        targets_BTD = self._targets_NTD[chosen_B].to(tokens_BTD.device)
+        figures_BT = self._figures_NT[chosen_B]
+        targets_BTD = self._targets_NTD[chosen_B] + self._figure_vectors(figures_BT)
+        targets_BTD = targets_BTD.to(tokens_BTD.device)
         distance = F.mse_loss(tokens_BTD, targets_BTD) / self._variance
         scenes = [self.scenes.scenes[index] for index in chosen_B.tolist()]
         logits = fact_logits(tokens_BTD, self._words, self._scale, self.facts)
         facts = fact_loss(logits, fact_targets(scenes, self.facts).to(tokens_BTD.device))
-        return {"loss": distance + facts, "distance": distance, "facts": facts}
+        figures = self._figure_loss(tokens_BTD, figures_BT.to(tokens_BTD.device))
+        loss = distance + facts + figures
+        return {"loss": loss, "distance": distance, "facts": facts, "figures": figures}
+
+    def _figure_loss(self, tokens_BTD: Tensor, figures_BT: Tensor) -> Tensor:
+        """Mean cross-entropy of the tens and of the ones that tokens hold; 0 if none does."""
+        asked_BT = figures_BT >= 0
+        if not bool(asked_BT.any()):
+            return tokens_BTD.sum() * 0
+        tokens_MD, figures_M = tokens_BTD[asked_BT].float(), figures_BT[asked_BT]
+        parts = ((self._tens_WD, figures_M // 10), (self._ones_WD, figures_M % 10))
+        losses = [
+            F.cross_entropy(
+                _SCALE * tokens_MD @ readers(vectors_WD).T.to(tokens_MD.device), digit_M
+            )
+            for vectors_WD, digit_M in parts
+        ]
+        return torch.stack(losses).mean()
 
     @property
     def _by_place(self) -> list[range]:
@@ -211,6 +236,42 @@ class AlignObjective:
     @cached_property
     def _mean_D(self) -> Tensor:
         return self._embeddings_VD.mean(0)
+
+    @cached_property
+    def _tens_WD(self) -> Tensor:
+        return apart(digits, self.processor, self._embeddings_VD)
+
+    @cached_property
+    def _ones_WD(self) -> Tensor:
+        return apart(ascii_lowercase[:10], self.processor, self._embeddings_VD)
+
+    @cached_property
+    def _positions_WD(self) -> Tensor:
+        tokens, *_ = self._by_place
+        return apart(ascii_uppercase[: len(tokens)], self.processor, self._embeddings_VD)
+
+    @cached_property
+    def _figures_NT(self) -> Tensor:
+        """The number that each token of a scene holds, -1 for none."""
+        return torch.stack([self._figures(scene) for scene in self.scenes.scenes])
+
+    def _figures(self, scene: Drawable) -> Tensor:
+        figures_T = torch.full((self.model.config.num_img_token,), -1)
+        by_place = self.facts.figures_of(scene) if self.facts.figures_of else []
+        for tokens, figures in zip(self._by_place, by_place, strict=False):
+            for token, figure in zip(tokens[-len(figures) :], figures, strict=bool(figures)):
+                figures_T[token] = figure
+        return figures_T
+
+    def _figure_vectors(self, figures_BT: Tensor) -> Tensor:
+        """Tens, ones and position of each number, [B, T, D]; zero where a token holds none."""
+        held_BT = figures_BT >= 0
+        known_BT = figures_BT.clamp(min=0)
+        vectors_BTD = self._tens_WD[known_BT // 10] + self._ones_WD[known_BT % 10]
+        for tokens in self._by_place:
+            last = tokens[-len(self._positions_WD) :]
+            vectors_BTD[:, last.start : last.stop] += self._positions_WD
+        return vectors_BTD * held_BT[..., None]
 
     @cached_property
     def _targets_NTD(self) -> Tensor:

@@ -27,6 +27,16 @@ def word_vectors(words: Sequence[str], processor: Processor, embeddings_VD: Tens
     return torch.stack([embeddings_VD[processor.encode_text(f" {word}")].mean(0) for word in words])
 
 
+_APART = 1.5  # Characters differ by about half as much as words do.
+
+
+def apart(characters: str, processor: Processor, embeddings_VD: Tensor) -> Tensor:
+    """What tells the embeddings of some characters apart, [W, D]."""
+    rows = [embeddings_VD[processor.encode_text(character)].mean(0) for character in characters]
+    vectors_WD = torch.stack(rows)
+    return _APART * (vectors_WD - vectors_WD.mean(0))
+
+
 def readers(vectors_WD: Tensor) -> Tensor:
     """Vectors [W, D] whose dot product with the given vector of the same row is 1."""
     return vectors_WD / vectors_WD.square().sum(1, keepdim=True)

@@ -48,6 +48,8 @@ class Facts:
         num_places: number of places.
         of: the facts of an image, by name. Facts that do not apply, or are not told, are left out.
         words_of: the facts of an image by place, as words in spoken order.
+        figures_of: the numbers from 0 to 99 that language gives of what is at each place, if it
+            gives any; empty where it does not.
         sketch_of: sketches the images, if what they show follows from what is told of them.
     """
 
@@ -56,6 +58,7 @@ class Facts:
     num_places: int
     of: Callable[[Drawable], Mapping[str, str]]
     words_of: Callable[[Drawable], list[list[str]]]
+    figures_of: Callable[[Drawable], list[list[int]]] | None = None
     sketch_of: SketchOf | None = None
 
     @property

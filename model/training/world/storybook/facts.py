@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import NOTHING, WHAT, Facts
+from model.training.world.storybook.language.grounding import hundredths
 from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
@@ -97,18 +98,23 @@ def _entry_facts(
     return _hero_facts(entry)
 
 
-def _columns(scene: StorybookScene) -> list[dict[str, str]]:
-    """The facts of what has its middle in each column; of two neighbours the bigger one's."""
-    found: list[dict[str, str]] = [{WHAT: NOTHING} for _ in range(NUM_COLUMNS)]
-    heights = [0.0] * NUM_COLUMNS
-    by_thing = _by_thing(scene)
+def _columns(scene: StorybookScene) -> list[StorybookThing | Stand | None]:
+    """What has its middle in each column; of two neighbours the bigger one."""
+    found: list[StorybookThing | Stand | None] = [None] * NUM_COLUMNS
     for entry in scene.entries:
-        column, height = column_of(entry.x), entry.height
-        if height <= heights[column]:
-            continue
-        heights[column] = height
-        found[column] = _entry_facts(entry, by_thing)
+        column = column_of(entry.x)
+        known = found[column]
+        if known is None or entry.height > known.height:
+            found[column] = entry
     return found
+
+
+def _column_facts(scene: StorybookScene) -> list[dict[str, str]]:
+    by_thing = _by_thing(scene)
+    return [
+        {WHAT: NOTHING} if entry is None else _entry_facts(entry, by_thing)
+        for entry in _columns(scene)
+    ]
 
 
 def _items(scene: StorybookScene) -> list[dict[str, str]]:
@@ -122,7 +128,15 @@ def _items(scene: StorybookScene) -> list[dict[str, str]]:
 
 def _seen_by_place(content: Drawable) -> list[dict[str, str]]:
     scene = image_of(content).scene
-    return [*_columns(scene), setting_facts(scene.setting)]
+    return [*_column_facts(scene), setting_facts(scene.setting)]
+
+
+def _edges(content: Drawable) -> list[list[int]]:
+    """The edges of the thing in each column; nobody asks for a hero's, nor for a place's."""
+    scene = image_of(content).scene
+    boxes = scene.boxes()
+    things = [isinstance(entry, StorybookThing) and entry for entry in _columns(scene)]
+    return [*(hundredths(boxes[thing]) if thing else [] for thing in things), []]
 
 
 def _told_by_place(content: Drawable) -> list[dict[str, str]]:
@@ -193,5 +207,5 @@ def _facts(num_items: int, by_place: Callable[[Drawable], list[dict[str, str]]])
     )
 
 
-SEEN = _facts(NUM_COLUMNS, _seen_by_place)
+SEEN = replace(_facts(NUM_COLUMNS, _seen_by_place), figures_of=_edges)
 TOLD = replace(_facts(NUM_ITEMS, _told_by_place), sketch_of=sketch_of)

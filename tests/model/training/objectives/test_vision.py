@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,28 @@ def test_visual_tokens_can_spell_out_what_they_show(
     logits = fact_logits(objective._targets_NTD, objective._words, objective._scale, WORLD.seen)
     facts = fact_loss(logits, fact_targets(objective.scenes.scenes, WORLD.seen))
     assert facts < 0.5
+    falls(objective, tmp_path, 3e-3, 0.9)
+
+
+def test_visual_tokens_hold_the_numbers_of_their_place(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
+    spread_visual_tokens(model.visual_tokenizer)
+    objective = AlignObjective(
+        model, processor, Phase("align", batch_size=4, num_pictures=8, spell_out=True), WORLD
+    )
+    places = range(WORLD.seen.num_places)
+    objective.facts = replace(
+        WORLD.seen, figures_of=lambda _: [[10 * place, 27] if place else [] for place in places]
+    )
+    figures_T = objective._figures_NT[0].tolist()
+    for place, tokens in enumerate(objective._by_place):
+        held = [10 * place, 27] if place else [-1, -1]
+        assert figures_T[tokens.start : tokens.stop] == [*[-1] * (len(tokens) - 2), *held]
+    # The vectors themselves say every number (by chance: 2.3 nats).
+    vectors_NTD = objective._figure_vectors(objective._figures_NT)
+    assert objective._figure_loss(vectors_NTD, objective._figures_NT) < 0.2
+    assert not vectors_NTD[objective._figures_NT < 0].any()
     falls(objective, tmp_path, 3e-3, 0.9)
 
 

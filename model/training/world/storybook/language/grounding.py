@@ -27,10 +27,14 @@ def ask(rng: random.Random, scene: StorybookScene) -> tuple[str, str]:
         "give the bounding box of the {x}[.|]|find the {x} and give its box[.|]|"
         "what are the coordinates of the {x}?]"
     )
-    box = scene.boxes()[thing]
-    numbers = " ".join(f"{round(_HUNDREDTHS * edge):02d}" for edge in box)
+    numbers = " ".join(f"{edge:02d}" for edge in hundredths(scene.boxes()[thing]))
     side = phrases.at_side(side_of(thing.x))
     return capitalised(fill(rng, form, x=what)), f"The {what} is {side}, box {numbers}."
+
+
+def hundredths(box: Box) -> list[int]:
+    """The edges of a box as numbers from 0 to 99."""
+    return [round(_HUNDREDTHS * edge) for edge in box]
 
 
 def box_in(text: str) -> Box | None:

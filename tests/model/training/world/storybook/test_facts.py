@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.training.world.storybook.facts import NUM_COLUMNS, NUM_ITEMS, SEEN, TOLD, parts_of
+from model.training.world.storybook.language.grounding import hundredths
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
@@ -38,6 +39,15 @@ def test_words_are_said_as_people_say_them() -> None:
     assert columns[3] == ["middle", "striped", "blue", "frog", "with top hat"]
     assert columns[5] == ["right", "big", "cat"]
     assert setting == ["old", "town", "evening", "rain"]
+
+
+def test_columns_have_the_edges_of_things() -> None:
+    assert SEEN.figures_of is not None
+    first, *between, last, setting = SEEN.figures_of(_SCENE)
+    assert between == [[]] * 4 and setting == []  # Nobody asks for the box of a hero.
+    doll, cat = _SCENE.things
+    boxes = _SCENE.boxes()
+    assert (first, last) == (hundredths(boxes[doll]), hundredths(boxes[cat]))
 
 
 def test_items_stand_in_the_order_of_a_request_and_count() -> None:
