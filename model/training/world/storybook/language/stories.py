@@ -89,6 +89,13 @@ ENDINGS_OF_PLOTS = (
     "Home again! And there, as a surprise, was {x}.",
     '{n} yawned. "Good night," said {n} to {x}.',
 )
+# The first word after an image says whether the page is the last one.
+LAST_PAGES = (
+    "Finally, the day was almost over.",
+    "So the adventure came to an end.",
+    "Last came the best part.",
+    "To finish the day, there was one more thing.",
+)
 _FEELINGS = (
     "happy", "brave", "curious", "shy", "proud", "sleepy", "excited", "lonely", "cheerful",
     "nervous", "calm", "merry",
@@ -202,10 +209,12 @@ def _page_text(
     noun = scene.things[0].noun
     thing = phrases.noun_phrase(groups(scene)[0])
     pieces: tuple[str, ...] = MIDDLES
+    announced = ""
     if previous is None:
         pieces = OPENINGS
     elif index == number - 1:
         pieces = ENDINGS_OF_PLOTS
+        announced = rng.choice(LAST_PAGES)
     text = fill(
         rng,
         rng.choice(pieces),
@@ -230,7 +239,7 @@ def _page_text(
         previous is None or previous.weather != scene.setting.weather
     ):
         weather = _TURNS_OF_WEATHER[scene.setting.weather]
-    return " ".join(part for part in (weather, lead, text) if part)
+    return " ".join(part for part in (announced, weather, lead, text) if part)
 
 
 def _introduction(rng: random.Random, hero: Hero) -> str:

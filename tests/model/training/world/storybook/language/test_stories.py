@@ -29,6 +29,15 @@ def test_stories_mention_what_is_drawn() -> None:
             assert not looks & set(words), page.text
 
 
+def test_the_first_word_of_a_page_says_whether_it_is_the_last() -> None:
+    last_words = {sentence.split()[0].strip(",") for sentence in stories.LAST_PAGES}
+    rng = random.Random(6)
+    for _ in range(200):
+        _, *pages = sample_story(rng).pages
+        begun = [page.text.split()[0].strip(",") in last_words for page in pages]
+        assert begun == [index == len(pages) - 1 for index in range(len(pages))]
+
+
 def test_there_are_sixty_plot_pieces() -> None:
     pieces = stories.OPENINGS + stories.MIDDLES + stories.ENDINGS_OF_PLOTS
     assert len(set(pieces)) >= 60
