@@ -1,4 +1,4 @@
-"""A contact sheet of generated stories with their texts."""
+"""A contact sheet of answers: all images, with their texts."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from model.training.world.example import Example, GeneratedAnswer
 
 _IMAGE = 112
 _GAP = 8
-_CELLS = 5
+_CELLS_ACROSS = 12
 _LINES = 6
 _LINE_HEIGHT = 12
 _LETTERS = 21
-_STORIES_ACROSS = 2
 _CELL_HEIGHT = _IMAGE + _LINES * _LINE_HEIGHT + 2 * _GAP
-_STORY_WIDTH = _CELLS * (_IMAGE + _GAP) + 2 * _GAP
 _COLOURS = 255
 
 Cell = tuple[str, Image.Image | None]
 
 
 def contact_sheet(examples: Sequence[Example], answers: Sequence[GeneratedAnswer]) -> Image.Image:
-    """Stories as rows: the given image with the wish under it, then each page."""
-    rows = -(-len(answers) // _STORIES_ACROSS)
-    sheet = Image.new("RGB", (_STORIES_ACROSS * _STORY_WIDTH, rows * _CELL_HEIGHT), "white")
-    for number, (example, answer) in enumerate(zip(examples, answers, strict=True)):
-        row, column = divmod(number, _STORIES_ACROSS)
-        left, top = column * _STORY_WIDTH + _GAP, row * _CELL_HEIGHT + _GAP
-        for index, cell in enumerate([_given(example), *_pages(answer)][:_CELLS]):
+    """Answers as rows: the given image with the wish under it, then each page."""
+    strips = [[_given(e), *_pages(a)] for e, a in zip(examples, answers, strict=True)]
+    longest = max(map(len, strips))
+    across = max(1, _CELLS_ACROSS // longest)
+    width = longest * (_IMAGE + _GAP) + 2 * _GAP
+    rows = -(-len(strips) // across)
+    sheet = Image.new("RGB", (across * width, rows * _CELL_HEIGHT), "white")
+    for number, cells in enumerate(strips):
+        row, column = divmod(number, across)
+        left, top = column * width + _GAP, row * _CELL_HEIGHT + _GAP
+        for index, cell in enumerate(cells):
             _paint(sheet, cell, left + index * (_IMAGE + _GAP), top)
     return sheet.quantize(_COLOURS)
 

@@ -11,15 +11,17 @@ from model.training.world.drawn.world import DrawnWorld
 from model.training.world.example import GeneratedAnswer
 
 
-def test_a_sheet_grows_with_its_stories() -> None:
-    examples = [DrawnWorld().example("story", random.Random(seed)) for seed in range(3)]
-    answers = [
-        GeneratedAnswer(
-            tuple(p if isinstance(p, str) else p.render() for p in example.answer), True
-        )
-        for example in examples
-    ]
-    two, three = contact_sheet(examples[:2], answers[:2]), contact_sheet(examples, answers)
-    assert three.width == two.width
-    assert three.height == 2 * two.height
-    assert len(np.unique(np.asarray(three.convert("L")))) > 10
+def test_a_sheet_has_room_for_every_image_and_grows_with_its_answers() -> None:
+    example = DrawnWorld().example("story", random.Random(1))
+    answer = GeneratedAnswer(
+        tuple(p if isinstance(p, str) else p.render() for p in example.answer), True
+    )
+    num_cells = 1 + len(answer.images)  # The given image and its own.
+    across = 12 // num_cells
+    numbers = (1, across, 2 * across + 1)
+    sheets = [contact_sheet([example] * number, [answer] * number) for number in numbers]
+    one, row, three_rows = (sheet.size for sheet in sheets)
+    assert one[0] > across * num_cells * 112
+    assert row == one
+    assert three_rows == (one[0], 3 * one[1])
+    assert len(np.unique(np.asarray(sheets[0].convert("L")))) > 10
