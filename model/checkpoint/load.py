@@ -14,14 +14,15 @@ from model.mm_interleaved import MMInterleaved
 
 _HEAD = "text_decoder.head.weight"
 
-# Always served in float32: the VAE, as officially (SD's decoder overflows in half
-# precision), and the two biases of the new tokens, which are near 100 and almost cancel.
-FLOAT32_PREFIXES = (
-    "image_decoder.decoder.vae.",
+# Stored in float32: the two biases of the new tokens, which are near 100 and almost cancel, and
+# the constants of the pixels.
+STORED_FLOAT32_PREFIXES = (
     "text_decoder.head.bias",
     "text_decoder.head_new.bias",
     "visual_tokenizer.clip_",
 )
+# Always served in float32: the VAE too, as officially (SD's decoder overflows in half precision).
+FLOAT32_PREFIXES = ("image_decoder.decoder.vae.", *STORED_FLOAT32_PREFIXES)
 
 
 def iter_tensors(

@@ -27,10 +27,11 @@ from model.training.weights.start import adopt, initialise, initialise_around, w
 
 
 def halved(model: MMInterleaved) -> MMInterleaved:
-    """A copy in float16, except for tensors that are served in float32."""
+    """A copy in float16, except for the tensors whose values need float32."""
     copied = copy.deepcopy(model)
     for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
-        tensor.data = tensor.data.to(load.serving_dtype(name, tensor.dtype, torch.float16))
+        if tensor.is_floating_point() and not name.startswith(load.STORED_FLOAT32_PREFIXES):
+            tensor.data = tensor.data.half()
     return copied
 
 
