@@ -259,7 +259,8 @@ class AlignObjective:
         figures_T = torch.full((self.model.config.num_img_token,), -1)
         by_place = self.facts.figures_of(scene) if self.facts.figures_of else []
         for tokens, figures in zip(self._by_place, by_place, strict=False):
-            for token, figure in zip(tokens[-len(figures) :], figures, strict=bool(figures)):
+            last = tokens[len(tokens) - len(figures) :]
+            for token, figure in zip(last, figures, strict=True):
                 figures_T[token] = figure
         return figures_T
 

@@ -54,13 +54,16 @@ def test_visual_tokens_approach_the_words_of_what_they_show(
     assert torch.equal(model.mm_decoder.embed_tokens.weight, words)
 
 
+def _spelling_out(model: MMInterleaved, processor: Processor) -> AlignObjective:
+    spread_visual_tokens(model.visual_tokenizer)
+    phase = Phase("align", batch_size=4, num_pictures=8, spell_out=True)
+    return AlignObjective(model, processor, phase, WORLD)
+
+
 def test_visual_tokens_can_spell_out_what_they_show(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
-    spread_visual_tokens(model.visual_tokenizer)
-    objective = AlignObjective(
-        model, processor, Phase("align", batch_size=4, num_pictures=8, spell_out=True), WORLD
-    )
+    objective = _spelling_out(model, processor)
     scene = objective.scenes.scenes[0]
     (slot, *_), *_ = WORLD.seen.words_of(scene)
     apart_DV = objective._embeddings_VD.T - objective._mean_D[:, None]
@@ -76,10 +79,7 @@ def test_visual_tokens_can_spell_out_what_they_show(
 def test_visual_tokens_hold_the_numbers_of_their_place(
     model: MMInterleaved, processor: Processor, tmp_path: Path
 ) -> None:
-    spread_visual_tokens(model.visual_tokenizer)
-    objective = AlignObjective(
-        model, processor, Phase("align", batch_size=4, num_pictures=8, spell_out=True), WORLD
-    )
+    objective = _spelling_out(model, processor)
     places = range(WORLD.seen.num_places)
     objective.facts = replace(
         WORLD.seen, figures_of=lambda _: [[10 * place, 27] if place else [] for place in places]
