@@ -196,7 +196,7 @@ class Trainer:
         return self._seconds / self.config.seconds if self.config.seconds else 0.0
 
     def _step(self) -> dict[str, Tensor | float]:
-        set_seed(self.config.seed * 1_000_003 + self.step, device_specific=True)
+        set_seed((self.config.seed * 1_000_003 + self.step) % 2**32, device_specific=True)
         rate = self.rate(self.step)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         with self._precision():
