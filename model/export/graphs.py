@@ -55,14 +55,14 @@ class _StepGraph(nn.Module):
         super().__init__()
         self.unet, self.synchronizer = sampler.unet, sampler.synchronizer
         self.step = UNetStep(sampler.unet, sampler.synchronizer)
-        self.num_cross = len(sampler.negative.keys)
+        self.negative = sampler.negative
 
 
 class PrepareGraph(_StepGraph):
     """Image tokens and maps to what all steps share."""
 
     def forward(self, image_tokens_BTD: Tensor, features_B1VD: Tensor) -> tuple[Tensor, ...]:
-        """Keys, values and maps, in the order of `condition_names`."""
+        """Keys, values, canvas and maps, in the order of `condition_names`."""
         visible_B1 = features_B1VD.new_ones(features_B1VD.shape[0], 1)
         return self.step.prepare(image_tokens_BTD, features_B1VD, visible_B1).tensors
 
@@ -74,7 +74,7 @@ class DenoiseGraph(_StepGraph):
         self, latents_BCHW: Tensor, timesteps_B: Tensor, visible_B1: Tensor, *conditions: Tensor
     ) -> Tensor:
         """Noise [N, C, H, W] in float32."""
-        joined = Conditions.of(conditions, self.num_cross, visible_B1)
+        joined = Conditions.of(conditions, self.negative, visible_B1)
         return self.step.predict(latents_BCHW.to(self.unet.dtype), timesteps_B, joined).float()
 
 
@@ -97,6 +97,7 @@ def condition_names(sampler: ImageSampler) -> tuple[str, ...]:
     return (
         *(f"keys_{i}" for i in range(num_cross)),
         *(f"values_{i}" for i in range(num_cross)),
+        *(f"canvas_{i}" for i in range(len(sampler.negative.canvas))),
         *(f"maps_{i}" for i in range(num_blocks)),
     )
 
@@ -116,7 +117,7 @@ def sampler_graphs(
     prepare = _prepare_graph(sampler, config, generator)
     tensors = prepare.module(*prepare.inputs.values())
     visible_11 = torch.ones(1, 1, device=sampler.unet.device)
-    prepared = Conditions.of(tensors, len(sampler.negative.keys), visible_11)
+    prepared = Conditions.of(tensors, sampler.negative, visible_11)
     return [prepare, *_bucket_graphs(sampler, prepared, buckets, generator)]
 
 

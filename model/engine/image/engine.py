@@ -142,6 +142,8 @@ class BatchedImageEngine:
             raise ValueError(f"width and height must be multiples of {unit}")
         if height * width > self.options.max_area * decoder.image_size**2:
             raise ValueError(f"width x height must be at most {decoder.image_size}^2 pixels")
+        if decoder.token_grid and {height, width} != {decoder.image_size}:
+            raise ValueError(f"width and height of this model are {decoder.image_size}")
         size = height // decoder.vae_scale_factor, width // decoder.vae_scale_factor
         if capabilities.sizes is not None and size not in capabilities.sizes:
             raise ValueError(f"this size is not among the compiled ones: {capabilities.sizes}")

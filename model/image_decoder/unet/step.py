@@ -3,8 +3,9 @@
 Legend: B images, N rows (B, or 2B with both guidance halves: negative first), C channels, T image
 tokens, h heads, d head width, L positions, W width.
 
-It runs diffusers' modules, but differs from `UNet2DConditionModel.forward` in three ways. The
-synchronizer adds its residuals to the skips after the middle block. Keys and values of the image
+It runs diffusers' modules, but differs from `UNet2DConditionModel.forward` in four ways. The
+synchronizer adds its residuals to the skips after the middle block. So does the canvas of image
+tokens that form a grid (`token_grid.py`), to one skip. Keys and values of the image
 tokens are computed once per image (`Conditions`). The two guidance halves have the same latents,
 so they share one row up to the first cross-attention, where their conditions first differ.
 """
@@ -97,9 +98,11 @@ class UNetStep:
             visible_BI: which conditioning images exist.
         """
         pairs = [_keys_values(x, image_tokens_BTW) for x in cross_attentions(self.unet)]
+        canvas = getattr(self.unet, "token_canvas", None)
         return Conditions(
             tuple(keys for keys, _ in pairs),
             tuple(values for _, values in pairs),
+            () if canvas is None else (canvas(image_tokens_BTW),),
             self.synchronizer.project(features_BIVD) if self.synchronizer else (),
             visible_BI,
         )
@@ -114,6 +117,9 @@ class UNetStep:
         if self.synchronizer is not None:
             read = self.blocks.attend
             sample, skips = _synchronize(self.synchronizer, sample, skips, conditions, read)
+        for canvas_NCSS in conditions.canvas:
+            last = len(unet.down_blocks[0].resnets)  # Of the skips at the latents' own size.
+            skips[last] = _rows_like(skips[last], canvas_NCSS) + canvas_NCSS
         sample = _up(unet, sample, skips, emb_BE, cross)
         if unet.conv_norm_out is not None:
             sample = unet.conv_act(unet.conv_norm_out(sample))

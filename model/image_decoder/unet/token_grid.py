@@ -1,11 +1,15 @@
-"""Image tokens as a grid over the image: cross-attention that knows places.
+"""Image tokens as a grid over the image: cross-attention that knows places, and a canvas.
 
 In the published U-Net a query does not know where it is, nor a key of which token it is. With many
 steps both are learned; a small decoder learns it late. Where the image tokens form a grid, learned
 positions are added to the inputs of the queries and to the keys. They start as the same sinusoids,
 so that every place at first reads the tokens around it.
 
-Legend: G tokens along a side, S places along a side, F features of a place, C channels.
+A cell covers several latents. Which part of a token belongs to which of them is hard to say by
+attention, so tokens are also laid out over the latents (`TokenCanvas`), and added to the last skip.
+
+Legend: N rows, T tokens, D width, G tokens along a side, S places along a side, P channels of a
+cell, F features of a place, C channels.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
@@ -45,18 +50,39 @@ class PositionedLinear(nn.Linear):
         return super().forward(tokens_NTD) + self.positions
 
 
+class TokenCanvas(nn.Linear):
+    """A linear map of each token to the latents of its cell.
+
+    Attributes:
+        scale: latents along a side of a cell.
+    """
+
+    def __init__(self, width: int, channels: int, scale: int) -> None:
+        super().__init__(width, channels * scale**2)
+        self.scale = scale
+
+    def forward(self, tokens_NTD: Tensor) -> Tensor:
+        """[N, C, S, S]."""
+        grid = math.isqrt(tokens_NTD.shape[1])
+        cells_NPGG = super().forward(tokens_NTD).transpose(1, 2).unflatten(2, (grid, grid))
+        return F.pixel_shuffle(cells_NPGG, self.scale)
+
+
 @torch.no_grad()
 def know_places(unet: UNet2DConditionModel, num_tokens: int) -> None:
-    """Let the cross-attentions of a fresh U-Net know the places of queries and image tokens.
+    """Let a fresh U-Net know the places of image tokens.
 
     Raises:
-        ValueError: the number of tokens is not a square.
+        ValueError: the number of tokens is not a square, or its root does not divide the side of
+            the latents.
     """
-    grid = math.isqrt(num_tokens)
-    if grid**2 != num_tokens:
-        raise ValueError(f"{num_tokens} image tokens form no grid")
-    for layer, side in _layers(unet):
-        _position(layer, places(side, grid), places(grid, grid))
+    grid, side = math.isqrt(num_tokens), int(unet.config.sample_size)
+    if grid**2 != num_tokens or side % grid:
+        raise ValueError(f"{num_tokens} image tokens form no grid over {side} x {side} latents")
+    for layer, places_along in _layers(unet):
+        _position(layer, places(places_along, grid), places(grid, grid))
+    width, channels = int(unet.config.cross_attention_dim), unet.config.block_out_channels[0]
+    unet.token_canvas = TokenCanvas(width, channels, side // grid)
 
 
 def places(side: int, grid: int) -> Tensor:

@@ -80,6 +80,15 @@ def small_checkpoint(directory: Path) -> Path:
     return seeded.create_from(small_config(), directory)
 
 
+def grid_checkpoint(directory: Path) -> Path:
+    """Likewise, with image tokens that form a grid: one for four latents."""
+    torch.set_num_threads(1)
+    small = small_config()
+    perceiver = dataclasses.replace(small.image_decoder.perceiver, num_queries=16)
+    decoder = dataclasses.replace(small.image_decoder, perceiver=perceiver, token_grid=True)
+    return seeded.create_from(dataclasses.replace(small, image_decoder=decoder), directory)
+
+
 def tokens(seed: int) -> torch.Tensor:
     """Random image tokens."""
     return torch.randn(7, 32, generator=torch.Generator().manual_seed(seed))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,9 +12,9 @@ from model.image_decoder.sampler import ImageSampler
 from model.image_decoder.unet.conditions import Conditions
 
 
-@pytest.fixture(scope="module")
-def loaded(checkpoint: Path) -> tuple[ImageSampler, MMInterleavedConfig]:
-    return load_sampler(checkpoint, "float32")
+@pytest.fixture(scope="module", params=["checkpoint", "grid"])
+def loaded(request: pytest.FixtureRequest) -> tuple[ImageSampler, MMInterleavedConfig]:
+    return load_sampler(request.getfixturevalue(request.param), "float32")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def test_graphs_compute_the_stages(
     assert all(torch.equal(a, b) for a, b in zip(given[3:], joined.tensors, strict=True))
     noise = denoise.module(*given)
     assert torch.equal(noise, sampler.predict(given[0], given[1], joined))
-    again = Conditions.of(given[3:], len(sampler.negative.keys), given[2])
+    again = Conditions.of(given[3:], sampler.negative, given[2])
     assert torch.equal(noise, sampler.predict(given[0], given[1], again))
     latents = decode.inputs["latents"]
     assert torch.equal(decode.module(latents), sampler.decode(latents))

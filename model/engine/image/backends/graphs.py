@@ -97,7 +97,7 @@ class GraphBackend:
             "features": features_11VD,
         }
         outputs = tuple(x.clone() for x in self.executors["prepare-1"].run(inputs))
-        return Conditions.of(outputs, len(self.torch.sampler.negative.keys), visible_11)
+        return Conditions.of(outputs, self.torch.sampler.negative, visible_11)
 
     def constants(self, images: Sequence[Conditions]) -> dict[str, Tensor]:
         """Joined images as inputs of the denoising graph, which always has both halves."""

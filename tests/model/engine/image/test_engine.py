@@ -19,7 +19,7 @@ from model.engine.image.engine import BatchedImageEngine, memory_for_images
 from model.engine.image.options import ImageEngineOptions
 from model.engine.protocol import EngineDied, ImageEnd, ImageProgress
 from model.sampling_params import ImageParams
-from tests.model.engine.jobs import conditioning_image, small_checkpoint, tokens
+from tests.model.engine.jobs import conditioning_image, grid_checkpoint, small_checkpoint, tokens
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,22 @@ async def test_parameters_out_of_range(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         await draw(engine, 1, **options)
+
+
+async def test_image_tokens_that_form_a_grid_fit_one_size(tmp_path: Path) -> None:
+    options = ImageEngineOptions(grid_checkpoint(tmp_path / "grid"), device="cpu")
+    engine = BatchedImageEngine(options)
+    await engine.start()
+
+    async def generate(**size: int) -> object:
+        params = ImageParams(num_inference_steps=2, **size)
+        stream = engine.generate(torch.randn(16, 32), conditioning_image(1), params, "request")
+        return [item async for item in stream][-1]
+
+    with pytest.raises(ValueError, match="width and height of this model are 32"):
+        await generate(width=16, height=32)
+    assert isinstance(await generate(width=32, height=32), ImageEnd)
+    await engine.stop()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

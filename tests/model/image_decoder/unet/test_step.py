@@ -81,7 +81,7 @@ def test_guidance_halves_share_what_they_can(sampler: ImageSampler) -> None:
     prepared = sampler.prepare(tokens, features, visible)
     both = sampler.predict(latents, timesteps, sampler.join([prepared], guided=True))
     negative = Conditions.stack([dataclasses.replace(sampler.negative, visible=visible[:1])] * 2)
-    negative = Conditions(negative.keys, negative.values, prepared.maps, prepared.visible)
+    negative = dataclasses.replace(negative, maps=prepared.maps, visible=prepared.visible)
     alone = [sampler.predict(latents, timesteps, half) for half in (negative, prepared)]
     golden.assert_close("halves", both, torch.cat(alone), 2e-5)
 

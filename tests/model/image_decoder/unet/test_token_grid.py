@@ -11,11 +11,12 @@ from diffusers import UNet2DConditionModel
 from model.config.presets import preset
 from model.config.schema import MMInterleavedConfig
 from model.image_decoder.image_decoder import StableDiffusion
+from model.image_decoder.unet.conditions import Conditions
 from model.image_decoder.unet.step import UNetStep
-from model.image_decoder.unet.token_grid import know_places, places
+from model.image_decoder.unet.token_grid import TokenCanvas, know_places, places
 
 CONFIG = preset("micro")
-NUM_TOKENS = 64
+NUM_TOKENS = 36
 
 
 def _unet(config: MMInterleavedConfig) -> UNet2DConditionModel:
@@ -61,6 +62,8 @@ def test_diffusers_evaluates_the_same_modules_alike() -> None:
     torch.manual_seed(0)
     unet = _unet(CONFIG).eval()
     know_places(unet, NUM_TOKENS)
+    torch.nn.init.zeros_(unet.token_canvas.weight)
+    torch.nn.init.zeros_(unet.token_canvas.bias)
     tokens_1TD = torch.randn(1, NUM_TOKENS, unet.config.cross_attention_dim)
     side = CONFIG.image_decoder.latent_size
     noise_1CHW = torch.randn(1, unet.config.in_channels, side, side)
@@ -72,9 +75,40 @@ def test_diffusers_evaluates_the_same_modules_alike() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_tokens_that_form_no_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match="63 image tokens form no grid"):
-        know_places(_unet(CONFIG), 63)
+def test_a_canvas_shows_each_token_at_the_latents_of_its_cell() -> None:
+    canvas = TokenCanvas(width=5, channels=7, scale=2)
+    tokens_1TD = torch.randn(1, 9, 5)
+    changed_1TD = tokens_1TD.clone()
+    changed_1TD[0, 5] += 1  # The second row, the last column.
+    with torch.no_grad():
+        difference_1CSS = canvas(changed_1TD) - canvas(tokens_1TD)
+    assert difference_1CSS.shape == (1, 7, 6, 6)
+    is_changed_SS = difference_1CSS[0].abs().sum(0) > 0
+    assert is_changed_SS[2:4, 4:].all() and is_changed_SS.sum() == 4
+
+
+def test_the_canvas_reaches_the_prediction_of_both_guidance_halves() -> None:
+    torch.manual_seed(0)
+    unet = _unet(CONFIG)
+    know_places(unet, NUM_TOKENS)
+    step = UNetStep(unet, None)
+    none = torch.zeros(1, 0)
+    tokens_2TD = torch.randn(2, NUM_TOKENS, unet.config.cross_attention_dim)
+    side = CONFIG.image_decoder.latent_size
+    noise_1CHW = torch.randn(1, unet.config.in_channels, side, side)
+    with torch.no_grad():
+        negative, image = (step.prepare(x[None], none, none) for x in tokens_2TD)
+        both = step.predict(noise_1CHW, torch.tensor([500]), Conditions.stack([image], negative))
+        alone = [step.predict(noise_1CHW, torch.tensor([500]), x) for x in (negative, image)]
+        torch.testing.assert_close(both, torch.cat(alone), rtol=1e-4, atol=1e-4)
+        bare = step.predict(noise_1CHW, torch.tensor([500]), replace(image, canvas=()))
+    assert (bare - alone[1]).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize("number", [63, 64])
+def test_tokens_that_form_no_grid_are_refused(number: int) -> None:
+    with pytest.raises(ValueError, match=f"{number} image tokens form no grid over 12 x 12"):
+        know_places(_unet(CONFIG), number)
 
 
 def test_the_configuration_decides() -> None:

@@ -97,7 +97,7 @@ def test_the_oldest_recordings_are_dropped(graphs: FakeGraphs) -> None:
         return latents * timesteps.view(-1, 1)
 
     captured, rows = CapturedStep(step, graphs, most=2), torch.ones(2, 1)
-    conditions = Conditions((rows,), (rows,), (), rows)
+    conditions = Conditions((rows,), (rows,), (), (), rows)
     for width in (1, 2, 1, 3, 1):
         output = captured(torch.ones(2, width), torch.tensor([2.0, 3.0]), conditions)
         assert output.tolist() == [[2.0] * width, [3.0] * width]
