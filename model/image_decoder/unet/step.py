@@ -4,10 +4,10 @@ Legend: B images, N rows (B, or 2B with both guidance halves: negative first), C
 tokens, h heads, d head width, L positions, W width.
 
 It runs diffusers' modules, but differs from `UNet2DConditionModel.forward` in four ways. The
-synchronizer adds its residuals to the skips after the middle block. So does the canvas of image
-tokens that form a grid (`token_grid.py`), to one skip. Keys and values of the image
-tokens are computed once per image (`Conditions`). The two guidance halves have the same latents,
-so they share one row up to the first cross-attention, where their conditions first differ.
+synchronizer adds its residuals to the skips after the middle block. Image tokens that form a grid
+are added there too, to one skip (`token_grid.py`). Keys and values of the image tokens are computed
+once per image (`Conditions`). The two guidance halves have the same latents, so they share one row
+up to the first cross-attention, where their conditions first differ.
 """
 
 from __future__ import annotations
