@@ -39,6 +39,7 @@ from model.training.parameters import LowRankAdapter
 from model.training.recipe import Phase, Recipe
 from model.training.targets.chat import ChatTargets
 from model.training.trainer import Objective, Trainer, TrainerConfig, multiplies_bfloat16
+from model.training.weights.start import fetch_parts
 from model.training.world.world import ExampleMaker, SegmentedWorld
 
 _ENCODER_IMAGES = 500
@@ -199,8 +200,12 @@ def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: 
 def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     if recipe.world.told.sketch_of is None:
         raise ConfigError("the phase `sketch` needs a world that sketches its images")
-    if not model.image_decoder.perceiver_resampler.composing_layers:
-        raise ConfigError(f"the image perceiver of {model.config.name!r} has no layers to compose")
+    perceiver = model.image_decoder.perceiver_resampler
+    if len(perceiver.composing_layers) < 3:
+        raise ConfigError(
+            f"the image perceiver of {model.config.name!r} has no three composing layers"
+        )
+    fetch_parts(perceiver)
     mixture = _mixture(recipe, phase)
     return SketchObjective(model, phase, mixture, recipe.world.told, recipe.seed, recipe.workers)
 

@@ -106,6 +106,10 @@ class QFormerLayer(nn.Module):
         if self.crossattention is not None:
             assert encoded_BLD is not None
             hidden_BQD = self.crossattention(hidden_BQD, encoded_BLD, mask_B11L)
+        return self.feed_forward(hidden_BQD)
+
+    def feed_forward(self, hidden_BQD: Tensor) -> Tensor:
+        """[B, Q, D], every query by itself."""
         inner_BQD = F.gelu(self.intermediate_query["dense"](hidden_BQD))
         return self.output_query(inner_BQD, hidden_BQD)
 
@@ -156,12 +160,21 @@ class NormedAttention(nn.Module):
 
     def forward(self, hidden_BQD: Tensor, source_BLD: Tensor, mask_B11L: Tensor | None) -> Tensor:
         """Read `source_BLD` where the mask allows: [B, Q, D]."""
-
-        def heads(x_BLD: Tensor) -> Tensor:
-            return x_BLD.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-
-        q_BHQd = self.q_norm(heads(self.query(hidden_BQD)))
-        k_BHLd = self.k_norm(heads(self.key(source_BLD)))
-        v_BHLd = heads(self.value(source_BLD))
+        q_BHQd, k_BHLd = self._matched(hidden_BQD, source_BLD)
+        v_BHLd = self._heads(self.value(source_BLD))
         out_BHQd = F.scaled_dot_product_attention(q_BHQd, k_BHLd, v_BHLd, attn_mask=mask_B11L)
         return out_BHQd.transpose(1, 2).flatten(2)
+
+    def logits(self, hidden_BQD: Tensor, source_BLD: Tensor) -> Tensor:
+        """Of the attention, before its softmax: [B, H, Q, L]."""
+        q_BHQd, k_BHLd = self._matched(hidden_BQD, source_BLD)
+        return q_BHQd @ k_BHLd.transpose(-1, -2) / q_BHQd.shape[-1] ** 0.5
+
+    def _matched(self, hidden_BQD: Tensor, source_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys of every head."""
+        q_BHQd = self.q_norm(self._heads(self.query(hidden_BQD)))
+        return q_BHQd, self.k_norm(self._heads(self.key(source_BLD)))
+
+    def _heads(self, x_BLD: Tensor) -> Tensor:
+        """[B, H, L, d]."""
+        return x_BLD.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)

@@ -1,24 +1,21 @@
-"""A fresh model: starting values, parts of a donor checkpoint, a tokenizer."""
+"""A fresh model: starting values, a tokenizer."""
 
 from __future__ import annotations
 
 import math
 import random
-from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import load, store
 from model.checkpoint.seeded import tokenizer_from_texts
-from model.config.schema import ConfigError, LanguageModelConfig, MMInterleavedConfig
+from model.config.schema import LanguageModelConfig, MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.positions import frequencies
 from model.processor import IMAGE_TOKEN, SOI_TOKEN
 from model.text_decoder.text_decoder import CausalSelfAttention
-from model.training.objectives.decoder.autoencoder import scale_latents
-from model.training.weights.parts import copy_tensors
+from model.training.targets.image_tokens.sketches import turn
 from model.training.world.drawn.painting.objects import OBJECT_SETS
 from model.training.world.drawn.tasks import TASKS
 from model.visual_tokenizer.perceiver import PerceiverResampler, QFormerLayer
@@ -28,6 +25,7 @@ _OPEN_GATE = 0.5
 _WIDTH = 0.02
 _SHARPNESS = 2.5
 _SLOW = 0.01  # Radians a token: a turn that leaves neighbouring sentences comparable.
+_FETCHING = 2.1  # A logit of about 8 for a vector that is a quarter of what a token holds.
 _LIKENESS = 12.0  # The logit of a token with itself in a head that matches.
 
 
@@ -95,6 +93,22 @@ def initialise_around(model: MMInterleaved, width: float = _WIDTH) -> None:
 
 
 @torch.no_grad()
+def fetch_parts(perceiver: PerceiverResampler) -> None:
+    """Make the third composing layer attend to the part that lies at a token's own cell.
+
+    Queries read the vector of the own cell, keys that of a part's cell, which is that vector turned
+    (`targets.image_tokens.sketches`).
+    """
+    _, _, layer, *_ = perceiver.composing_layers
+    assert isinstance(layer, QFormerLayer)
+    attention = layer.attention.attention
+    width = attention.query.in_features
+    directions = nn.init.orthogonal_(torch.empty(width, width))
+    attention.query.weight.copy_(_FETCHING * directions)
+    attention.key.weight.copy_(_FETCHING * directions @ turn(width))
+
+
+@torch.no_grad()
 def spread_queries(perceiver: PerceiverResampler, sharpness: float) -> None:
     """Initialise queries that differ, and attention that tells its inputs apart.
 
@@ -112,34 +126,6 @@ def spread_queries(perceiver: PerceiverResampler, sharpness: float) -> None:
                     nn.init.constant_(norm.weight, sharpness)
                 else:
                     linear.weight.mul_(sharpness)
-
-
-_PARTS = ("visual_tokenizer.", "image_decoder.decoder.", "image_decoder.neg_prompt_embeds")
-_CONNECTION = "visual_tokenizer.proj."
-_TABLE = ".pos_embed"  # Fixed, and as large as the image.
-
-
-def adopt(model: MMInterleaved, donor: Path) -> None:
-    """Copy the vision, the U-Net with its synchronizer and the autoencoder of a checkpoint.
-
-    What connects them to the language model (the projections of visual tokens and of the context,
-    and the decoder's perceiver) is not copied. The image decoder may have another image size than
-    the donor's. The scaling factor of the donor's latents is taken over.
-
-    Raises:
-        ConfigError: a part of the donor has another size, or is missing.
-        CheckpointError: the donor is no checkpoint.
-    """
-    given = load.iter_tensors(donor, _PARTS)
-    copied = copy_tensors(((name, x) for name, x in given if _is_lent(name)), model, donor)
-    if lacking := {name for name in model.state_dict() if _is_lent(name)} - copied:
-        raise ConfigError(f"{donor} does not fit {model.config.name!r}: it lacks {min(lacking)}")
-    scale_latents(model, store.load_config(donor).image_decoder.vae["scaling_factor"])
-
-
-def _is_lent(name: str) -> bool:
-    in_part = name.startswith(_PARTS) and not name.startswith(_CONNECTION)
-    return in_part and not (name.startswith("image_decoder.") and name.endswith(_TABLE))
 
 
 _EXAMPLES_PER_TASK = 1500

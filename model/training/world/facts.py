@@ -18,15 +18,30 @@ NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """What the words before an image tell of it, painted small: a grid of cells.
+class Part:
+    """A piece of a thing, as large as a cell.
 
     Attributes:
-        pixels: colours, and whether a pixel shows a thing, [S, S, 4] in [0, 1].
-        kinds: what covers most of each cell, row by row: a value of `WHAT`.
+        pixels: its colours, times its opacity, and its opacity, [C, C, 4] in [0, 1].
+        cells: the cells at which it lies, one for each of several equal things.
     """
 
     pixels: NDArray[np.float32]
+    cells: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What the words before an image tell of it, painted: a grid of cells.
+
+    Attributes:
+        things: in full light on nothing, colours times opacity and opacity, [S, S, 4] in [0, 1].
+        background: without things, colours, [S, S, 3] in [0, 1].
+        kinds: what covers most of each cell, row by row: a value of `WHAT`.
+    """
+
+    things: NDArray[np.float32]
+    background: NDArray[np.float32]
     kinds: tuple[str, ...]
 
 
@@ -35,6 +50,16 @@ class SketchOf(Protocol):
 
     def __call__(self, image: Drawable, num_cells: int, cell: int, /) -> Sketch:
         """A sketch of `num_cells` x `num_cells` cells of `cell` x `cell` pixels."""
+        ...
+
+
+class PartsOf(Protocol):
+    """Sketches the things of an image one by one."""
+
+    def __call__(
+        self, image: Drawable, num_cells: int, cell: int, /
+    ) -> list[tuple[Part | None, ...]]:
+        """The thing at each place, piece by piece; None where it has no such piece."""
         ...
 
 
@@ -51,6 +76,7 @@ class Facts:
         figures_of: the numbers from 0 to 99 that language gives of what is at each place, if it
             gives any; empty where it does not.
         sketch_of: sketches the images, if what they show follows from what is told of them.
+        parts_of: sketches their things, in a world that sketches images.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -60,6 +86,7 @@ class Facts:
     words_of: Callable[[Drawable], list[list[str]]]
     figures_of: Callable[[Drawable], list[list[int]]] | None = None
     sketch_of: SketchOf | None = None
+    parts_of: PartsOf | None = None
 
     @property
     def num_values(self) -> list[int]:

@@ -3,7 +3,8 @@
 Codes (`targets.image_tokens.codes`) are what the perceiver will read, so no language model has to.
 What the words do not tell, such as the look of a story's hero, is only in the preceding image.
 
-Legend: N images, T tokens, D width, S side of an image, h, w latents, s side of a map.
+Legend: N images, X codes of an image, T tokens, D width, S side of an image, h, w latents, s side
+of a map.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from model.training.targets.image_pool import (
     stack_kept,
 )
 from model.training.targets.image_tokens.codes import codes_of, with_noise
+from model.training.targets.image_tokens.sketches import sketch_codes_of
 from model.training.world.facts import Facts
 
 
@@ -41,20 +43,27 @@ class DrawingBatches:
     images: AnswerImages
     facts: Facts
     config: MMInterleavedConfig
+    with_sketches: bool = False
 
     def __getitem__(self, step: int) -> TensorBatch:
-        """Pixels and codes of the images, weights' places, and pixels of the images before."""
+        """Pixels and codes of the images, weights' places, and pixels of the images before.
+
+        With sketches also what the image tokens shall become (`sketch_codes_of`).
+        """
         size, seen = self.config.image_decoder.image_size, self.config.vision.image_size
         side = int(self.config.image_decoder.unet["sample_size"])
         wanted, before = zip(*self.images.draw(step), strict=True)
         blank_3SS = torch.zeros(3, seen, seen)
-        return {
+        batch = {
             "pixels": torch.stack([pixels_of(image.render(size)) for image in wanted]),
             "codes": codes_of(wanted, self.facts, self.config),
             "foreground": torch.stack([foreground_of(image, side) for image in wanted]),
             "before": torch.stack([pixels_of(p.render(seen)) if p else blank_3SS for p in before]),
             "visible": torch.tensor([[p is not None] for p in before]),
         }
+        if self.with_sketches:
+            batch["sketches"] = sketch_codes_of(wanted, self.facts, self.config).codes_NTD
+        return batch
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,12 @@ class _Drawing:
     """An image to learn, with all that is constant while the other parts are frozen, in float16.
 
     Attributes:
+        codes_XTD: of facts, and also of the sketch if the phase draws from sketches.
         maps: of the image before, [D, s, s] of each level; None without one.
     """
 
     latents_Chw: Tensor
-    codes_TD: Tensor
+    codes_XTD: Tensor
     foreground_hw: Tensor
     maps: tuple[Tensor, ...] | None
 
@@ -91,7 +101,7 @@ class DrawingObjective:
         self.model, self.phase, self.seed = model.eval(), phase, seed
         self.module: nn.Module = _Parts(model)
         images = AnswerImages(source, phase.batch_size, seed)
-        batches = DrawingBatches(images, facts, model.config)
+        batches = DrawingBatches(images, facts, model.config, with_sketches=phase.true_sketches > 0)
         self.loader = Loader(batches, workers)
         self._known: list[_Drawing] = []
         decoder = model.image_decoder
@@ -108,9 +118,7 @@ class DrawingObjective:
         device = self.model.soi_token.device
         drawings = self._drawings(step, device)
         noise = TrainingNoise.draw(len(drawings), decoder.config, device)
-        codes_NTD = stack_kept([drawing.codes_TD for drawing in drawings], device)
-        with torch.no_grad():
-            tokens_NTD = decoder.perceiver_resampler.compose(with_noise(codes_NTD))
+        tokens_NTD = self._tokens(stack_kept([drawing.codes_XTD for drawing in drawings], device))
         before = [drawing.maps for drawing in drawings]
         maps, visible_N1 = maps_before(before, self.model.config.vision, device)
         latents_NChw = stack_kept([drawing.latents_Chw for drawing in drawings], device)
@@ -118,6 +126,17 @@ class DrawingObjective:
         foregrounds = [drawing.foreground_hw for drawing in drawings]
         emphasis_Nhw = emphasis_of(foregrounds, self.phase.foreground_weight).to(device)
         return {"loss": (error_Nhw * emphasis_Nhw).mean()}
+
+    @torch.no_grad()
+    def _tokens(self, codes_NXTD: Tensor) -> Tensor:
+        """What the perceiver composes of facts or, for some images, their true sketches."""
+        codes_NTD = with_noise(codes_NXTD[:, 0])
+        tokens_NTD = self.model.image_decoder.perceiver_resampler.compose(codes_NTD)
+        if codes_NXTD.shape[1] == 1:
+            return tokens_NTD
+        share_N11 = torch.rand(len(tokens_NTD), 1, 1, device=tokens_NTD.device)
+        is_true_N11 = share_N11 < self.phase.true_sketches
+        return torch.where(is_true_N11, with_noise(codes_NXTD[:, 1]), tokens_NTD)
 
     def _drawings(self, step: int, device: torch.device) -> Sequence[_Drawing]:
         """New images until `num_pictures` are known, then some of those."""
@@ -135,11 +154,13 @@ class DrawingObjective:
         visible_N = batch["visible"][:, 0]
         maps = self.model.visual_tokenizer(batch["before"][visible_N]).maps
         before = iter(zip(*(level.half().cpu().unbind() for level in maps), strict=True))
-        columns = [x.half().cpu().unbind() for x in (latents_NChw, batch["codes"])]
+        kinds_of_codes = [batch[name] for name in ("codes", "sketches") if name in batch]
+        codes_NXTD = torch.stack(kinds_of_codes, 1)
+        columns = [x.half().cpu().unbind() for x in (latents_NChw, codes_NXTD)]
         rows = zip(*columns, batch["foreground"].cpu(), visible_N.tolist(), strict=True)
         return [
-            _Drawing(latents_Chw, codes_TD, foreground_hw, next(before) if is_visible else None)
-            for latents_Chw, codes_TD, foreground_hw, is_visible in rows
+            _Drawing(latents_Chw, codes_XTD, foreground_hw, next(before) if is_visible else None)
+            for latents_Chw, codes_XTD, foreground_hw, is_visible in rows
         ]
 
 

@@ -34,8 +34,13 @@ def codes_of(images: Sequence[Drawable], facts: Facts, config: MMInterleavedConf
     if facts.sketch_of is None:
         return codes_NTD
     # What further layers make of a token depends on its cell (`targets.image_tokens.sketches`).
-    cells_TD = vectors_of([f"cell {index}" for index in range(number)], width)
+    cells_TD = cell_vectors(number, width)
     return F.layer_norm(codes_NTD + cells_TD, (width,))
+
+
+def cell_vectors(number: int, width: int) -> Tensor:
+    """What tells each token its cell, [T, D]."""
+    return vectors_of([f"cell {index}" for index in range(number)], width)
 
 
 def with_noise(codes_NTD: Tensor) -> Tensor:

@@ -22,13 +22,18 @@ from model.training.world.storybook.painting.scene import (
     StorybookScene,
     StorybookThing,
 )
-from model.training.world.storybook.telling.group import SIDES, Group, groups, side_of
+from model.training.world.storybook.telling.group import (
+    SIDES,
+    Group,
+    groups,
+    items,
+    side_of,
+)
 from model.training.world.storybook.telling.image import image_of
-from model.training.world.storybook.telling.sketch import sketch_of
+from model.training.world.storybook.telling.sketch import NUM_ITEMS, pieces_of, sketch_of
 from model.training.world.words import NUMBERS
 
 NUM_COLUMNS = 6
-NUM_ITEMS = 4
 KINDS = tuple(NOUNS)  # Every species among them.
 _HERO = "hero"
 
@@ -119,11 +124,11 @@ def _column_facts(scene: StorybookScene) -> list[dict[str, str]]:
 
 def _items(scene: StorybookScene) -> list[dict[str, str]]:
     """The facts of groups and hero from left to right, then of what is absent."""
-    entries = [(group.x, _group_facts(group)) for group in groups(scene)]
-    if scene.stand:
-        entries.append((scene.stand.x, _hero_facts(scene.stand)))
-    items = [facts for _, facts in sorted(entries, key=lambda entry: entry[0])][:NUM_ITEMS]
-    return items + [{WHAT: NOTHING} for _ in range(NUM_ITEMS - len(items))]
+    told = [
+        _hero_facts(item) if isinstance(item, Stand) else _group_facts(item)
+        for item in items(scene)[:NUM_ITEMS]
+    ]
+    return told + [{WHAT: NOTHING} for _ in range(NUM_ITEMS - len(told))]
 
 
 def _seen_by_place(content: Drawable) -> list[dict[str, str]]:
@@ -141,16 +146,16 @@ def _edges(content: Drawable) -> list[list[int]]:
 
 def _told_by_place(content: Drawable) -> list[dict[str, str]]:
     image = image_of(content)
-    items = _items(image.scene)
+    told_items = _items(image.scene)
     setting = setting_facts(image.scene.setting)
     untold = [] if image.tells_sides else ["side"]
     untold += [] if image.tells_look else list(_LOOK)
-    for item in items:
+    for item in told_items:
         for name in untold:
             item.pop(name, None)
     if not image.tells_place:
         del setting["place"]
-    return [*items, setting]
+    return [*told_items, setting]
 
 
 def _named(by_place: Sequence[dict[str, str]]) -> dict[str, str]:
@@ -208,4 +213,4 @@ def _facts(num_items: int, by_place: Callable[[Drawable], list[dict[str, str]]])
 
 
 SEEN = replace(_facts(NUM_COLUMNS, _seen_by_place), figures_of=_edges)
-TOLD = replace(_facts(NUM_ITEMS, _told_by_place), sketch_of=sketch_of)
+TOLD = replace(_facts(NUM_ITEMS, _told_by_place), sketch_of=sketch_of, parts_of=pieces_of)

@@ -1,22 +1,15 @@
-"""Starting values, and donors of vision and image decoder."""
+"""Starting values."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
-import pytest
 import torch
 
-from model.checkpoint import store
 from model.config.presets import preset
-from model.config.schema import ConfigError, LanguageModelConfig, MMInterleavedConfig
+from model.config.schema import LanguageModelConfig, MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
 from model.positions import rotary_table, rotate
-from model.processor import Processor
 from model.text_decoder.text_decoder import CausalSelfAttention
-from model.training.objectives.decoder.autoencoder import scale_latents
-from model.training.weights.start import adopt, match_tokens
+from model.training.weights.start import match_tokens
 
 
 def _matching() -> tuple[LanguageModelConfig, CausalSelfAttention]:
@@ -49,67 +42,6 @@ def test_a_matching_head_repeats_what_it_finds() -> None:
     width = config.head_width
     repeated_D = attention.o_proj.weight[:, :width] @ (attention.v_proj.weight[:width] @ word_D)
     assert float(torch.cosine_similarity(repeated_D, word_D, dim=0)) > 0.4
-
-
-_FACTOR = 0.25
-
-
-@pytest.fixture
-def donor(model: MMInterleaved, processor: Processor, tmp_path: Path) -> Path:
-    scale_latents(model, _FACTOR)
-    store.save_model(model, processor.tokenizer, tmp_path)
-    return tmp_path
-
-
-def _other(config: MMInterleavedConfig, image_size: int) -> MMInterleaved:
-    """A model with a wider language model, whose images have another size."""
-    decoder = config.image_decoder
-    perceiver = replace(decoder.perceiver, encoder_hidden_size=96)
-    unet = {**decoder.unet, "sample_size": image_size // 8}
-    decoder = replace(decoder, image_size=image_size, perceiver=perceiver, unet=unet)
-    llm = replace(config.llm, hidden_size=96)
-    return MMInterleaved(replace(config, llm=llm, image_decoder=decoder))
-
-
-def test_whatever_does_not_depend_on_the_language_model_is_lent(
-    config: MMInterleavedConfig, model: MMInterleaved, donor: Path
-) -> None:
-    other = _other(config, 128)
-    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
-    adopt(other, donor)
-    lent = model.state_dict()
-    own = []
-    for name, tensor in other.state_dict().items():
-        if tensor.shape != lent[name].shape or not torch.equal(tensor, lent[name]):
-            own.append(name)
-            assert torch.equal(tensor, before[name]), name
-    assert not [name for name in own if "encoder.vision_model" in name or ".unet." in name]
-    assert {name for name in own if name.startswith("visual_tokenizer.")} == {
-        "visual_tokenizer.proj.weight",
-        "visual_tokenizer.proj.bias",
-    }
-    # The tables of the decoder's synchronizer have the size of the image.
-    decoder = [name for name in own if name.startswith("image_decoder.decoder.")]
-    assert decoder
-    assert all(name.endswith("pos_embed") for name in decoder)
-
-
-def test_latents_keep_their_scale(config: MMInterleavedConfig, donor: Path) -> None:
-    other = _other(config, 96)
-    adopt(other, donor)
-    assert other.config.image_decoder.vae["scaling_factor"] == _FACTOR
-    pixels_13SS = torch.rand(1, 3, 96, 96)
-    decoder = other.image_decoder.decoder
-    latents = decoder.encode(pixels_13SS, torch.zeros(()))
-    mean = decoder.vae.encode(pixels_13SS * 2 - 1).latent_dist.mean
-    torch.testing.assert_close(latents, mean * _FACTOR)
-
-
-def test_a_donor_of_another_width_is_refused(config: MMInterleavedConfig, donor: Path) -> None:
-    vision = replace(config.vision, intermediate_size=2 * config.vision.intermediate_size)
-    other = MMInterleaved(replace(config, vision=vision))
-    with pytest.raises(ConfigError, match=r"does not fit 'tiny': visual_tokenizer\.encoder"):
-        adopt(other, donor)
 
 
 def test_image_tokens_start_by_telling_the_words_of_a_context_apart(

@@ -77,13 +77,14 @@ def fragment(rng: random.Random, scene: StorybookScene) -> str:
         for part in phrases.subjects(scene, rng, _SYNONYMS)
     ]
     setting = scene.setting
-    parts.append(rng.choice((setting.place, phrases.where(setting, rng))))
-    parts.append("" if setting.time == "day" and rng.random() < 0.5 else setting.time)
-    parts.append("" if setting.weather == "clear" else setting.weather)
-    told = [part for part in parts if part]
-    if rng.random() < 0.3:
-        rng.shuffle(told)
-    return ", ".join(told)
+    where = rng.choice((setting.place, phrases.where(setting, rng)))
+    time = "" if setting.time == "day" and rng.random() < 0.5 else setting.time
+    weather = "" if setting.weather == "clear" else setting.weather
+    is_mixed = rng.random() < 0.4
+    for part in filter(None, (where, time, weather)):
+        # Things stay in their order, which is that of the image.
+        parts.insert(rng.randint(0, len(parts)) if is_mixed else len(parts), part)
+    return ", ".join(parts)
 
 
 def bare(rng: random.Random, scene: StorybookScene) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.training.world.storybook.painting.scene import Size, StorybookScene, StorybookThing
+from model.training.world.storybook.painting.scene import (
+    Size,
+    Stand,
+    StorybookScene,
+    StorybookThing,
+)
 
 SIDES = ("left", "middle", "right")
 
@@ -44,6 +49,12 @@ class Group:
 def side_of(x: float) -> str:
     """In which third of the image a position lies."""
     return SIDES[min(int(x * 3), 2)]
+
+
+def items(scene: StorybookScene) -> list[Group | Stand]:
+    """What words tell of a scene from left to right: groups, and the hero."""
+    hero = [scene.stand] if scene.stand else []
+    return sorted([*groups(scene), *hero], key=lambda item: item.x)
 
 
 def groups(scene: StorybookScene) -> tuple[Group, ...]:

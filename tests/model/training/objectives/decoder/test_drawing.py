@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from model.mm_interleaved import MMInterleaved
 from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import TensorBatch
+from model.training.data.mixture import Mixture
 from model.training.objectives.decoder.drawing import DrawingBatches, DrawingObjective
 from model.training.recipe import Phase
+from model.training.targets.image_tokens import codes
 from model.training.targets.image_tokens.codes import codes_of
+from model.training.targets.image_tokens.sketches import sketch_codes_of
 from model.training.world.example import Example
+from model.training.world.registry import world_of
 from tests.model.training.objectives.fixed_batch import (
     WORLD,
     falls,
@@ -36,13 +42,13 @@ def test_an_image_of_the_answer_follows_the_one_before_it(model: MMInterleaved) 
     images = _Story().draw(0, 1)[0].images
     size, seen = config.image_decoder.image_size, config.vision.image_size
     drawn = [pixels_of(image.render(size)) for image in images]
-    codes = codes_of(images, WORLD.told, config)
+    told = codes_of(images, WORLD.told, config)
     assert batch["visible"].all()
     for row in range(8):
         index = next(i for i, p in enumerate(drawn) if torch.equal(p, batch["pixels"][row]))
         assert index > 0
         assert torch.equal(batch["before"][row], pixels_of(images[index - 1].render(seen)))
-        assert torch.equal(batch["codes"][row], codes[index])
+        assert torch.equal(batch["codes"][row], told[index])
 
 
 def test_the_decoder_learns_and_nothing_else(model: MMInterleaved, tmp_path: Path) -> None:
@@ -56,6 +62,31 @@ def test_the_decoder_learns_and_nothing_else(model: MMInterleaved, tmp_path: Pat
     }
     learned = ("image_decoder.decoder.unet", "image_decoder.decoder.mmfs", "image_decoder.neg")
     assert changed and all(name.startswith(learned) for name in changed)
+
+
+@pytest.mark.usefixtures("storybook_packages")
+def test_some_tokens_are_true_sketches(
+    model: MMInterleaved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codes, "_MOST_NOISE", 0.0)
+    perceiver = replace(model.config.image_decoder.perceiver, num_queries=64)
+    decoder = replace(model.config.image_decoder, perceiver=perceiver)
+    sketching = MMInterleaved(replace(model.config, image_decoder=decoder))
+    world = world_of("storybook")
+    source = Mixture({"text_to_image": 1.0}, world)
+    phase = Phase("drawing", batch_size=32, true_sketches=0.5)
+    objective = DrawingObjective(sketching, phase, source, world.told)
+    torch.manual_seed(0)
+    assert objective.losses(0)["loss"].isfinite()
+    codes_NXTD = torch.stack([drawing.codes_XTD for drawing in objective._known]).float()
+    images = [image for image, _ in AnswerImages(source, 32, 0).draw(0)]
+    true_NTD = sketch_codes_of(images, world.told, sketching.config).codes_NTD
+    torch.testing.assert_close(codes_NXTD[:, 1], true_NTD, atol=1e-2, rtol=1e-2)
+    tokens_NTD = objective._tokens(codes_NXTD)
+    is_true_N = (tokens_NTD == codes_NXTD[:, 1]).flatten(1).all(1)
+    assert 8 <= is_true_N.sum() <= 24
+    composed_NTD = sketching.image_decoder.perceiver_resampler.compose(codes_NXTD[:, 0])
+    torch.testing.assert_close(tokens_NTD[~is_true_N], composed_NTD[~is_true_N])
 
 
 def test_images_are_encoded_once_and_then_drawn_from(model: MMInterleaved) -> None:

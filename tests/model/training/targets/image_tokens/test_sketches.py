@@ -17,27 +17,28 @@ from model.training.world.drawn.tasks import any_scene
 from model.training.world.facts import Facts, Sketch
 
 
-@pytest.mark.parametrize(("row", "column", "token"), [(0, 0, 0), (3, 4, 1), (15, 15, 27)])
-def test_a_token_holds_the_pixels_and_the_kind_of_its_cell(
+@pytest.mark.parametrize(("row", "column", "token"), [(0, 0, 0), (12, 17, 1), (63, 63, 27)])
+def test_a_token_holds_the_look_and_the_kind_of_its_cell(
     config: MMInterleavedConfig, row: int, column: int, token: int
 ) -> None:
     perceiver = replace(config.image_decoder.perceiver, num_queries=64)
     config = replace(config, image_decoder=replace(config.image_decoder, perceiver=perceiver))
     scene = any_scene(random.Random(3), "drawn")
 
-    def facts_with(share: float, kind: str) -> Facts:
+    def facts_with(thing: float = 0.0, behind: float = 0.0, kind: str = "nothing") -> Facts:
         def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
-            pixels = np.zeros((num_cells * cell, num_cells * cell, 4), np.float32)
-            pixels[row, column, 3] = share
+            things = np.zeros((num_cells * cell, num_cells * cell, 4), np.float32)
+            background = np.zeros_like(things[..., :3])
+            things[row, column], background[row, column] = thing, behind
             kinds = ["nothing"] * num_cells**2
             kinds[token] = kind
-            return Sketch(pixels, tuple(kinds))
+            return Sketch(things, background, tuple(kinds))
 
         values = {**DRAWN_FACTS.values, "0 what": ("nothing", "boat")}
         return replace(DRAWN_FACTS, values=values, sketch_of=sketch_of)
 
-    plain = sketch_codes_of([scene], facts_with(0.0, "nothing"), config)
-    for facts in (facts_with(1.0, "nothing"), facts_with(0.0, "boat")):
+    plain = sketch_codes_of([scene], facts_with(), config)
+    for facts in (facts_with(thing=1.0), facts_with(behind=1.0), facts_with(kind="boat")):
         made = sketch_codes_of([scene], facts, config)
         changed_T = (made.codes_NTD[0] != plain.codes_NTD[0]).any(-1)
         assert changed_T.nonzero().flatten().tolist() == [token]

@@ -8,7 +8,7 @@ from model.training.world.storybook.painting.hero import TOKENS, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, Setting
 from model.training.world.storybook.painting.scene import StorybookScene
-from model.training.world.storybook.telling.group import Group, groups
+from model.training.world.storybook.telling.group import Group, items
 from model.training.world.words import NUMBERS
 
 UNTOLD = ""  # The place of a setting that a text does not name.
@@ -144,7 +144,7 @@ def subjects(
     scene: StorybookScene, rng: random.Random | None = None, synonyms: float = 0.0
 ) -> list[str]:
     """Noun phrases of all that stands in the scene, from left to right."""
-    entries = [(group.x, noun_phrase(group, rng, synonyms)) for group in groups(scene)]
-    if scene.stand:
-        entries.append((scene.stand.x, hero_phrase(scene.stand.hero)))
-    return [phrase for _, phrase in sorted(entries)]
+    return [
+        noun_phrase(item, rng, synonyms) if isinstance(item, Group) else hero_phrase(item.hero)
+        for item in items(scene)
+    ]

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import (
-    OVERLAP,
     Stand,
     StorybookScene,
     StorybookThing,
-    thing_layer,
 )
 from model.training.world.storybook.tasks import change, story, text_to_image
-from model.training.world.storybook.telling.composition import at_sides, in_a_row
-from model.training.world.storybook.telling.group import groups
+from model.training.world.storybook.telling.composition import (
+    AIR,
+    GRID,
+    GROUND,
+    at_sides,
+    cell_of,
+    in_a_row,
+    width_in_cells,
+)
+from model.training.world.storybook.telling.group import groups, items
 from model.training.world.storybook.telling.image import image_of
 
 pytestmark = pytest.mark.usefixtures("storybook_packages")
@@ -33,10 +38,20 @@ def _scenes(number: int) -> list[StorybookScene]:
 def test_the_same_things_stand_in_the_same_order() -> None:
     for scene in _scenes(50):
         row = in_a_row(scene)
-        kinds = [[getattr(entry, "noun", "hero") for entry in s.entries] for s in (scene, row)]
+        kinds = [[getattr(item, "noun", "hero") for item in items(s)] for s in (scene, row)]
         assert kinds[0] == kinds[1]
         assert row.hero == scene.hero
         assert row.setting == replace(scene.setting, view=0)
+
+
+def test_equal_things_stand_next_to_each_other() -> None:
+    scene = _scenes(1)[0]
+    thing, hero = scene.things[0], scene.stand
+    assert hero is not None
+    pair = tuple(replace(thing, x=x) for x in (0.2, 0.6))
+    between = replace(scene, things=pair, stand=replace(hero, x=0.35))
+    told = [isinstance(entry, Stand) for entry in in_a_row(between).entries]
+    assert told == [True, False, False]
 
 
 def test_positions_follow_from_the_things_alone() -> None:
@@ -49,13 +64,17 @@ def test_positions_follow_from_the_things_alone() -> None:
         assert in_a_row(moved) == in_a_row(scene) == in_a_row(in_a_row(scene))
 
 
-def test_things_lie_inside_and_on_the_grid_of_the_latents() -> None:
+def test_boxes_begin_at_cells_and_slots_depend_on_the_number_alone() -> None:
     for scene in _scenes(50):
-        for thing in in_a_row(scene).things:
-            layer = thing_layer(thing, 192)
-            height, width = layer.pixels_hw4.shape[:2]
-            assert (layer.left % 8, (layer.top + height) % 8) == (0, 0)
-            assert layer.left >= -8 and layer.left + width <= 200
+        entries = in_a_row(scene).entries
+        slot = GRID / len(entries)
+        for number, entry in enumerate(entries):
+            width, start = width_in_cells(entry), cell_of(entry)
+            assert start / GRID + width / 2 / GRID == pytest.approx(entry.x, abs=1e-3)
+            assert entry.y * GRID in (GROUND, AIR)
+            assert 0 <= start <= GRID - width
+            if 0 < start < GRID - width:
+                assert abs(start + width / 2 - (number + 0.5) * slot) <= 0.5
 
 
 def test_a_hero_can_come_first() -> None:
@@ -69,23 +88,17 @@ def test_at_sides_words_tell_where_things_are() -> None:
     for scene in _scenes(50):
         standing = at_sides(scene)
         assert at_sides(standing) == standing
-        assert [group.things[0].noun for group in groups(standing)] == [
-            group.things[0].noun for group in groups(scene)
+        assert [(group.noun, group.side) for group in groups(standing)] == [
+            (group.noun, group.side) for group in groups(scene)
         ]
-        boxes = standing.boxes()
-        for first, second in pairwise(standing.entries):
-            # What a hero wears may stand out.
-            if isinstance(first, StorybookThing) and isinstance(second, StorybookThing):
-                overlap = boxes[first][2] - boxes[second][0]
-                assert overlap < OVERLAP * max(first.height, second.height) + 1 / 24
 
 
 def test_one_thing_stands_in_the_middle_of_its_side() -> None:
-    for x, middle in ((0.2, 1 / 6), (0.4, 1 / 2), (0.8, 5 / 6)):
+    for x, middle in ((0.2, 1 / 4), (0.4, 1 / 2), (0.8, 3 / 4)):
         scene = StorybookScene(
             Setting("meadow", 2, "day"), (StorybookThing("apple", "small", x, 0.8),)
         )
-        assert at_sides(scene).things[0].x == pytest.approx(middle, abs=0.5 / 24)
+        assert at_sides(scene).things[0].x == pytest.approx(middle, abs=0.5 / GRID)
 
 
 def test_what_a_story_draws_is_composed() -> None:
