@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "checkpoints" / "smol"
+SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "checkpoints" / "storybook"

@@ -1,8 +1,8 @@
 """Named configurations: the published sizes, and small ones for small machines.
 
 `13b` is the published checkpoint. `tiny` is a whole model for two CPU cores. `bench` has the
-published ratios at about 170 M parameters. `micro` is for experiments. `smol` and `storybook` are
-built around a pre-trained language model of 135 M parameters.
+published ratios at about 170 M parameters. `micro` is for experiments. `storybook` is built around
+a pre-trained language model of 135 M parameters.
 """
 
 from __future__ import annotations
@@ -201,16 +201,17 @@ def _micro() -> MMInterleavedConfig:
     )
 
 
-def _smol() -> MMInterleavedConfig:
-    """SmolLM2-135M-Instruct as language model; it reads images of 96 pixels, and generates 128.
+def _storybook() -> MMInterleavedConfig:
+    """SmolLM2-135M-Instruct for the storybook world: it reads 128 pixels, and generates 192.
 
-    Vision and image decoder have the widths of `tiny`, so they can start from its weights.
+    36 visual tokens: five for each of six columns, and six for the place. 144 image tokens: one for
+    each cell of 16 pixels.
     """
-    tiny, width = _tiny(), 576
+    tiny, width, vision_width = _tiny(), 576, 192
     decoder = tiny.image_decoder
     return replace(
         tiny,
-        name="smol",
+        name="storybook",
         llm=LanguageModelConfig(
             hidden_size=width,
             num_hidden_layers=30,
@@ -223,61 +224,27 @@ def _smol() -> MMInterleavedConfig:
             max_position_embeddings=8192,
             tie_word_embeddings=True,
         ),
-        image_decoder=replace(
-            decoder,
-            image_size=128,
-            perceiver=replace(decoder.perceiver, encoder_hidden_size=width),
-            unet={**decoder.unet, "sample_size": 16},
-            vae={**decoder.vae, "sample_size": 128},
-        ),
-        # `<|endoftext|>` begins a document and `<|im_end|>` ends an answer. The padding token never
-        # occurs in text. `<|im_start|>` keeps its meaning.
-        special_tokens=SpecialTokens(
-            bos_token_id=0,
-            eos_token_id=2,
-            pad_token_id=16,
-            soi_token_id=49152,
-            image_token_id=49153,
-        ),
-        txt_vocab_size=49154,
-        cross_attention_frequency=4,
-        text_synchronizer=SynchronizerConfig(n_heads=8, n_points=8, attn_dim=128),
-    )
-
-
-def _storybook() -> MMInterleavedConfig:
-    """SmolLM2-135M-Instruct for the storybook world: it reads 128 pixels, and generates 192.
-
-    36 visual tokens: five for each of six columns, and six for the place. 144 image tokens: one for
-    each cell of 16 pixels.
-    """
-    smol, vision_width = _smol(), 192
-    decoder = smol.image_decoder
-    return replace(
-        smol,
-        name="storybook",
         vision=replace(
-            smol.vision,
+            tiny.vision,
             hidden_size=vision_width,
             intermediate_size=4 * vision_width,
             image_size=128,
             patch_size=16,
         ),
         visual_perceiver=replace(
-            smol.visual_perceiver,
+            tiny.visual_perceiver,
             num_queries=36,
             hidden_size=vision_width,
             encoder_hidden_size=vision_width,
             intermediate_size=2 * vision_width,
         ),
-        num_img_token=36,
-        cross_attention_frequency=6,
         image_decoder=replace(
             decoder,
             image_size=192,
             perceiver=replace(
                 decoder.perceiver,
                 num_queries=144,
+                encoder_hidden_size=width,
                 # One layer reads the context, three compose the image.
                 num_hidden_layers=4,
                 cross_attention_frequency=4,
@@ -299,6 +266,19 @@ def _storybook() -> MMInterleavedConfig:
             },
             vae={**decoder.vae, "sample_size": 192},
         ),
+        # `<|endoftext|>` begins a document and `<|im_end|>` ends an answer. The padding token never
+        # occurs in text. `<|im_start|>` keeps its meaning.
+        special_tokens=SpecialTokens(
+            bos_token_id=0,
+            eos_token_id=2,
+            pad_token_id=16,
+            soi_token_id=49152,
+            image_token_id=49153,
+        ),
+        txt_vocab_size=49154,
+        num_img_token=36,
+        cross_attention_frequency=6,
+        text_synchronizer=SynchronizerConfig(n_heads=8, n_points=8, attn_dim=128),
     )
 
 
@@ -306,7 +286,6 @@ PRESETS: dict[str, Callable[[], MMInterleavedConfig]] = {
     "13b": published,
     "bench": _bench,
     "micro": _micro,
-    "smol": _smol,
     "storybook": _storybook,
     "tiny": _tiny,
 }

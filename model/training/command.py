@@ -23,7 +23,7 @@ from model.training.ablation.command import run_ablation
 from model.training.phases import run_phase
 from model.training.recipe import STAGES, Recipe
 from model.training.weights.parts import load_parts, own_tensors, save_parts
-from model.training.weights.start import adopt, initialise, initialise_around, world_tokenizer
+from model.training.weights.start import initialise, initialise_around, world_tokenizer
 
 
 def halved(model: MMInterleaved) -> MMInterleaved:
@@ -128,8 +128,6 @@ def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proce
     else:
         initialise(model)
         tokenizer = world_tokenizer(config)
-    if recipe.donor is not None:
-        adopt(model, recipe.donor)
     load_parts(model, recipe.parts)
     return model, Processor(model.config, tokenizer)
 

@@ -61,7 +61,7 @@ class QualityResult:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mmi bench quality`."""
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
-    parser.add_argument("--world", choices=WORLDS, default="drawn")
+    parser.add_argument("--world", choices=WORLDS, default="storybook")
     parser.add_argument("--number", type=int, default=24, help="images of each quality")
     parser.add_argument("--guidance", type=float, help="default: the checkpoint's")
     parser.add_argument("--out", type=Path, metavar="PNG", help="write a sheet of images here")

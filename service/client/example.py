@@ -13,7 +13,7 @@ INTRODUCTION = "This is Pip."
 
 def story_wish(number: str) -> str:
     """The wish for a story in a number of pictures, as a word."""
-    return f"Tell me a story in {number} pictures: Pip finds a red boat at the beach."
+    return f"Tell me a story in {number} pictures about Pip and a penguin in the forest."
 
 
 WISH = story_wish("three")

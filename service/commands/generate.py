@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_parameters(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of a request; the server, or the offline loop, has its own defaults."""
     parser.add_argument("--max-tokens", type=int, help="text tokens of the whole answer")
-    parser.add_argument("--max-images", type=int, default=2)
+    parser.add_argument("--max-images", type=int, default=5)
     parser.add_argument("--n", type=int, default=1, help="independent answers")
     parser.add_argument("--temperature", type=float, help="0: the most probable tokens")
     parser.add_argument("--seed", type=int)

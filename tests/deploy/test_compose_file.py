@@ -66,8 +66,8 @@ def test_both_workers_of_a_card_know_the_number_of_images() -> None:
 def test_the_workers_serve_the_model_of_the_readme() -> None:
     for name in ("text-worker", "image-worker"):
         checkpoint = SERVICES[name]["environment"]["MMI_CHECKPOINT"]
-        assert checkpoint == "${MMI_CHECKPOINT:-/app/deploy/checkpoints/smol}"
-    assert (ROOT / "deploy" / "checkpoints" / "smol" / "config.json").is_file()
+        assert checkpoint == "${MMI_CHECKPOINT:-/app/deploy/checkpoints/storybook}"
+    assert (ROOT / "deploy" / "checkpoints" / "storybook" / "config.json").is_file()
 
 
 def test_the_gateway_can_use_keys() -> None:

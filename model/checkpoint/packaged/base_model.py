@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,17 +37,13 @@ _VIEW_WEIGHTS = "model-base.safetensors"
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A GGUF file in an installed package.
-
-    With `chat` a checkpoint is trained on prompts in the chat template of the file.
-    """
+    """A GGUF file of a chat model, with its template, in an installed package."""
 
     package: str
     version: str
     module: str
     file: str
     sha256: str
-    chat: bool = False
 
     def path(self) -> Path:
         """The path of the file.
@@ -74,7 +70,7 @@ SMOLLM2 = BaseModel(
     file="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-BASES = {"smol": SMOLLM2, "storybook": replace(SMOLLM2, chat=True)}
+BASES = {"storybook": SMOLLM2}
 
 
 def base_of(directory: Path | str) -> BaseModel | None:
@@ -128,7 +124,7 @@ def is_base_tensor(name: str) -> bool:
 
 
 def tokenizer(base: BaseModel, config: MMInterleavedConfig) -> PreTrainedTokenizerFast:
-    """The language model's tokenizer with the image tokens, and its template if `base.chat`.
+    """The language model's tokenizer with the image tokens, and its chat template.
 
     Raises:
         CheckpointError: the file has no chat template.
@@ -137,9 +133,9 @@ def tokenizer(base: BaseModel, config: MMInterleavedConfig) -> PreTrainedTokeniz
 
     file = GgufLanguageModel(base.path())
     wrapped = wrap(with_image_tokens(file.tokenizer(), config), config)
-    if base.chat and file.chat_template is None:
+    if file.chat_template is None:
         raise store.CheckpointError(f"{base.file} has no chat template")
-    wrapped.chat_template = file.chat_template if base.chat else None
+    wrapped.chat_template = file.chat_template
     return wrapped
 
 

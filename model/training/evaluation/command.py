@@ -58,7 +58,7 @@ ScoreTable = dict[str, dict[str, float]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mmi eval`."""
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
-    parser.add_argument("--world", choices=WORLDS, default="drawn")
+    parser.add_argument("--world", choices=WORLDS, default="storybook")
     parser.add_argument("--number", type=int, default=50, help="examples of each task")
     parser.add_argument(
         "--tasks", nargs="+", metavar="TASK", help=f"by default all of the world's; also {CHAT}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def make(directory: Path) -> tuple[BaseModel, MMInterleaved, Processor]:
     """The package, a model around it whose language model is frozen, and its processor."""
     path = directory / "model.gguf"
     small_llama.write(path)
-    base = replace(small_llama.as_package(path), chat=True)
+    base = small_llama.as_package(path)
     model = small_llama.model_around(base)
     return base, model, Processor(model.config, base_model.tokenizer(base, model.config))
 

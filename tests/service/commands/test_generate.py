@@ -14,7 +14,7 @@ def parsed(*arguments: str) -> argparse.Namespace:
 
 
 def test_the_server_has_the_defaults() -> None:
-    assert parameters(parsed()) == {"max_images": 2}
+    assert parameters(parsed()) == {"max_images": 5}
 
 
 def test_arguments_become_fields_of_the_request() -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from model.checkpoint.shipped import SHIPPED
 from service.config import child_environment
 from service.local.embedded_redis import EmbeddedRedis, free_port
 
-CHECKPOINTS = Path(__file__).resolve().parents[3] / "deploy" / "checkpoints"
+TINY = SHIPPED.with_name("tiny")
 COMMAND = [sys.executable, "-m", "service"]
 
 
@@ -129,7 +130,7 @@ def test_authentication_can_be_switched_off(redis_server: EmbeddedRedis) -> None
 def test_a_text_worker_whose_cache_is_too_small_says_what_it_needs(tmp_path: Path) -> None:
     ended = refusal(
         "text-worker",
-        MMI_CHECKPOINT=str(CHECKPOINTS / "smol"),
+        MMI_CHECKPOINT=str(SHIPPED),
         MMI_CACHE_DIR=str(tmp_path),
         MMI_HEALTH_PORT="0",
         MMI_KV_CACHE_MIB="8",
@@ -147,7 +148,7 @@ def test_a_worker_that_is_not_wanted_any_more_ends_while_it_starts(
 ) -> None:
     """As the first process of a container would: its engine takes minutes to start."""
     health = free_port()
-    settings = {"MMI_CHECKPOINT": str(CHECKPOINTS / "tiny"), "MMI_CACHE_DIR": str(tmp_path)}
+    settings = {"MMI_CHECKPOINT": str(TINY), "MMI_CACHE_DIR": str(tmp_path)}
     process = subprocess.Popen(
         [*COMMAND, role], env=environment(MMI_HEALTH_PORT=str(health), **settings)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ _BOOTSTRAPS = 2000
 def untouched_answerer(checkpoint: Path | None, answering: AnswerOptions) -> OfflineAnswerer | None:
     """The language model that a checkpoint was built around, as it came, in its chat template.
 
-    Without a checkpoint, as for a served system, it is that of the preset `smol`.
+    Without a checkpoint, as for a served system, it is that of the preset `storybook`.
 
     Returns:
         None if the checkpoint has a language model of its own.
@@ -37,8 +36,8 @@ def untouched_answerer(checkpoint: Path | None, answering: AnswerOptions) -> Off
     base = SMOLLM2 if checkpoint is None else base_model.base_of(checkpoint)
     if base is None:
         return None
-    config = preset("smol") if checkpoint is None else store.load_config(checkpoint)
-    tokenizer = base_model.tokenizer(replace(base, chat=True), config)
+    config = preset("storybook") if checkpoint is None else store.load_config(checkpoint)
+    tokenizer = base_model.tokenizer(base, config)
     return OfflineAnswerer(untouched(config, base), Processor(config, tokenizer), answering)
 
 

@@ -140,7 +140,10 @@ def _assert_near(tensor: Tensor, wanted: Tensor, may_differ: bool) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "phase", "word"),
-    [("smol", "joint", "does not train"), ("micro", "language", "no pre-trained language model")],
+    [
+        ("storybook", "joint", "does not train"),
+        ("micro", "language", "no pre-trained language model"),
+    ],
 )
 def test_nothing_to_update_is_refused(tmp_path: Path, preset: str, phase: str, word: str) -> None:
     path = tmp_path / "recipe.toml"
