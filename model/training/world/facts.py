@@ -18,7 +18,7 @@ NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
-class Part:
+class SketchedPart:
     """A piece of a thing, as large as a cell.
 
     Attributes:
@@ -58,7 +58,7 @@ class PartsOf(Protocol):
 
     def __call__(
         self, image: Drawable, num_cells: int, cell: int, /
-    ) -> list[tuple[Part | None, ...]]:
+    ) -> list[tuple[SketchedPart | None, ...]]:
         """The thing at each place, piece by piece; None where it has no such piece."""
         ...
 

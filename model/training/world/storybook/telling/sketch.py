@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.training.world.drawable import Drawable
-from model.training.world.facts import NOTHING, Part, Sketch
+from model.training.world.facts import NOTHING, Sketch, SketchedPart
 from model.training.world.storybook.painting.hero import UNTOLD
 from model.training.world.storybook.painting.scene import (
     Layer,
@@ -54,20 +54,22 @@ def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
     )
 
 
-def pieces_of(image: Drawable, num_cells: int, cell: int, /) -> list[tuple[Part | None, ...]]:
+def pieces_of(
+    image: Drawable, num_cells: int, cell: int, /
+) -> list[tuple[SketchedPart | None, ...]]:
     """The pieces of the told things and of the hero, from left to right."""
     told = items(_told(image_of(image)))[:NUM_ITEMS]
     return [_parts(item, num_cells, cell) for item in told]
 
 
-def _parts(item: Group | Stand, num_cells: int, cell: int) -> tuple[Part | None, ...]:
+def _parts(item: Group | Stand, num_cells: int, cell: int) -> tuple[SketchedPart | None, ...]:
     """The pieces of an item's thing, row by row from its lower left."""
     entries = item.things if isinstance(item, Group) else (item,)
     side = num_cells * cell
     pixels_SS4 = _painted([_layer(entries[0], side)], side)
     width, bottom = width_in_cells(entries[0]), round(entries[0].y * num_cells)
     left = max(0, (width - _PARTS_ACROSS + 1) // 2)
-    parts: list[Part | None] = []
+    parts: list[SketchedPart | None] = []
     for row, column in product(range(_PARTS_ACROSS), repeat=2):
         y, x = bottom - 1 - row, cell_of(entries[0]) + left + column
         pixels_CC4 = pixels_SS4[y * cell : (y + 1) * cell, x * cell : (x + 1) * cell]
@@ -75,7 +77,7 @@ def _parts(item: Group | Stand, num_cells: int, cell: int) -> tuple[Part | None,
             parts.append(None)
             continue
         moves = (cell_of(entry) - cell_of(entries[0]) for entry in entries)
-        parts.append(Part(pixels_CC4, tuple(y * num_cells + x + move for move in moves)))
+        parts.append(SketchedPart(pixels_CC4, tuple(y * num_cells + x + move for move in moves)))
     return tuple(parts)
 
 
