@@ -115,11 +115,17 @@ def part_targets_of(
     lies_NTT = torch.zeros(len(images), number, number)
     for row, image in enumerate(images):
         by_place = facts.parts_of(image, grid, _CELL)
-        for tokens, parts in zip(places, by_place, strict=False):
-            for token, part in zip(tokens, parts, strict=False):
-                if part is not None:
-                    looks_NTP[row, token] = looks_of(torch.from_numpy(part.pixels)[None])[0]
-                    lies_NTT[row, token, list(part.cells)] = 1 / len(part.cells)
+        held = {
+            token: part
+            for tokens, parts in zip(places, by_place, strict=False)
+            for token, part in zip(tokens, parts, strict=False)
+            if part is not None
+        }
+        if held:
+            pixels_KCC4 = torch.from_numpy(np.stack([part.pixels for part in held.values()]))
+            looks_NTP[row, list(held)] = looks_of(pixels_KCC4)
+        for token, part in held.items():
+            lies_NTT[row, token, list(part.cells)] = 1 / len(part.cells)
     return PartTargets(looks_NTP, lies_NTT)
 
 
@@ -135,7 +141,7 @@ def position_loss(tokens_NTD: Tensor, targets: PartTargets) -> Tensor:
 
     By both a cell finds the part that lies there (`fetch_loss`).
     """
-    lies_NTT, has_NT = targets.lies_NTT.to(tokens_NTD.device), targets.has_NT
+    lies_NTT, has_NT = targets.lies_NTT, targets.has_NT
     width, scale = tokens_NTD.shape[-1], _SCALE / tokens_NTD.shape[-1]
     cells_TD = cell_vectors(lies_NTT.shape[1], width).to(tokens_NTD.device)
     lies_MT = tokens_NTD[has_NT].float() @ (cells_TD @ turn(width)).T * scale
@@ -156,7 +162,7 @@ def fetch_loss(
         minus the logarithm of the attention on these parts, and the attention, both averaged over
         the cells where parts lie.
     """
-    lies_NTT = targets.lies_NTT.to(tokens_NTD.device) > 0
+    lies_NTT = targets.lies_NTT > 0
     right_NTT = lies_NTT.transpose(1, 2)
     covered_NT = right_NTT.any(-1)
     logits_NHTT = layer.attention.attention.logits(tokens_NTD, tokens_NTD)[:, :-1].float()

@@ -60,7 +60,10 @@ def at_sides(scene: StorybookScene) -> StorybookScene:
 
 
 def _by_side(scene: StorybookScene) -> list[list[Entry]]:
-    return [[e for e in scene.entries if _side(scene, e) == side] for side in SIDES]
+    by_side: dict[str, list[Entry]] = {side: [] for side in SIDES}
+    for entry in scene.entries:
+        by_side[_side(scene, entry)].append(entry)
+    return list(by_side.values())
 
 
 def _as_told(scene: StorybookScene) -> list[Entry]:
