@@ -216,6 +216,39 @@ HELD_OUT: dict[str, RequestFamily] = {"purpose": purpose, "imagined": imagined, 
 # Families whose sentences need a place.
 _WITH_PLACE = ("place first", "arranged")
 _MISTYPED = 0.12
+_REMARKED = 0.5  # Of requests of the families to train on.
+
+_SOMEBODY = (
+    "[my|our] [grandmother|grandpa|cousin|aunt|uncle|neighbour|teacher|sister|best friend|boss"
+    "|wife|husband|dad|mum|nephew]"
+)
+# What people say before and after a request that does not tell what to draw. Some of it names
+# things, which must not be drawn.
+_BEFORE = (
+    "[I am making a calendar.|We are decorating the kitchen.|The wall over my bed is empty.|"
+    "It has been a long day.|I cannot draw at all.|You are really good at this.|OK.|All right,|So,|"
+    "Now something else.|Next one:|New request:|Here is what I want:|Something new:|Prompt:|"
+    "Wanted:|One more, please:|Right, then:|Let's do another one.|Quick one:|Time for a picture.|"
+    "This is what I dreamed last night:|I saw this on holiday:|For the school play:|"
+    "For my phone:|For the [front door|fridge|office|hallway|waiting room|website|newsletter]:|"
+    "As a [gift|surprise|thank-you|postcard] for {somebody}:|"
+    "[A wallpaper|A cover|A bookmark|An invitation|A stamp] for {somebody}:|"
+    "{somebody} [asked for this|is waiting for this|wants to hang this up|told me about you]:|"
+    "{somebody} [turns five tomorrow|is ill|collects postcards|likes books|is looking over my "
+    "shoulder|has a new house].|"
+    "It is raining here.|I have [ten minutes|a question|a favour to ask|a wish].|"
+    "What I need now:|What we are looking for:|Please help me.|Thanks for the last one.|"
+    "Dear [artist|painter|computer|robot],|Listen:|Ready? Go:|Task:|Attention please:]"
+)
+_AFTER = (
+    "[Thank you!|Thanks a lot.|It should be colourful.|Make it pretty.|Take your time.|"
+    "Nothing else.|That's all.|I will hang it up.|I hope you can do it.|In a nice style, please.|"
+    "It's for [the kitchen|{somebody}|school|my blog|a calendar|the office].|"
+    "{somebody} [will be happy|can't wait|likes such things|is going to smile].|"
+    "No words, just the image.|Bright colours, please.|As in an old book.|Can't wait!|"
+    "[Best wishes|Yours], [Anna|Tom|Mia|Ben].|Is that possible?|You choose the rest.|OK?|"
+    "I know you can.|Sorry for the trouble.|And be quick!]"
+)
 
 
 @dataclass(frozen=True)
@@ -239,12 +272,30 @@ def request(
     families: Mapping[str, RequestFamily] = TRAINED,
     has_place: bool = True,
 ) -> ImageRequest:
-    """A request for an image of a scene, of a random family, now and then mistyped."""
+    """A request for an image of a scene, of a random family, now and then mistyped.
+
+    Those of families to train on may have remarks around them.
+    """
     names = [name for name in families if has_place or name not in _WITH_PLACE]
     name = rng.choice(names)
     if not has_place:
         scene = replace(scene, setting=replace(scene.setting, place=phrases.UNTOLD))
     text = families[name](rng, scene)
+    if name in TRAINED and rng.random() < _REMARKED:
+        text = with_remarks(rng, text)
     if rng.random() < _MISTYPED:
         text = mistyped(rng, text, rng.randint(1, 2))
     return ImageRequest(text, has_place, name == "arranged")
+
+
+def with_remarks(rng: random.Random, text: str) -> str:
+    """The text after a remark, before one, or both."""
+    before, after = ((True, False), (False, True), (True, True))[rng.randrange(3)]
+    if after and text[-1] not in ".!?":
+        text += "."
+    parts = [_remark(rng, _BEFORE)] if before else []
+    return " ".join([*parts, text, *([_remark(rng, _AFTER)] if after else [])])
+
+
+def _remark(rng: random.Random, form: str) -> str:
+    return capitalised(fill(rng, form, somebody=fill(rng, _SOMEBODY)))

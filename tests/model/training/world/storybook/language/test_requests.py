@@ -22,3 +22,13 @@ def test_every_family_names_every_thing() -> None:
         for text in texts:
             assert "castle" in text.lower() and "zebra" in text.lower(), text
             assert not {"[", "]", "{", "}", "|"} & set(text), text
+
+
+def test_remarks_stand_around_what_is_asked_for() -> None:
+    texts = {requests.with_remarks(random.Random(seed), "Draw a zebra") for seed in range(300)}
+    assert len(texts) > 150
+    for text in texts:
+        assert "Draw a zebra" in text and text[0].isupper(), text
+        assert not {"[", "]", "{", "}", "|"} & set(text), text
+    assert any(text.startswith("Draw") for text in texts)
+    assert any(text.endswith("zebra") for text in texts)
