@@ -13,6 +13,7 @@ from typing import Any
 
 from model.config.published import SD_SCHEDULER, published
 from model.config.schema import (
+    CodebookConfig,
     ConfigError,
     ImageDecoderConfig,
     LanguageModelConfig,
@@ -201,6 +202,15 @@ def _micro() -> MMInterleavedConfig:
     )
 
 
+# Four things by what, role, number, size, side, colour, pattern, token; the background by place,
+# time, weather.
+_STORYBOOK_FACTS = CodebookConfig(
+    sizes=(239, 1, 4, 3, 3, 8, 3, 6, 16, 4, 4),
+    sections=(*[tuple(range(8))] * 4, (8, 9, 10)),
+    required=(0, 9, 10),
+)
+
+
 def _storybook() -> MMInterleavedConfig:
     """SmolLM2-135M-Instruct for the storybook world: it reads 128 pixels, and generates 192.
 
@@ -249,6 +259,7 @@ def _storybook() -> MMInterleavedConfig:
                 num_hidden_layers=4,
                 cross_attention_frequency=4,
                 intermediate_size=2048,
+                codebook=_STORYBOOK_FACTS,
             ),
             token_grid=True,
             guidance_scale=2.0,

@@ -94,8 +94,24 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class CodebookConfig:
+    """What tokens can hold: in each section of equally many at most one vector of each book.
+
+    `sizes` are the numbers of vectors in the books. `sections` are the books of each section, and
+    of `required` ones every token of their sections holds a vector.
+    """
+
+    sizes: tuple[int, ...]
+    sections: tuple[tuple[int, ...], ...]
+    required: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class PerceiverConfig:
-    """A Q-Former style resampler: learned queries read a sequence by cross-attention."""
+    """A Q-Former style resampler: learned queries read a sequence by cross-attention.
+
+    With a `codebook` the layers after the last that reads get what the codebook can tell.
+    """
 
     num_queries: int
     hidden_size: int
@@ -106,6 +122,7 @@ class PerceiverConfig:
     intermediate_size: int = 3072
     qk_normalization: bool = False
     layer_norm_eps: float = 1e-12
+    codebook: CodebookConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from model.processor import Processor
 from model.training.ablation.command import run_ablation
 from model.training.phases import run_phase
 from model.training.recipe import STAGES, Recipe
+from model.training.targets.image_tokens.codes import fill_codebook
 from model.training.weights.parts import load_parts, own_tensors, save_parts
 from model.training.weights.start import initialise, initialise_around, world_tokenizer
 
@@ -128,6 +129,8 @@ def start(recipe: Recipe, checkpoint: Path | None) -> tuple[MMInterleaved, Proce
     else:
         initialise(model)
         tokenizer = world_tokenizer(config)
+    if (codebook := model.image_decoder.perceiver_resampler.codebook) is not None:
+        fill_codebook(codebook, recipe.world.told)
     load_parts(model, recipe.parts)
     return model, Processor(model.config, tokenizer)
 

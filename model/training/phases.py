@@ -194,7 +194,7 @@ def _language(
 def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     mixture = _mixture(recipe, phase)
     told = recipe.world.told
-    return DrawingObjective(model, phase, mixture, told, recipe.seed, recipe.workers)
+    return DrawingObjective(model, processor, phase, mixture, told, recipe.seed, recipe.workers)
 
 
 def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config.schema import PerceiverConfig
+from model.visual_tokenizer.codebook import AdditiveCodebook
 
 
 class PerceiverResampler(nn.Module):
@@ -24,6 +25,9 @@ class PerceiverResampler(nn.Module):
         self.blip2qformer = QFormer(config)
         self.queries = nn.Parameter(torch.empty(1, config.num_queries, config.hidden_size))
         nn.init.normal_(self.queries, std=0.02)
+        self.codebook: AdditiveCodebook | None = None
+        if config.codebook is not None:
+            self.codebook = AdditiveCodebook(config.codebook, config)
 
     def forward(self, encoded_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """Resample a sequence.
@@ -35,7 +39,10 @@ class PerceiverResampler(nn.Module):
         Returns:
             [B, Q, D]
         """
-        return self.compose(self.read(encoded_BLD, mask_BL))
+        read_BQD = self.read(encoded_BLD, mask_BL)
+        if self.codebook is not None:
+            read_BQD = self.codebook(read_BQD)
+        return self.compose(read_BQD)
 
     def read(self, encoded_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """The queries after the last layer that reads the sequence, [B, Q, D]."""

@@ -5,22 +5,35 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from model.training.data.mixture import Source
 from model.training.world.drawable import Drawable
+from model.training.world.example import Example
 
 
 @dataclass(frozen=True)
 class AnswerImages:
-    """A random image of the answer of each example, with the image before it."""
+    """A random image of the answer of each example, with the image before it.
+
+    With `whole` all images of the answers, of as many examples as make a batch.
+    """
 
     source: Source
     batch_size: int
     seed: int
+    whole: bool = False
 
     def draw(self, step: int) -> Iterator[tuple[Drawable, Drawable | None]]:
         """The pairs of a step; the first image of an example has none before it."""
         rng = random.Random(f"answers/{self.seed}/{step}")
-        for example in self.source.draw(step, self.batch_size):
-            index = rng.randrange(example.num_given_images, len(example.images))
-            yield example.images[index], example.images[index - 1] if index else None
+        examples = self.source.draw(step, self.batch_size)
+        return islice(chain.from_iterable(self._pairs(e, rng) for e in examples), self.batch_size)
+
+    def _pairs(
+        self, example: Example, rng: random.Random
+    ) -> list[tuple[Drawable, Drawable | None]]:
+        indices = range(example.num_given_images, len(example.images))
+        chosen = indices if self.whole else [rng.choice(indices)]
+        images = example.images
+        return [(images[index], images[index - 1] if index else None) for index in chosen]

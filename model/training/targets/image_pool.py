@@ -49,8 +49,8 @@ class Redrawer:
     The images depend on the phase's start alone, so that a killed run resumes exactly.
     """
 
-    def __init__(self, model: MMInterleaved, processor: Processor, facts: Facts, seed: int) -> None:
-        self.model, self.processor, self.facts = model, processor, facts
+    def __init__(self, model: MMInterleaved, processor: Processor, seed: int) -> None:
+        self.model, self.processor = model, processor
         self._decoder = copy.deepcopy(model.image_decoder)
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -61,62 +61,57 @@ class Redrawer:
 
     @torch.no_grad()
     def redraw(
-        self, maps: Sequence[Tensor], previous_N: Sequence[int], images: dict[int, Drawable]
+        self,
+        codes_NTD: Tensor,
+        maps: Sequence[Tensor],
+        visible_N1: Tensor,
+        copied: Sequence[int],
     ) -> tuple[Tensor, ...]:
-        """Maps in which some images are generated ones, each after its generated predecessor.
+        """The maps before some images, once those among them are generated ones.
+
+        Each is generated from the codes of its facts, after its generated predecessor.
 
         Args:
-            maps: of true images, [N, D, s, s] of each level.
-            previous_N: the index of the image before each, -1 for none.
-            images: to generate, by index; generated from the codes of their facts.
+            codes_NTD: of the facts of the images.
+            maps: of the true image before each, [N, D, s, s] of each level.
+            visible_N1: whether there is one.
+            copied: which of the images is before each, -1 for another one or none.
         """
-        redrawn = tuple(map_NDss.float() for map_NDss in maps)
-        todo = dict(images)
+        redrawn = tuple(level_NDss.float().clone() for level_NDss in maps)
+        todo = sorted({index for index in copied if index >= 0})
         with torch.autocast(maps[0].device.type, enabled=False):  # Samplers choose their own type.
             while todo:
                 # The first remaining image of each story.
-                ready = [index for index in todo if previous_N[index] not in todo]
-                drawn = self._maps([todo.pop(index) for index in ready], redrawn, previous_N, ready)
-                redrawn = tuple(
-                    level_NDss.index_copy(
-                        0, torch.tensor(ready, device=level_NDss.device), new_MDss
-                    )
-                    for level_NDss, new_MDss in zip(redrawn, drawn, strict=True)
-                )
+                ready = [index for index in todo if copied[index] not in todo]
+                before = [level_NDss[ready] for level_NDss in redrawn]
+                drawn = self._maps(codes_NTD[ready].float(), before, visible_N1[ready])
+                after = [copied.index(index) for index in ready]
+                for level_NDss, new_MDss in zip(redrawn, drawn, strict=True):
+                    level_NDss[after] = new_MDss
+                todo = [index for index in todo if index not in ready]
         return redrawn
 
     def _maps(
-        self,
-        images: Sequence[Drawable],
-        maps: Sequence[Tensor],
-        previous_N: Sequence[int],
-        indices: Sequence[int],
+        self, codes_MTD: Tensor, before: Sequence[Tensor], visible_M1: Tensor
     ) -> tuple[Tensor, ...]:
-        before = [previous_N[index] for index in indices]
-        visible_N1 = torch.tensor([[index >= 0] for index in before], device=maps[0].device)
+        """The maps of images generated from codes, after the images of some maps."""
         sampler = self.sampler
-        codes_MTD = codes_of(images, self.facts, self.model.config).to(maps[0].device)
         prepared = sampler.prepare(
             self._decoder.perceiver_resampler.compose(codes_MTD),
-            flatten_maps(
-                [
-                    map_NDss[before].unsqueeze(1) * visible_N1[..., None, None, None]
-                    for map_NDss in maps
-                ]
-            ),
-            visible_N1,
+            flatten_maps([level_MDss.unsqueeze(1) for level_MDss in before]),
+            visible_M1,
         )
-        latents_NCHW = sampler.denoise(
-            initial_noise(sampler.config, self.generator, len(images)),
+        latents_MCHW = sampler.denoise(
+            initial_noise(sampler.config, self.generator, len(codes_MTD)),
             sampler.join([prepared], guided=True),
             self.generator,
             _STEPS,
             sampler.config.guidance_scale,
             scheduler=_SCHEDULER,
         )
-        drawn = [to_image(pixels_3SS) for pixels_3SS in sampler.decode(latents_NCHW)]
-        pixels_N3SS = torch.stack([self.processor.pixels(image) for image in drawn])
-        features: VisualFeatures = self.model.visual_tokenizer(pixels_N3SS.to(maps[0].device))
+        drawn = [to_image(pixels_3SS) for pixels_3SS in sampler.decode(latents_MCHW)]
+        pixels_M3SS = torch.stack([self.processor.pixels(image) for image in drawn])
+        features: VisualFeatures = self.model.visual_tokenizer(pixels_M3SS.to(codes_MTD.device))
         return features.maps
 
 
@@ -155,8 +150,8 @@ class TargetPool:
         redrawn: float = 0.0,
     ) -> None:
         self.model, self.processor, self.source, self.bank = model, processor, source, bank
-        self.redrawn = redrawn
-        self.redrawer = Redrawer(model, processor, facts, seed) if redrawn else None
+        self.facts, self.redrawn = facts, redrawn
+        self.redrawer = Redrawer(model, processor, seed) if redrawn else None
         self.num_images, self.seed = num_images, seed
         self.targets: list[Target] = []
         self._num_chunks = 0
@@ -200,18 +195,20 @@ class TargetPool:
         pixels = torch.stack([pixels_of(images[index].render(size)) for index in indices])
         encode = self.model.image_decoder.decoder.encode
         latents_MCHW = encode(pixels.to(device), torch.zeros((), device=device)).half().cpu()
-        maps_before = output.visual.maps
+        before = [previous_N[index] for index in indices]
+        visible_M1 = torch.tensor([[index >= 0] for index in before], device=device)
+        maps = tuple(level[before] * visible_M1[..., None, None] for level in output.visual.maps)
         if redraws and self.redrawer:
-            copied = {previous_N[index] for index in indices} & set(indices)
-            known = {index: images[index] for index in sorted(copied)}
-            maps_before = self.redrawer.redraw(output.visual.maps, previous_N, known)
+            codes_MTD = codes_of([images[i] for i in indices], self.facts, self.model.config)
+            copied = [indices.index(index) if index in indices else -1 for index in before]
+            maps = self.redrawer.redraw(codes_MTD.to(device), maps, visible_M1, copied)
+        rows = zip(*(level_MDss.half().cpu().unbind() for level_MDss in maps), strict=True)
         targets: list[Target] = []
-        for latents_CHW, index in zip(latents_MCHW, indices, strict=True):
-            before, image = previous_N[index], images[index]
-            maps = None if before < 0 else tuple(m[before].half().cpu() for m in maps_before)
+        for latents_CHW, index, row in zip(latents_MCHW, indices, rows, strict=True):
             hidden_KD = contexts_NKD[index, : int(mask_NK[index].sum())].half().cpu()
-            foreground_HW = foreground_of(image, latents_CHW.shape[-1])
-            targets.append(Target(hidden_KD, maps, latents_CHW, foreground_HW, image))
+            previous = row if previous_N[index] >= 0 else None
+            foreground_HW = foreground_of(images[index], latents_CHW.shape[-1])
+            targets.append(Target(hidden_KD, previous, latents_CHW, foreground_HW, images[index]))
         return targets
 
 

@@ -77,6 +77,7 @@ class Facts:
             gives any; empty where it does not.
         sketch_of: sketches the images, if what they show follows from what is told of them.
         parts_of: sketches their things, in a world that sketches images.
+        always: the last words of the facts that every image has.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -87,6 +88,7 @@ class Facts:
     figures_of: Callable[[Drawable], list[list[int]]] | None = None
     sketch_of: SketchOf | None = None
     parts_of: PartsOf | None = None
+    always: tuple[str, ...] = ()
 
     @property
     def num_values(self) -> list[int]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
 from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import Loader, TensorBatch
@@ -26,19 +27,20 @@ from model.training.objectives.losses import TrainingNoise, denoising_error
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
 from model.training.targets.image_pool import (
+    Redrawer,
     emphasis_of,
     foreground_of,
     maps_before,
     stack_kept,
 )
-from model.training.targets.image_tokens.codes import codes_of, with_noise
+from model.training.targets.image_tokens.codes import as_read, codes_of, with_noise
 from model.training.targets.image_tokens.sketches import sketch_codes_of
 from model.training.world.facts import Facts
 
 
 @dataclass(frozen=True)
 class DrawingBatches:
-    """An image of the answer of each example, and the image before it."""
+    """Images of answers, and the image before each."""
 
     images: AnswerImages
     facts: Facts
@@ -48,7 +50,8 @@ class DrawingBatches:
     def __getitem__(self, step: int) -> TensorBatch:
         """Pixels and codes of the images, weights' places, and pixels of the images before.
 
-        With sketches also what the image tokens shall become (`sketch_codes_of`).
+        With sketches also what the image tokens shall become (`sketch_codes_of`). `copied` tells
+        which of the images is the one before, -1 for another one or none.
         """
         size, seen = self.config.image_decoder.image_size, self.config.vision.image_size
         side = int(self.config.image_decoder.unet["sample_size"])
@@ -60,6 +63,12 @@ class DrawingBatches:
             "foreground": torch.stack([foreground_of(image, side) for image in wanted]),
             "before": torch.stack([pixels_of(p.render(seen)) if p else blank_3SS for p in before]),
             "visible": torch.tensor([[p is not None] for p in before]),
+            "copied": torch.tensor(
+                [
+                    index - 1 if index and image is wanted[index - 1] else -1
+                    for index, image in enumerate(before)
+                ]
+            ),
         }
         if self.with_sketches:
             batch["sketches"] = sketch_codes_of(wanted, self.facts, self.config).codes_NTD
@@ -84,6 +93,8 @@ class _Drawing:
 class DrawingObjective:
     """The official denoising loss, with codes in place of image tokens.
 
+    With a codebook image tokens will be as clean as codes, without one codes get noise.
+
     The first `num_pictures` images are new; they are kept, encoded, and drawn from at random for
     the other steps, which saves almost half the time of a step. A run that resumes later begins
     with new images again.
@@ -92,6 +103,7 @@ class DrawingObjective:
     def __init__(
         self,
         model: MMInterleaved,
+        processor: Processor,
         phase: Phase,
         source: Source,
         facts: Facts,
@@ -100,7 +112,8 @@ class DrawingObjective:
     ) -> None:
         self.model, self.phase, self.seed = model.eval(), phase, seed
         self.module: nn.Module = _Parts(model)
-        images = AnswerImages(source, phase.batch_size, seed)
+        self.redrawer = Redrawer(model, processor, seed) if phase.redrawn else None
+        images = AnswerImages(source, phase.batch_size, seed, whole=phase.redrawn > 0)
         batches = DrawingBatches(images, facts, model.config, with_sketches=phase.true_sketches > 0)
         self.loader = Loader(batches, workers)
         self._known: list[_Drawing] = []
@@ -130,8 +143,8 @@ class DrawingObjective:
     @torch.no_grad()
     def _tokens(self, codes_NXTD: Tensor) -> Tensor:
         """What the perceiver composes of facts or, for some images, their true sketches."""
-        codes_NTD = with_noise(codes_NXTD[:, 0])
-        tokens_NTD = self.model.image_decoder.perceiver_resampler.compose(codes_NTD)
+        perceiver = self.model.image_decoder.perceiver_resampler
+        tokens_NTD = perceiver.compose(as_read(codes_NXTD[:, 0], perceiver))
         if codes_NXTD.shape[1] == 1:
             return tokens_NTD
         share_N11 = torch.rand(len(tokens_NTD), 1, 1, device=tokens_NTD.device)
@@ -143,24 +156,28 @@ class DrawingObjective:
         if len(self._known) >= self.phase.num_pictures:
             rng = random.Random(f"known/{self.seed}/{step}")
             return rng.sample(self._known, self.phase.batch_size)
-        new = self._encode(self.loader.load(step, device))
+        redraws = random.Random(f"redrawn/{self.seed}/{step}").random() < self.phase.redrawn
+        new = self._encode(self.loader.load(step, device), redraws)
         self._known += new
         return new
 
     @torch.no_grad()
-    def _encode(self, batch: Mapping[str, Tensor]) -> list[_Drawing]:
+    def _encode(self, batch: Mapping[str, Tensor], redraws: bool) -> list[_Drawing]:
         mean = torch.zeros((), device=batch["pixels"].device)
         latents_NChw = self.model.image_decoder.decoder.encode(batch["pixels"], mean)
-        visible_N = batch["visible"][:, 0]
-        maps = self.model.visual_tokenizer(batch["before"][visible_N]).maps
-        before = iter(zip(*(level.half().cpu().unbind() for level in maps), strict=True))
+        maps = self.model.visual_tokenizer(batch["before"]).maps
+        if redraws and self.redrawer:
+            copied = batch["copied"].tolist()
+            maps = self.redrawer.redraw(batch["codes"], maps, batch["visible"], copied)
+        before = zip(*(level.half().cpu().unbind() for level in maps), strict=True)
         kinds_of_codes = [batch[name] for name in ("codes", "sketches") if name in batch]
         codes_NXTD = torch.stack(kinds_of_codes, 1)
         columns = [x.half().cpu().unbind() for x in (latents_NChw, codes_NXTD)]
-        rows = zip(*columns, batch["foreground"].cpu(), visible_N.tolist(), strict=True)
+        is_visible_N = batch["visible"][:, 0].tolist()
+        rows = zip(*columns, batch["foreground"].cpu(), before, is_visible_N, strict=True)
         return [
-            _Drawing(latents_Chw, codes_XTD, foreground_hw, next(before) if is_visible else None)
-            for latents_Chw, codes_XTD, foreground_hw, is_visible in rows
+            _Drawing(latents_Chw, codes_XTD, foreground_hw, row if is_visible else None)
+            for latents_Chw, codes_XTD, foreground_hw, row, is_visible in rows
         ]
 
 

@@ -18,7 +18,7 @@ from model.training.data.loading import Loader, TensorBatch
 from model.training.data.mixture import Source
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
-from model.training.targets.image_tokens.codes import codes_of, with_noise
+from model.training.targets.image_tokens.codes import as_read, codes_of
 from model.training.targets.image_tokens.sketches import (
     PartTargets,
     SketchCodes,
@@ -61,7 +61,7 @@ class SketchBatches:
 
 
 class SketchObjective:
-    """Distance and kinds of every cell (`sketch_loss`), from noisy codes of facts.
+    """Distance and kinds of every cell (`sketch_loss`), from codes of facts.
 
     The first layer learns what parts of things look like, from more images than the others; the
     second where they lie; the third to fetch them.
@@ -95,7 +95,7 @@ class SketchObjective:
         parts = PartTargets(batch["looks"], batch["lies"])
         layers = cast(Iterable[QFormerLayer], self.perceiver.composing_layers)
         looking, placing, *others = layers
-        facts_NTD = with_noise(batch["facts"])
+        facts_NTD = as_read(batch["facts"], self.perceiver)
         hidden_NTD = looking.attention(facts_NTD, facts_NTD, None)
         looks = look_loss(looking.feed_forward(hidden_NTD[parts.has_NT]), parts.looks_MP)
         parts = parts.first(self.number)

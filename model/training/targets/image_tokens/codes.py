@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config.schema import MMInterleavedConfig
+from model.config.schema import CodebookConfig, ConfigError, MMInterleavedConfig
 from model.training.targets.facts import fact_logits, fact_loss, fact_targets, tokens_by_place
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
+from model.visual_tokenizer.codebook import AdditiveCodebook
+from model.visual_tokenizer.perceiver import PerceiverResampler
 
 _SCALE = 32.0  # Of a fact's own code among three others: a logit of 16, of all others about 0.
 _MOST_NOISE = 0.4  # Deviation of what is added to codes, whose own is 1.
@@ -43,8 +45,53 @@ def cell_vectors(number: int, width: int) -> Tensor:
     return vectors_of([f"cell {index}" for index in range(number)], width)
 
 
+def codebook_of(facts: Facts) -> CodebookConfig:
+    """The codebook that tells these facts: a book for each, the same at every place."""
+    books = _books(facts)
+    places: list[list[int]] = [[] for _ in range(facts.num_places)]
+    for name, place in facts.places.items():
+        places[place].append(list(books).index(_book(name)))
+    return CodebookConfig(
+        sizes=tuple(len(keys) for keys in books.values()),
+        sections=tuple(tuple(place) for place in places),
+        required=tuple(index for index, book in enumerate(books) if book in facts.always),
+    )
+
+
+@torch.no_grad()
+def fill_codebook(codebook: AdditiveCodebook, facts: Facts) -> None:
+    """Make a codebook tell the codes of facts.
+
+    Raises:
+        ConfigError: it has other books or sections than these facts, or tokens have no cells.
+    """
+    if facts.sketch_of is None:
+        raise ConfigError("a codebook needs a world that sketches its images")
+    if codebook.config != codebook_of(facts):
+        raise ConfigError(f"the codebook of the image perceiver has to be {codebook_of(facts)}")
+    number, width = codebook.token_vectors.shape
+    keys = [key for book in _books(facts).values() for key in book]
+    places = [_place_key(place) for place in range(facts.num_places)]
+    codebook.vectors.copy_(vectors_of(keys, width))
+    codebook.section_vectors.copy_(vectors_of(places, width))
+    codebook.token_vectors.copy_(cell_vectors(number, width))
+
+
+def _books(facts: Facts) -> dict[str, list[str]]:
+    """What the codes of each fact stand for."""
+    return {
+        _book(name): [key_of(name, value) for value in values]
+        for name, values in facts.values.items()
+    }
+
+
+def as_read(codes_NTD: Tensor, perceiver: PerceiverResampler) -> Tensor:
+    """Codes as a perceiver will hold them: clean with a codebook, noisy without one."""
+    return with_noise(codes_NTD) if perceiver.codebook is None else codes_NTD
+
+
 def with_noise(codes_NTD: Tensor) -> Tensor:
-    """Codes with up to `_MOST_NOISE` of noise: image tokens will not be exact."""
+    """Codes with up to `_MOST_NOISE` of noise."""
     share_N11 = torch.rand(len(codes_NTD), 1, 1, device=codes_NTD.device) * _MOST_NOISE
     return codes_NTD + share_N11 * torch.randn_like(codes_NTD)
 
@@ -71,7 +118,7 @@ def code_loss(
 
 def _by_place(image: Drawable, facts: Facts, number: int, width: int) -> Tensor:
     """The tokens of each place are the sum of its codes, [T, D]."""
-    keys = [[f"place {place}"] for place in range(facts.num_places)]
+    keys = [[_place_key(place)] for place in range(facts.num_places)]
     for name, value in facts.of(image).items():
         keys[facts.places[name]].append(key_of(name, value))
     parts = zip(keys, tokens_by_place(number, facts.num_places), strict=True)
@@ -80,7 +127,15 @@ def _by_place(image: Drawable, facts: Facts, number: int, width: int) -> Tensor:
 
 def key_of(name: str, value: str) -> str:
     """What a code stands for: the last word of the fact's name, the same at every place, and it."""
-    return f"{name.rpartition(' ')[2]} {value}"
+    return f"{_book(name)} {value}"
+
+
+def _book(name: str) -> str:
+    return name.rpartition(" ")[2]
+
+
+def _place_key(place: int) -> str:
+    return f"place {place}"
 
 
 def sum_of(keys: Sequence[str], width: int) -> Tensor:

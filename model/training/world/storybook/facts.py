@@ -213,4 +213,9 @@ def _facts(num_items: int, by_place: Callable[[Drawable], list[dict[str, str]]])
 
 
 SEEN = replace(_facts(NUM_COLUMNS, _seen_by_place), figures_of=_edges)
-TOLD = replace(_facts(NUM_ITEMS, _told_by_place), sketch_of=sketch_of, parts_of=pieces_of)
+TOLD = replace(
+    _facts(NUM_ITEMS, _told_by_place),
+    sketch_of=sketch_of,
+    parts_of=pieces_of,
+    always=(WHAT, "time", "weather"),
+)

@@ -10,6 +10,7 @@ from model.mm_interleaved import MMInterleaved
 from model.processor import Processor
 from model.training.data.batches import pixels_of
 from model.training.targets.image_pool import Redrawer, Target, TargetPool
+from model.training.targets.image_tokens.codes import codes_of
 from model.training.world.drawn import tasks as examples
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.example import Example
@@ -47,19 +48,19 @@ def test_what_is_drawn_depends_on_the_start_alone(
     model: MMInterleaved, processor: Processor
 ) -> None:
     images = examples.story(random.Random(1)).images[:3]
+    codes = codes_of(images, DRAWN_FACTS, model.config)
     side = model.config.vision.image_size
-    maps = model.visual_tokenizer(torch.stack([pixels_of(p.render(side)) for p in images])).maps
-    known = {index: images[index] for index in (1, 2)}
+    pixels = torch.stack([pixels_of(p.render(side)) for p in images])
+    # The last image but one is before the last, the first before that one, and none before it.
+    maps = model.visual_tokenizer(pixels[[0, 0, 1]]).maps
+    visible_31 = torch.tensor([[False], [True], [True]])
     drawn = []
     for learns in (False, True):
-        redrawer = Redrawer(model, processor, DRAWN_FACTS, 0)
+        redrawer = Redrawer(model, processor, 0)
         if learns:
             torch.nn.init.normal_(model.image_decoder.decoder.unet.conv_out.weight)
-        drawn.append(redrawer.redraw(maps, [-1, 0, 1], known))
+        drawn.append(redrawer.redraw(codes, maps, visible_31, [-1, -1, 1]))
     for true, first, second in zip(maps, *drawn, strict=True):
         assert torch.equal(first, second)
-        assert [torch.equal(*pair) for pair in zip(true, first, strict=True)] == [
-            True,
-            False,
-            False,
-        ]
+        is_true = [torch.equal(*pair) for pair in zip(true, first, strict=True)]
+        assert is_true == [True, True, False]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
 from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import TensorBatch
@@ -51,9 +52,12 @@ def test_an_image_of_the_answer_follows_the_one_before_it(model: MMInterleaved) 
         assert torch.equal(batch["codes"][row], told[index])
 
 
-def test_the_decoder_learns_and_nothing_else(model: MMInterleaved, tmp_path: Path) -> None:
+def test_the_decoder_learns_and_nothing_else(
+    model: MMInterleaved, processor: Processor, tmp_path: Path
+) -> None:
     source = mixture("drawing")
-    objective = DrawingObjective(model, Phase("drawing", batch_size=2), source, WORLD.told)
+    phase = Phase("drawing", batch_size=2)
+    objective = DrawingObjective(model, processor, phase, source, WORLD.told)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     falls(objective, tmp_path, 1e-3, 0.98)
     holds_in_half_precision(objective)
@@ -66,7 +70,7 @@ def test_the_decoder_learns_and_nothing_else(model: MMInterleaved, tmp_path: Pat
 
 @pytest.mark.usefixtures("storybook_packages")
 def test_some_tokens_are_true_sketches(
-    model: MMInterleaved, monkeypatch: pytest.MonkeyPatch
+    model: MMInterleaved, processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codes, "_MOST_NOISE", 0.0)
     perceiver = replace(model.config.image_decoder.perceiver, num_queries=64)
@@ -75,7 +79,7 @@ def test_some_tokens_are_true_sketches(
     world = world_of("storybook")
     source = Mixture({"text_to_image": 1.0}, world)
     phase = Phase("drawing", batch_size=32, true_sketches=0.5)
-    objective = DrawingObjective(sketching, phase, source, world.told)
+    objective = DrawingObjective(sketching, processor, phase, source, world.told)
     torch.manual_seed(0)
     assert objective.losses(0)["loss"].isfinite()
     codes_NXTD = torch.stack([drawing.codes_XTD for drawing in objective._known]).float()
@@ -89,9 +93,11 @@ def test_some_tokens_are_true_sketches(
     torch.testing.assert_close(tokens_NTD[~is_true_N], composed_NTD[~is_true_N])
 
 
-def test_images_are_encoded_once_and_then_drawn_from(model: MMInterleaved) -> None:
+def test_images_are_encoded_once_and_then_drawn_from(
+    model: MMInterleaved, processor: Processor
+) -> None:
     phase = Phase("drawing", batch_size=2, num_pictures=4)
-    objective = DrawingObjective(model, phase, mixture("drawing"), WORLD.told)
+    objective = DrawingObjective(model, processor, phase, mixture("drawing"), WORLD.told)
     loaded: list[int] = []
     load = objective.loader.load
 
@@ -106,10 +112,11 @@ def test_images_are_encoded_once_and_then_drawn_from(model: MMInterleaved) -> No
     assert len(objective._known) == 4
 
 
-def test_a_kept_image_is_what_the_frozen_parts_make_of_it(model: MMInterleaved) -> None:
-    objective = DrawingObjective(
-        model, Phase("drawing", batch_size=6), mixture("drawing"), WORLD.told
-    )
+def test_a_kept_image_is_what_the_frozen_parts_make_of_it(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    phase = Phase("drawing", batch_size=6)
+    objective = DrawingObjective(model, processor, phase, mixture("drawing"), WORLD.told)
     batch = objective.loader.load(0, torch.device("cpu"))
     assert batch["visible"].any() and not batch["visible"].all()
     objective.losses(0)
@@ -122,3 +129,22 @@ def test_a_kept_image_is_what_the_frozen_parts_make_of_it(model: MMInterleaved) 
         assert (kept.maps is not None) == bool(batch["visible"][row])
         for mine, true in zip(kept.maps or (), maps, strict=False):
             torch.testing.assert_close(mine.float(), true[0], atol=1e-2, rtol=1e-2)
+
+
+def test_images_of_whole_answers_follow_drawn_ones(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    images = _Story().draw(0, 1)[0].images
+    number = len(images) - 1
+    kept = []
+    for redrawn in (0.0, 1.0):
+        phase = Phase("drawing", batch_size=number, redrawn=redrawn or 1e-9)
+        objective = DrawingObjective(model, processor, phase, _Story(), WORLD.told)
+        objective.losses(0)
+        kept.append(objective._known)
+    for row, (true, drawn) in enumerate(zip(*kept, strict=True)):
+        assert torch.equal(true.latents_Chw, drawn.latents_Chw)
+        assert true.maps is not None and drawn.maps is not None
+        # The first image of the answer follows the user's, which stays true.
+        is_same = [torch.equal(*levels) for levels in zip(true.maps, drawn.maps, strict=True)]
+        assert is_same == [row == 0] * len(is_same)

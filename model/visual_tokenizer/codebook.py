@@ -1,0 +1,110 @@
+"""Cleans up what a perceiver has read: the nearest sum of learned vectors.
+
+Additive quantization (Babenko and Lempitsky, CVPR 2014). What is read of a context is a little of
+this and a little of that; the layers after it were trained on clean sums and compose neither. The
+tokens of a section hold the same sum, so their mean tells it.
+
+Legend: N sequences, T tokens, D width, K vectors of all books, B books.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config.schema import CodebookConfig, PerceiverConfig
+
+
+class AdditiveCodebook(nn.Module):
+    """Vectors of which a token holds at most one from each book of its section.
+
+    A token is the sum of these and of its section's vector, divided by the root of their number,
+    plus a vector of its own, normalised.
+    """
+
+    def __init__(self, config: CodebookConfig, perceiver: PerceiverConfig) -> None:
+        super().__init__()
+        self.config, width = config, perceiver.hidden_size
+        self.vectors = _table(sum(config.sizes), width)
+        self.section_vectors = _table(len(config.sections), width)
+        self.token_vectors = _table(perceiver.num_queries, width)
+
+    def forward(self, read_NTD: Tensor) -> Tensor:
+        """The nearest tokens that the codebook can tell, [N, T, D].
+
+        Gradients pass as if nothing had changed (straight-through).
+        """
+        with torch.no_grad():
+            nearest_NTD = torch.cat(
+                [
+                    self._nearest(read_NTD[:, tokens.start : tokens.stop].float(), index, tokens)
+                    for index, tokens in enumerate(self._tokens(read_NTD.shape[1]))
+                ],
+                1,
+            ).to(read_NTD.dtype)
+            change_NTD = nearest_NTD - read_NTD
+        return read_NTD + change_NTD
+
+    def _tokens(self, number: int) -> list[range]:
+        """The tokens of each section; the last gets the rest as well."""
+        sections = len(self.config.sections)
+        size = number // sections
+        starts = [index * size for index in range(sections)]
+        return [
+            range(start, stop) for start, stop in zip(starts, [*starts[1:], number], strict=True)
+        ]
+
+    def _nearest(self, read_NTD: Tensor, section: int, tokens: range) -> Tensor:
+        """The nearest tokens of one section, by matching pursuit.
+
+        Required books come first. Then that vector is added, time after time, which brings the sum
+        closest, as long as one does.
+        """
+        vectors_KD, book_K = self.vectors.float(), self._book_of_vectors()
+        own_TD = self.token_vectors[tokens.start : tokens.stop].float()
+        mean_ND = (read_NTD * 2**0.5 - own_TD).mean(1)
+        sum_ND = self.section_vectors[section].float().expand_as(mean_ND)
+        number_N1 = torch.ones_like(mean_ND[:, :1])
+        error_N = (mean_ND - sum_ND).square().sum(1)
+        books = self.config.sections[section]
+        required = [book for book in books if book in self.config.required]
+        is_left_NB = torch.zeros(
+            len(read_NTD), len(self.config.sizes), dtype=torch.bool, device=read_NTD.device
+        )
+        is_left_NB[:, list(books)] = True
+        rows_N = torch.arange(len(read_NTD), device=read_NTD.device)
+        for step in range(len(books)):
+            candidates_NB = is_left_NB.clone()
+            if step < len(required):
+                candidates_NB[:, [book for book in books if book not in required]] = False
+            errors_NK = _errors(mean_ND, sum_ND, vectors_KD, (number_N1 + 1).rsqrt())
+            errors_NK = errors_NK.masked_fill(~candidates_NB[:, book_K], torch.inf)
+            least_N, chosen_N = errors_NK.min(1)
+            takes_N1 = (least_N < error_N)[:, None] | (step < len(required))
+            sum_ND = torch.where(takes_N1, sum_ND + vectors_KD[chosen_N], sum_ND)
+            number_N1 = number_N1 + takes_N1
+            error_N = torch.where(takes_N1[:, 0], least_N, error_N)
+            is_left_NB[rows_N, book_K[chosen_N]] &= ~takes_N1[:, 0]
+        sum_N1D = (sum_ND * number_N1.rsqrt())[:, None]
+        return F.layer_norm(sum_N1D + own_TD, (own_TD.shape[1],))
+
+    def _book_of_vectors(self) -> Tensor:
+        """The book of each vector, [K]."""
+        sizes = torch.tensor(self.config.sizes, device=self.vectors.device)
+        return torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+
+
+def _errors(mean_ND: Tensor, sum_ND: Tensor, vectors_KD: Tensor, scale_N1: Tensor) -> Tensor:
+    """The squared distances of scaled sums with each vector added, [N, K]."""
+    square_NK = (
+        sum_ND.square().sum(1, keepdim=True)
+        + vectors_KD.square().sum(1)
+        + 2 * sum_ND @ vectors_KD.T
+    )
+    match_NK = (mean_ND * sum_ND).sum(1, keepdim=True) + mean_ND @ vectors_KD.T
+    return mean_ND.square().sum(1, keepdim=True) - 2 * scale_N1 * match_NK + scale_N1**2 * square_NK
+
+
+def _table(number: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(number, width), requires_grad=False)
