@@ -31,7 +31,7 @@ class Loader:
     """
 
     def __init__(self, batches: Batches, workers: int = 0) -> None:
-        self.batches, self.workers = batches, workers
+        self._steps, self.workers = _Steps(batches), workers
         self._iterator: Iterator[TensorBatch] | None = None
         self._next = self._last = -1
 
@@ -42,7 +42,7 @@ class Loader:
 
     def _made(self, step: int) -> TensorBatch:
         if not self.workers:
-            return self.batches[step]
+            return self._steps[step]
         if self._iterator is None or step != self._next:
             self._restart(step)
         assert self._iterator is not None
@@ -52,7 +52,7 @@ class Loader:
     def _restart(self, step: int) -> None:
         self._stride = max(step - self._last, 1) if self._last >= 0 else 1
         loader: DataLoader[TensorBatch] = DataLoader(
-            _Steps(self.batches),
+            self._steps,
             batch_size=None,
             sampler=range(step, _ENDLESS, self._stride),
             num_workers=self.workers,
@@ -62,8 +62,11 @@ class Loader:
 
 
 class _Steps(Dataset[TensorBatch]):
+    """Batches in full precision: a step may run in half, and workers inherit that."""
+
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
 
     def __getitem__(self, step: int) -> TensorBatch:
-        return self.batches[step]
+        with torch.autocast("cpu", enabled=False):
+            return self.batches[step]

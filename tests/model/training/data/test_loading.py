@@ -28,3 +28,15 @@ def test_a_step_can_be_repeated() -> None:
     for workers in (0, 1):
         loader = Loader(_Numbers(), workers)
         assert [int(loader.load(0, _CPU)["step"]) for _ in range(3)] == [0, 0, 0]
+
+
+class _Products:
+    def __getitem__(self, step: int) -> TensorBatch:
+        return {"product": torch.eye(2) @ torch.eye(2)}
+
+
+def test_a_step_in_half_precision_gets_the_same_batches() -> None:
+    for workers in (0, 1):
+        with torch.autocast("cpu", torch.bfloat16):
+            batch = Loader(_Products(), workers).load(0, _CPU)
+        assert batch["product"].dtype == torch.float32
