@@ -6,9 +6,6 @@ As in a decode step, every token belongs to another request. Each sees `--images
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(kernel: str, geometry: Geometry, step: Step, cache_dir: Path) -> tuple[float, float]:
     """Milliseconds of a kernel, and its largest difference from the reference in float32."""
+    from model.bench.timing import median_ms
     from model.synchronizer.kernels.choice import choose_kernel
     from model.synchronizer.kernels.gather import sample
 
@@ -97,7 +95,8 @@ def _measure(kernel: str, geometry: Geometry, step: Step, cache_dir: Path) -> tu
     sampler = choose_kernel(kernel, geometry, cache_NW.device, cache_NW.dtype, cache_dir)
     exact_THC = sample(query_TX, relative_RX, cache_NW.float(), sight, geometry)
     difference = float((sampler(*step).float() - exact_THC).abs().max())
-    return _median_ms(lambda: sampler(*step), cache_NW.device), difference
+    time_ms = median_ms(lambda: sampler(*step), cache_NW.device, warm_up=_WARM_UP, rounds=_ROUNDS)
+    return time_ms, difference
 
 
 def _step(
@@ -126,17 +125,3 @@ def _step(
     num_slots = num_tokens * num_blocks * _BLOCK
     cache_NW = torch.randn(num_slots, geometry.token_width, device=device).to(dtype)
     return query_TX, relative_RX, cache_NW, sight
-
-
-def _median_ms(call: Callable[[], object], device: torch.device) -> float:
-    """Median time of a call, including the work that it starts on the GPU."""
-    import torch
-
-    times = []
-    for _ in range(_WARM_UP + _ROUNDS):
-        started = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(times[_WARM_UP:])

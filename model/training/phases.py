@@ -192,8 +192,9 @@ def _language(
 
 
 def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    mixture = _mixture(recipe, phase)
-    told = recipe.world.told
+    mixture, told = _mixture(recipe, phase), recipe.world.told
+    if phase.true_sketches and told.sketch_of is None:
+        raise ConfigError("`true_sketches` needs a world that sketches its images")
     return DrawingObjective(model, processor, phase, mixture, told, recipe.seed, recipe.workers)
 
 

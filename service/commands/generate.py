@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_parameters(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of a request; the server, or the offline loop, has its own defaults."""
     parser.add_argument("--max-tokens", type=int, help="text tokens of the whole answer")
-    parser.add_argument("--max-images", type=int, default=5)
+    parser.add_argument("--max-images", type=int, help="images of the whole answer")
     parser.add_argument("--n", type=int, default=1, help="independent answers")
     parser.add_argument("--temperature", type=float, help="0: the most probable tokens")
     parser.add_argument("--seed", type=int)
@@ -56,8 +56,9 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
 def parameters(args: argparse.Namespace) -> dict[str, Any]:
     """The request document without its content."""
     image = _given(steps=args.steps, guidance_scale=args.guidance, seed=args.seed)
-    document: dict[str, Any] = {"max_images": args.max_images} | _given(
+    document = _given(
         max_tokens=args.max_tokens,
+        max_images=args.max_images,
         temperature=args.temperature,
         seed=args.seed,
         deadline_ms=args.deadline_ms,
@@ -70,7 +71,7 @@ def parameters(args: argparse.Namespace) -> dict[str, Any]:
     return document
 
 
-def _given(**fields: object) -> dict[str, object]:
+def _given(**fields: object) -> dict[str, Any]:
     """The fields that are not None: the server's defaults hold for the others."""
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -54,7 +54,7 @@ class AnswerLimits(Message):
     """Bounds of the whole answer, over all of its turns."""
 
     max_tokens: int = Field(default=256, ge=1)
-    max_images: int = Field(default=4, ge=0)
+    max_images: int = Field(default=5, ge=0)
 
 
 # Seeds of neighbouring turns and images differ by one; those of choices must not meet them.

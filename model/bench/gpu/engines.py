@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from model.bench.gpu.recorder import Recorder
+from model.bench.timing import median_ms
 from model.engine.image.backends.base import Backend, BackendUnavailable
 from model.engine.image.backends.choice import load_backend
 from model.engine.image.options import ImageEngineOptions
@@ -102,15 +102,8 @@ def _step(backend: Backend) -> tuple[torch.Tensor, float]:
     latents = torch.randn(shape, generator=generator).to(device)
     timesteps = torch.full((1,), 500, device=device)
     predict = backend.join([backend.prepare(tokens, None)], guided=True)
-    for _ in range(_WARM_UP):
-        prediction = predict(latents, timesteps)
-    return prediction.float().cpu(), _median_ms(lambda: predict(latents, timesteps).cpu())
-
-
-def _median_ms(call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(_ROUNDS):
-        started = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - started) * 1e3)
-    return sorted(times)[_ROUNDS // 2]
+    prediction = predict(latents, timesteps).float().cpu()
+    time_ms = median_ms(
+        lambda: predict(latents, timesteps), device, warm_up=_WARM_UP, rounds=_ROUNDS
+    )
+    return prediction, time_ms

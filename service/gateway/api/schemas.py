@@ -150,7 +150,7 @@ class GenerateRequest(SamplingOptions):
     output_modalities: list[Literal["text", "image"]] = Field(
         default=["text", "image"], min_length=1, max_length=2
     )
-    max_images: int = Field(default=4, ge=0, le=16)
+    max_images: int = Field(default=5, ge=0, le=16)
     draw_now: bool = Field(default=False, description="Begin the answer with an image.")
     n: int = Field(
         default=1, ge=1, le=16, description="Independent answers; the server may allow fewer."

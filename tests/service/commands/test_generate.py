@@ -14,7 +14,7 @@ def parsed(*arguments: str) -> argparse.Namespace:
 
 
 def test_the_server_has_the_defaults() -> None:
-    assert parameters(parsed()) == {"max_images": 5}
+    assert parameters(parsed()) == {}
 
 
 def test_arguments_become_fields_of_the_request() -> None:
