@@ -262,6 +262,7 @@ def _storybook() -> MMInterleavedConfig:
                 codebook=_STORYBOOK_FACTS,
             ),
             token_grid=True,
+            guide_maps=True,
             guidance_scale=2.0,
             unet={
                 **decoder.unet,

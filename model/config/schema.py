@@ -143,8 +143,10 @@ class SynchronizerConfig:
 class ImageDecoderConfig:
     """The Stable-Diffusion decoder. `unet`, `vae` and `scheduler` are diffusers configurations.
 
-    `guidance_scale` is that of images whose request names none. With `token_grid` the image tokens
-    form a square grid over the image (`model.image_decoder.unet.token_grid`).
+    `guidance_scale` is that of images whose request names none. With `guide_maps` the negative half
+    of guidance reads no maps, so that guidance also strengthens what comes from the image before.
+    With `token_grid` the image tokens form a square grid over the image
+    (`model.image_decoder.unet.token_grid`).
     """
 
     perceiver: PerceiverConfig
@@ -155,6 +157,7 @@ class ImageDecoderConfig:
     base_seed: int = 42
     guidance_scale: float = 7.5
     uncond_prob: float = 0.1
+    guide_maps: bool = False
     token_grid: bool = False
     synchronizer: SynchronizerConfig = field(
         default_factory=lambda: SynchronizerConfig(attn_dim=1024, max_num_image_per_seq=10)

@@ -54,7 +54,7 @@ class _StepGraph(nn.Module):
     def __init__(self, sampler: ImageSampler) -> None:
         super().__init__()
         self.unet, self.synchronizer = sampler.unet, sampler.synchronizer
-        self.step = UNetStep(sampler.unet, sampler.synchronizer)
+        self.step = UNetStep(sampler.unet, sampler.synchronizer, sampler.guide_maps)
         self.negative = sampler.negative
 
 

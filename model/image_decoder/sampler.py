@@ -96,7 +96,7 @@ class ImageSampler(UNetStep):
         sampling: MapSampling | None = None,
     ) -> None:
         """Fold the synchronizer, which reads maps by `sampling`: by default the fastest here."""
-        super().__init__(unet, None)
+        super().__init__(unet, None, config.guide_maps)
         self.config, self.vae = config, vae
         none = neg_prompt_embeds_1TD.new_zeros(1, 0)
         # The negative half of every image, which reads no maps of its own.

@@ -93,6 +93,12 @@ class FeatureSynchronizer(nn.Module):
         """Values of every head at every position: [B, I, V, H, d]. Compute it once per image."""
         return self.value_proj(features_BIVD).unflatten(-1, (self.n_heads, -1))
 
+    @property
+    def nothing_D(self) -> Tensor:
+        """What a query gets that sees no image, [d_out]."""
+        nothing_D: Tensor = self.output_proj(self.ignore_token.flatten())
+        return nothing_D
+
     def attend(
         self,
         query_BLD: Tensor,
@@ -120,8 +126,7 @@ class FeatureSynchronizer(nn.Module):
         """
         visible_BLI = _rows(visible_BLI, query_BLD.shape[1], official_decoding)
         if visible_BLI.shape[-1] == 0:  # All of the softmax is the ignore token's.
-            nothing_D: Tensor = self.output_proj(self.ignore_token.flatten())
-            return nothing_D.expand(*query_BLD.shape[:2], -1)
+            return self.nothing_D.expand(*query_BLD.shape[:2], -1)
         offsets_BILHP2, logits_BILHSP = self._predict(query_BLD, visible_BLI)
         weights_BILHSP, ignored_BLH = self._normalise(logits_BILHSP, visible_BLI)
         places_BILHP2 = (

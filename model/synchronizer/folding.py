@@ -100,6 +100,7 @@ class FoldedBlock(nn.Module):
     out_CHY: Tensor
     out_CHd: Tensor
     out_C: Tensor
+    nothing_C: Tensor
     ignore_HC: Tensor
     pos_embed: Tensor
 
@@ -122,6 +123,7 @@ class FoldedBlock(nn.Module):
             "query_XC": query.weight_XD,
             "query_X": query.bias_X + query.relative_RX[1],
             "out_C": out_C,
+            "nothing_C": block.nothing_C,
             "pos_embed": block.pos_embed.detach(),
         }
         if self.early:

@@ -71,6 +71,12 @@ class SynchronizerBlock(nn.Module):
         out_NLC = unfold_halves(out_BLC, halves)
         return self.conv(out_NLC.transpose(1, 2).reshape_as(sample_NCHW))
 
+    @property
+    def nothing_C(self) -> Tensor:
+        """The residual of every place of a skip that sees no image, [C]."""
+        nothing_1C11: Tensor = self.conv(self.mmfs.nothing_D[None, :, None, None])
+        return nothing_1C11.flatten()
+
     def queries(self, sample_NCHW: Tensor) -> Tensor:
         """Normalised positions of a skip with their place in the image added: [N, L, C]."""
         height, width = sample_NCHW.shape[-2:]

@@ -45,6 +45,11 @@ _SUPPORTED = {
 class SkipReader(Protocol):
     """One block of a synchronizer."""
 
+    @property
+    def nothing_C(self) -> Tensor:
+        """The residual of every place of a skip that sees no image."""
+        ...
+
     def attend(self, sample_NCHW: Tensor, values: Tensor, visible_BI: Tensor, /) -> Tensor:
         """The residual of a skip."""
         ...
@@ -81,10 +86,18 @@ class Blocks:
 
 
 class UNetStep:
-    """A U-Net with its synchronizer; without one (None), nothing is added to the skips."""
+    """A U-Net with its synchronizer; without one (None), nothing is added to the skips.
 
-    def __init__(self, unet: UNet2DConditionModel, synchronizer: Synchronizer | None) -> None:
-        self.unet, self.synchronizer = unet, synchronizer
+    With `guide_maps` the negative half of guidance sees no image.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        synchronizer: Synchronizer | None,
+        guide_maps: bool = False,
+    ) -> None:
+        self.unet, self.synchronizer, self.guide_maps = unet, synchronizer, guide_maps
         self.blocks = Blocks.eager()
 
     def prepare(
@@ -115,8 +128,7 @@ class UNetStep:
         sample, skips = _down(unet, latents_BCHW, emb_BE, cross)
         sample = _middle(unet.mid_block, sample, emb_BE, cross)
         if self.synchronizer is not None:
-            read = self.blocks.attend
-            sample, skips = _synchronize(self.synchronizer, sample, skips, conditions, read)
+            sample, skips = self._synchronize(self.synchronizer, sample, skips, conditions)
         for canvas_NCSS in conditions.canvas:
             last = len(unet.down_blocks[0].resnets)  # Of the skips at the latents' own size.
             skips[last] = _rows_like(skips[last], canvas_NCSS) + canvas_NCSS
@@ -124,6 +136,28 @@ class UNetStep:
         if unet.conv_norm_out is not None:
             sample = unet.conv_act(unet.conv_norm_out(sample))
         return unet.conv_out(sample)
+
+    def _synchronize(
+        self,
+        synchronizer: Synchronizer,
+        sample: Tensor,
+        skips: list[Tensor],
+        conditions: Conditions,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Add every block's residual to its skip, and the last one's to the middle."""
+        visible_BI = conditions.visible
+        num_images, num_rows = len(visible_BI), len(conditions.keys[0])
+        added = []
+        for block, x, values in zip(
+            synchronizer.blocks, (*skips, sample), conditions.maps, strict=True
+        ):
+            if self.guide_maps and num_rows > num_images:
+                read = self.blocks.attend(block, x[-num_images:], values, visible_BI)
+                x = x[:num_images] + block.nothing_C[:, None, None]
+                added.append(torch.cat((x, read)))
+            else:
+                added.append(self.blocks.attend(block, x, values, visible_BI))
+        return added[-1], added[:-1]
 
 
 def check_supported(unet: UNet2DConditionModel) -> None:
@@ -179,23 +213,6 @@ def _middle(block: UNetMidBlock2DCrossAttn, sample: Tensor, emb: Tensor, cross: 
         sample = _transform(attention, sample, cross)
         sample = cross.blocks.resnet(resnet, sample, emb)
     return sample
-
-
-def _synchronize(
-    synchronizer: Synchronizer,
-    sample: Tensor,
-    skips: list[Tensor],
-    conditions: Conditions,
-    attend: Callable[[SkipReader, Tensor, Tensor, Tensor], Tensor],
-) -> tuple[Tensor, list[Tensor]]:
-    """Add every block's residual to its skip, and the last one's to the middle."""
-    added = [
-        attend(block, x, values, conditions.visible)
-        for block, x, values in zip(
-            synchronizer.blocks, (*skips, sample), conditions.maps, strict=True
-        )
-    ]
-    return added[-1], added[:-1]
 
 
 def _up(

@@ -186,12 +186,11 @@ def _attend_rows(
 
     Half of the images of training have none before them, and reading is a third of a step.
     """
-    no_values = values_MIVHd.new_empty(1, 0, *values_MIVHd.shape[2:])
-    residual_1CHW = block.attend(sample_NCHW[:1], no_values, visible_N1[:1, :0])
-    if not len(rows_M):
-        return sample_NCHW + residual_1CHW
-    read_MCHW = block.attend(sample_NCHW[rows_M], values_MIVHd, visible_N1[rows_M])
-    return sample_NCHW + residual_1CHW.expand_as(sample_NCHW).index_copy(0, rows_M, read_MCHW)
+    residual_NCHW = block.nothing_C[:, None, None].expand_as(sample_NCHW)
+    if len(rows_M):
+        read_MCHW = block.attend(sample_NCHW[rows_M], values_MIVHd, visible_N1[rows_M])
+        residual_NCHW = residual_NCHW.index_copy(0, rows_M, read_MCHW)
+    return sample_NCHW + residual_NCHW
 
 
 def colour_distance(

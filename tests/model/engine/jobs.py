@@ -85,7 +85,9 @@ def grid_checkpoint(directory: Path) -> Path:
     torch.set_num_threads(1)
     small = small_config()
     perceiver = dataclasses.replace(small.image_decoder.perceiver, num_queries=16)
-    decoder = dataclasses.replace(small.image_decoder, perceiver=perceiver, token_grid=True)
+    decoder = dataclasses.replace(
+        small.image_decoder, perceiver=perceiver, token_grid=True, guide_maps=True
+    )
     return seeded.create_from(dataclasses.replace(small, image_decoder=decoder), directory)
 
 

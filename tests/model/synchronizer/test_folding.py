@@ -68,6 +68,19 @@ def test_guidance_halves_read_the_same_values(block: FoldedBlock) -> None:
     torch.testing.assert_close(both, torch.cat(halves))
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("attn_dim", [16, 64])  # Heads narrower than the skip, and wider.
+def test_a_skip_that_sees_no_image_gets_the_same_everywhere(attn_dim: int) -> None:
+    config = SynchronizerConfig(n_heads=2, n_points=3, attn_dim=attn_dim)
+    plain = SynchronizerBlock(16, 20, 4, (4, 2), 4, config)
+    randomise(plain)
+    features_B1VD, sample_NCHW = torch.randn(1, 1, 20, 20), torch.randn(1, 16, 2, 3)
+    for block in (plain, FoldedBlock(plain, GridSampling())):
+        read_NCHW = block.attend(sample_NCHW, block.project(features_B1VD), torch.zeros(1, 1))
+        nothing_NCHW = block.nothing_C[:, None, None].expand_as(sample_NCHW)
+        torch.testing.assert_close(read_NCHW, nothing_NCHW, atol=1e-4, rtol=1e-4)
+
+
 def test_tables_are_computed_once_for_each_grid(block: FoldedBlock) -> None:
     positions_LC, reference_L2 = block.tables(2, 3)
     assert positions_LC.shape == (6, 16) and reference_L2.shape == (6, 2)

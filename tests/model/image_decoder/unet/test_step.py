@@ -86,6 +86,25 @@ def test_guidance_halves_share_what_they_can(sampler: ImageSampler) -> None:
     golden.assert_close("halves", both, torch.cat(alone), 2e-5)
 
 
+def test_the_negative_half_can_see_no_image(
+    sampler: ImageSampler, maps: tuple[Tensor, ...]
+) -> None:
+    latents, timesteps, tokens, features, _ = unet_inputs(maps)
+    visible = torch.ones(len(tokens), 1)
+    visible[-1] = 0
+    prepared = sampler.prepare(tokens, features, visible)
+    joined = sampler.join([prepared], guided=True)
+    seeing, positive = sampler.predict(latents, timesteps, joined).chunk(2)
+    hidden = dataclasses.replace(joined, visible=torch.zeros_like(visible))
+    blind, _ = sampler.predict(latents, timesteps, hidden).chunk(2)
+    assert (blind - seeing)[0].abs().max() > 1e-3
+    step = UNetStep(sampler.unet, sampler.synchronizer, guide_maps=True)
+    both = step.predict(latents, timesteps, joined)
+    golden.assert_close("halves", both, torch.cat((blind, positive)), 2e-5)
+    alone = step.predict(latents, timesteps, prepared)
+    golden.assert_close("unguided", alone, positive, 2e-5)
+
+
 def test_unsupported_options_are_refused() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(
