@@ -193,13 +193,13 @@ def _language(
 
 def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     mixture, told = _mixture(recipe, phase), recipe.world.told
-    if phase.true_sketches and told.sketch_of is None:
+    if phase.true_sketches and told.sketcher is None:
         raise ConfigError("`true_sketches` needs a world that sketches its images")
     return DrawingObjective(model, processor, phase, mixture, told, recipe.seed, recipe.workers)
 
 
 def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
-    if recipe.world.told.sketch_of is None:
+    if recipe.world.told.sketcher is None:
         raise ConfigError("the phase `sketch` needs a world that sketches its images")
     perceiver = model.image_decoder.perceiver_resampler
     if len(perceiver.composing_layers) < 3:

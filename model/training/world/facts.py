@@ -45,19 +45,15 @@ class Sketch:
     kinds: tuple[str, ...]
 
 
-class SketchOf(Protocol):
-    """Sketches the images of a world."""
+class Sketcher(Protocol):
+    """Paints what the words before an image tell of it."""
 
-    def __call__(self, image: Drawable, num_cells: int, cell: int, /) -> Sketch:
-        """A sketch of `num_cells` x `num_cells` cells of `cell` x `cell` pixels."""
+    def sketch(self, image: Drawable, num_cells: int, cell: int) -> Sketch:
+        """The whole image, in `num_cells` x `num_cells` cells of `cell` x `cell` pixels."""
         ...
 
-
-class PartsOf(Protocol):
-    """Sketches the things of an image one by one."""
-
-    def __call__(
-        self, image: Drawable, num_cells: int, cell: int, /
+    def parts(
+        self, image: Drawable, num_cells: int, cell: int
     ) -> list[tuple[SketchedPart | None, ...]]:
         """The thing at each place, piece by piece; None where it has no such piece."""
         ...
@@ -75,8 +71,7 @@ class Facts:
         words_of: the facts of an image by place, as words in spoken order.
         figures_of: the numbers from 0 to 99 that language gives of what is at each place, if it
             gives any; empty where it does not.
-        sketch_of: sketches the images, if what they show follows from what is told of them.
-        parts_of: sketches their things, in a world that sketches images.
+        sketcher: of the images, if what they show follows from what is told of them.
         always: the last words of the facts that every image has.
     """
 
@@ -86,8 +81,7 @@ class Facts:
     of: Callable[[Drawable], Mapping[str, str]]
     words_of: Callable[[Drawable], list[list[str]]]
     figures_of: Callable[[Drawable], list[list[int]]] | None = None
-    sketch_of: SketchOf | None = None
-    parts_of: PartsOf | None = None
+    sketcher: Sketcher | None = None
     always: tuple[str, ...] = ()
 
     @property

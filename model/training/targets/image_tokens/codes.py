@@ -33,7 +33,7 @@ def codes_of(images: Sequence[Drawable], facts: Facts, config: MMInterleavedConf
     perceiver = config.image_decoder.perceiver
     number, width = perceiver.num_queries, perceiver.hidden_size
     codes_NTD = torch.stack([_by_place(image, facts, number, width) for image in images])
-    if facts.sketch_of is None:
+    if facts.sketcher is None:
         return codes_NTD
     # What further layers make of a token depends on its cell (`targets.image_tokens.sketches`).
     cells_TD = cell_vectors(number, width)
@@ -65,7 +65,7 @@ def fill_codebook(codebook: AdditiveCodebook, facts: Facts) -> None:
     Raises:
         ConfigError: it has other books or sections than these facts, or tokens have no cells.
     """
-    if facts.sketch_of is None:
+    if facts.sketcher is None:
         raise ConfigError("a codebook needs a world that sketches its images")
     if codebook.config != codebook_of(facts):
         raise ConfigError(f"the codebook of the image perceiver has to be {codebook_of(facts)}")
@@ -111,7 +111,7 @@ def code_loss(
         name: vectors_of([key_of(name, value) for value in values], width)
         for name, values in facts.values.items()
     }
-    scale = _SCALE if facts.sketch_of is None else _SCALE * 2**0.5  # A cell has half the variance.
+    scale = _SCALE if facts.sketcher is None else _SCALE * 2**0.5  # A cell has half the variance.
     logits = fact_logits(tokens_NTD, codes, scale / width, facts)
     return distance + fact_loss(logits, fact_targets(images, facts).to(device))
 

@@ -67,9 +67,9 @@ def sketch_codes_of(
     """
     perceiver = config.image_decoder.perceiver
     grid = math.isqrt(perceiver.num_queries)
-    if facts.sketch_of is None or grid**2 != perceiver.num_queries:
+    if facts.sketcher is None or grid**2 != perceiver.num_queries:
         raise ValueError(f"no sketches for {perceiver.num_queries} image tokens")
-    sketches = [facts.sketch_of(image, grid, _CELL) for image in images]
+    sketches = [facts.sketcher.sketch(image, grid, _CELL) for image in images]
     pairs = zip(images, sketches, strict=True)
     rows = [_by_cell(image, sketch, facts, perceiver.hidden_size) for image, sketch in pairs]
     kinds = _kinds(facts)
@@ -108,13 +108,13 @@ def part_targets_of(
     images: Sequence[Drawable], facts: Facts, config: MMInterleavedConfig
 ) -> PartTargets:
     """The parts of the images' sketches."""
-    assert facts.parts_of is not None
+    assert facts.sketcher is not None
     number = config.image_decoder.perceiver.num_queries
     grid, places = math.isqrt(number), tokens_by_place(number, facts.num_places)
     looks_NTP = torch.zeros(len(images), number, NUM_LOOKS)
     lies_NTT = torch.zeros(len(images), number, number)
     for row, image in enumerate(images):
-        by_place = facts.parts_of(image, grid, _CELL)
+        by_place = facts.sketcher.parts(image, grid, _CELL)
         held = {
             token: part
             for tokens, parts in zip(places, by_place, strict=False)

@@ -30,7 +30,7 @@ from model.training.world.storybook.telling.group import (
     side_of,
 )
 from model.training.world.storybook.telling.image import image_of
-from model.training.world.storybook.telling.sketch import NUM_ITEMS, pieces_of, sketch_of
+from model.training.world.storybook.telling.sketch import NUM_ITEMS, StorybookSketcher
 from model.training.world.words import NUMBERS
 
 NUM_COLUMNS = 6
@@ -215,7 +215,6 @@ def _facts(num_items: int, by_place: Callable[[Drawable], list[dict[str, str]]])
 SEEN = replace(_facts(NUM_COLUMNS, _seen_by_place), figures_of=_edges)
 TOLD = replace(
     _facts(NUM_ITEMS, _told_by_place),
-    sketch_of=sketch_of,
-    parts_of=pieces_of,
+    sketcher=StorybookSketcher(),
     always=(WHAT, "time", "weather"),
 )

@@ -36,30 +36,32 @@ _COVERED = 0.2  # Share of a cell from which a thing counts as what it shows.
 _PARTS_ACROSS = 5  # Of wider or higher boxes the outer columns and the top are left out.
 
 
-def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
-    """The things and the background of the told scene, painted apart."""
-    side = num_cells * cell
-    scene = _told(image_of(image))
-    owners_SS = scene.instances(side)
-    kinds = [NOTHING, *map(_kind, scene.entries)]
-    owned_SSE = owners_SS[..., None] == np.arange(len(kinds))
-    shares = owned_SSE.reshape(num_cells, cell, num_cells, cell, -1).mean((1, 3))
-    # A thing is what a cell shows before it covers the half of it.
-    shares[..., 0] = np.where(shares[..., 1:].max(-1, initial=0) > _COVERED, 0, 1)
-    shown = shares.argmax(-1).flatten()
-    return Sketch(
-        _painted([layer for _, layer in scene.layers(side)], side),
-        replace(scene, things=(), stand=None).pixels(side),
-        tuple(kinds[number] for number in shown),
-    )
+class StorybookSketcher:
+    """Sketches scenes and their things."""
 
+    def sketch(self, image: Drawable, num_cells: int, cell: int) -> Sketch:
+        """The things and the background of the told scene, painted apart."""
+        side = num_cells * cell
+        scene = _told(image_of(image))
+        owners_SS = scene.instances(side)
+        kinds = [NOTHING, *map(_kind, scene.entries)]
+        owned_SSE = owners_SS[..., None] == np.arange(len(kinds))
+        shares = owned_SSE.reshape(num_cells, cell, num_cells, cell, -1).mean((1, 3))
+        # A thing is what a cell shows before it covers the half of it.
+        shares[..., 0] = np.where(shares[..., 1:].max(-1, initial=0) > _COVERED, 0, 1)
+        shown = shares.argmax(-1).flatten()
+        return Sketch(
+            _painted([layer for _, layer in scene.layers(side)], side),
+            replace(scene, things=(), stand=None).pixels(side),
+            tuple(kinds[number] for number in shown),
+        )
 
-def pieces_of(
-    image: Drawable, num_cells: int, cell: int, /
-) -> list[tuple[SketchedPart | None, ...]]:
-    """The pieces of the told things and of the hero, from left to right."""
-    told = items(_told(image_of(image)))[:NUM_ITEMS]
-    return [_parts(item, num_cells, cell) for item in told]
+    def parts(
+        self, image: Drawable, num_cells: int, cell: int
+    ) -> list[tuple[SketchedPart | None, ...]]:
+        """The pieces of the told things and of the hero, from left to right."""
+        told = items(_told(image_of(image)))[:NUM_ITEMS]
+        return [_parts(item, num_cells, cell) for item in told]
 
 
 def _parts(item: Group | Stand, num_cells: int, cell: int) -> tuple[SketchedPart | None, ...]:

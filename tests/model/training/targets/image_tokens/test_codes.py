@@ -17,12 +17,11 @@ from model.training.targets.image_tokens.codes import (
     fill_codebook,
     with_noise,
 )
-from model.training.world.drawable import Drawable
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.painting.background import Background
 from model.training.world.drawn.tasks import any_scene
-from model.training.world.facts import Sketch
 from model.training.world.registry import world_of
+from model.training.world.storybook.telling.sketch import StorybookSketcher
 from model.visual_tokenizer.codebook import AdditiveCodebook
 
 
@@ -48,11 +47,7 @@ def test_a_token_of_a_sketched_image_also_holds_which_cell_it_becomes(
     config: MMInterleavedConfig,
 ) -> None:
     scene = any_scene(random.Random(3), "drawn")
-
-    def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
-        raise AssertionError
-
-    facts = replace(DRAWN_FACTS, sketch_of=sketch_of)
+    facts = replace(DRAWN_FACTS, sketcher=StorybookSketcher())
     codes_TD = codes_of([scene], facts, config)[0]
     assert len({tuple(row) for row in codes_TD.tolist()}) == len(codes_TD)
     noisy_1TD = with_noise(codes_TD[None])

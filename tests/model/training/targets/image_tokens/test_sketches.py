@@ -15,6 +15,7 @@ from model.training.world.drawable import Drawable
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.tasks import any_scene
 from model.training.world.facts import Facts, Sketch
+from model.training.world.storybook.telling.sketch import StorybookSketcher
 
 
 @pytest.mark.parametrize(("row", "column", "token"), [(0, 0, 0), (12, 17, 1), (63, 63, 27)])
@@ -26,16 +27,17 @@ def test_a_token_holds_the_look_and_the_kind_of_its_cell(
     scene = any_scene(random.Random(3), "drawn")
 
     def facts_with(thing: float = 0.0, behind: float = 0.0, kind: str = "nothing") -> Facts:
-        def sketch_of(image: Drawable, num_cells: int, cell: int, /) -> Sketch:
-            things = np.zeros((num_cells * cell, num_cells * cell, 4), np.float32)
-            background = np.zeros_like(things[..., :3])
-            things[row, column], background[row, column] = thing, behind
-            kinds = ["nothing"] * num_cells**2
-            kinds[token] = kind
-            return Sketch(things, background, tuple(kinds))
+        class Painted(StorybookSketcher):
+            def sketch(self, image: Drawable, num_cells: int, cell: int) -> Sketch:
+                things = np.zeros((num_cells * cell, num_cells * cell, 4), np.float32)
+                background = np.zeros_like(things[..., :3])
+                things[row, column], background[row, column] = thing, behind
+                kinds = ["nothing"] * num_cells**2
+                kinds[token] = kind
+                return Sketch(things, background, tuple(kinds))
 
         values = {**DRAWN_FACTS.values, "0 what": ("nothing", "boat")}
-        return replace(DRAWN_FACTS, values=values, sketch_of=sketch_of)
+        return replace(DRAWN_FACTS, values=values, sketcher=Painted())
 
     plain = sketch_codes_of([scene], facts_with(), config)
     for facts in (facts_with(thing=1.0), facts_with(behind=1.0), facts_with(kind="boat")):

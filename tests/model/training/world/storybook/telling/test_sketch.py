@@ -12,10 +12,11 @@ from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
 from model.training.world.storybook.telling.composition import cell_of, in_a_row
 from model.training.world.storybook.telling.image import StorybookImage
-from model.training.world.storybook.telling.sketch import pieces_of, sketch_of
+from model.training.world.storybook.telling.sketch import StorybookSketcher
 
 pytestmark = pytest.mark.usefixtures("storybook_packages")
 
+SKETCHER = StorybookSketcher()
 _HERO = Stand(Hero("Pip", "frog", "blue", "striped", "top hat"), 0.3, 0.9)
 _SCENE = StorybookScene(
     Setting("old town", 0, "evening", "rain"), (StorybookThing("cat", "big", 0.75, 0.9),), _HERO
@@ -23,7 +24,7 @@ _SCENE = StorybookScene(
 
 
 def test_things_before_the_background_resemble_the_image() -> None:
-    sketch = sketch_of(_SCENE, 12, 4)
+    sketch = SKETCHER.sketch(_SCENE, 12, 4)
     assert sketch.things.shape == (48, 48, 4) and sketch.background.shape == (48, 48, 3)
     colours, opacity = np.split(sketch.things, [3], -1)
     painted = colours * _SCENE.setting.light + sketch.background * (1 - opacity)
@@ -31,11 +32,11 @@ def test_things_before_the_background_resemble_the_image() -> None:
     averages = pixels.reshape(48, 4, 48, 4, 3).mean((1, 3))
     assert np.abs(painted - averages).mean() < 0.03 < np.abs(sketch.background - averages).mean()
     in_the_dark = replace(_SCENE, setting=replace(_SCENE.setting, time="night"))
-    assert np.array_equal(sketch_of(in_the_dark, 12, 4).things, sketch.things)
+    assert np.array_equal(SKETCHER.sketch(in_the_dark, 12, 4).things, sketch.things)
 
 
 def test_kinds_are_where_things_are() -> None:
-    sketch = sketch_of(_SCENE, 12, 4)
+    sketch = SKETCHER.sketch(_SCENE, 12, 4)
     kinds = np.array(sketch.kinds).reshape(12, 12)
     assert set(kinds.flat) == {"nothing", "frog", "cat"}
     assert (kinds[0] == "nothing").all() and kinds[9, 3] == "frog" and kinds[9, 9] == "cat"
@@ -47,14 +48,14 @@ def test_what_a_hero_looks_like_is_shown_only_if_words_tell_it() -> None:
     other = replace(_HERO, hero=replace(_HERO.hero, colour="pink", token="crown"))
     told = [StorybookImage(replace(_SCENE, stand=stand)) for stand in (_HERO, other)]
     untold = [replace(image, tells_look=False) for image in told]
-    assert not np.array_equal(*(sketch_of(image, 12, 4).things for image in told))
-    assert np.array_equal(*(sketch_of(image, 12, 4).things for image in untold))
-    assert "frog" in sketch_of(untold[0], 12, 4).kinds
+    assert not np.array_equal(*(SKETCHER.sketch(image, 12, 4).things for image in told))
+    assert np.array_equal(*(SKETCHER.sketch(image, 12, 4).things for image in untold))
+    assert "frog" in SKETCHER.sketch(untold[0], 12, 4).kinds
 
 
 def test_pieces_painted_at_their_cells_make_the_thing() -> None:
     scene = in_a_row(replace(_SCENE, stand=None, things=(StorybookThing("cat", "normal", 0.5, 1),)))
-    (parts,) = pieces_of(scene, 12, 4)
+    (parts,) = SKETCHER.parts(scene, 12, 4)
     painted = np.zeros((12, 12, 4, 4, 4), np.float32)
     for part in filter(None, parts):
         (cell,) = part.cells
@@ -67,7 +68,7 @@ def test_pieces_painted_at_their_cells_make_the_thing() -> None:
 def test_pieces_of_equal_things_lie_at_several_cells() -> None:
     two = tuple(StorybookThing("cat", "small", x, 0.9) for x in (0.3, 0.7))
     scene = in_a_row(replace(_SCENE, stand=None, things=two))
-    (cats,) = pieces_of(scene, 12, 4)
+    (cats,) = SKETCHER.parts(scene, 12, 4)
     first, second = map(cell_of, scene.entries)
     cells = [part.cells for part in cats if part]
     assert cells and all(right - left == second - first for left, right in cells)
