@@ -20,7 +20,7 @@ from safetensors import safe_open
 from model.checkpoint import store
 from model.checkpoint.convert.journal import Journal, OnProgress
 from model.checkpoint.convert.official.layout import SETTINGS
-from model.config.schema import MMInterleavedConfig
+from model.config.schema import ImageDecoderConfig, MMInterleavedConfig
 
 WEIGHTS_DIRECTORY = "weights"
 COMPONENTS_DIRECTORY = "assets"
@@ -51,11 +51,11 @@ def to_official(source: Path, target: Path, on_progress: OnProgress) -> None:
     """Write the official layout of a checkpoint of ours, or resume.
 
     Raises:
-        CheckpointError: the source is no checkpoint, or one whose U-Net the official code lacks.
+        CheckpointError: the source is no checkpoint, or has options that the official code lacks.
     """
     config = store.load_config(source)
-    if config.image_decoder.token_grid:
-        raise store.CheckpointError("the official U-Net does not know places (token_grid)")
+    if unknown := _unknown_options(config.image_decoder):
+        raise store.CheckpointError(f"the official image decoder has no {', '.join(unknown)}")
     by_file: dict[str, list[str]] = {}
     for name, file_name in store.weight_map(source).items():
         by_file.setdefault(file_name, []).append(name)
@@ -79,6 +79,16 @@ def to_official(source: Path, target: Path, on_progress: OnProgress) -> None:
     _write_components(source, target / COMPONENTS_DIRECTORY, config)
     config.save(target / SETTINGS[0])
     store.write_manifest(weights)
+
+
+def _unknown_options(decoder: ImageDecoderConfig) -> list[str]:
+    """The options of an image decoder that the official code does not have."""
+    options = {
+        "token_grid": decoder.token_grid,
+        "guide_maps": decoder.guide_maps,
+        "codebook": decoder.perceiver.codebook is not None,
+    }
+    return [name for name, is_set in options.items() if is_set]
 
 
 def bin_name(number: int, total: int) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from model.checkpoint import store
 from model.checkpoint.convert.from_official import ConvertOptions, convert
 from model.checkpoint.convert.to_official import to_official
+from model.config.schema import CodebookConfig
 from tests.model import golden
 from tests.model.checkpoint.convert.official_files import assert_same, read_all, silent
 
@@ -43,10 +44,12 @@ def test_finished_export_is_not_written_again(converted: Path, tmp_path: Path) -
     assert [path.stat().st_mtime_ns == 1 for path in shards] == [True, False, True]
 
 
-def test_a_unet_that_knows_places_is_refused(tmp_path: Path) -> None:
+def test_options_that_the_official_decoder_lacks_are_refused(tmp_path: Path) -> None:
     config = golden.config()
-    decoder = replace(config.image_decoder, token_grid=True)
+    books = CodebookConfig(sizes=(3,), sections=((0,),))
+    perceiver = replace(config.image_decoder.perceiver, codebook=books)
+    decoder = replace(config.image_decoder, token_grid=True, guide_maps=True, perceiver=perceiver)
     replace(config, image_decoder=decoder).save(tmp_path / "config.json")
-    with pytest.raises(store.CheckpointError, match="token_grid"):
+    with pytest.raises(store.CheckpointError, match="no token_grid, guide_maps, codebook"):
         to_official(tmp_path, tmp_path / "official", silent)
     assert not (tmp_path / "official").exists()
