@@ -97,9 +97,14 @@ def run_phase(
         half=recipe.half,
         seconds=seconds,
     )
+    parameters = [each for group in objective.groups() for each in group.parameters]
+    before = [each.detach().clone() for each in parameters] if phase.kept < 1 else []
     trainer = Trainer(objective, config, directory)
     trainer.run()
     trainer.use_average()
+    with torch.no_grad():
+        for parameter, old in zip(parameters, before, strict=False):
+            parameter.lerp_(old.to(parameter.device), 1 - phase.kept)
     update = adapter.merge() if adapter else {}
     model.requires_grad_(True).cpu()
     if phase.phase == "autoencoder" and not phase.decoder_only:

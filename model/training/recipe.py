@@ -79,6 +79,9 @@ class Phase:
         spread: `align` starts with a perceiver that tells places apart, as `condense` does.
         chat_weight: weight in `language` of the divergence from the untouched language model on its
             own answers to plain requests.
+        kept: share of what the phase learns that stays. With less than 1 the weights are averaged
+            with those that the phase began with, and what it unlearned comes back (Wortsman et al.,
+            CVPR 2022).
         share: of the time that the whole recipe gets with a limit (`mmi train all --minutes`).
         low_rank: rank of an update of a pre-trained language model that `language` learns.
     """
@@ -108,6 +111,7 @@ class Phase:
     spell_out: bool = False
     spread: bool = False
     chat_weight: float = 0.0
+    kept: float = 1.0
     share: float = 1.0
     low_rank: int = 0
 
