@@ -47,6 +47,7 @@ from model.training.world.world import World
 
 _BATCH = 16
 _READER, _PERPLEXITY = "reader", "perplexity"
+_QUALITY = 85  # Of sheets in formats that lose something.
 _HELD_OUT = "held-out"
 _STORIES_OF_A_SHEET = 24
 _STORIES_AT_ONCE = 8
@@ -75,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument(
-        "--sheet", type=Path, help="write a contact sheet of 24 answers (a PNG) instead of scoring"
+        "--sheet",
+        type=Path,
+        help="write a contact sheet of 24 answers (PNG, JPEG or WebP) instead of scoring",
     )
     parser.add_argument("--sheet-task", default="story", help="the task of the contact sheet")
 
@@ -113,7 +116,7 @@ def _write_sheet(args: argparse.Namespace, answerer: Answerer, console: Console)
     answers = []
     for start in track(range(0, len(asked), _STORIES_AT_ONCE), "stories", console=console):
         answers += answerer.answer(asked[start : start + _STORIES_AT_ONCE], start)
-    contact_sheet(asked, answers).save(args.sheet, optimize=True)
+    contact_sheet(asked, answers).save(args.sheet, quality=_QUALITY)
     console.print(f"written: {args.sheet}")
 
 

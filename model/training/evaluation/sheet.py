@@ -10,21 +10,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from model.training.world.example import Example, GeneratedAnswer
 
-_IMAGE = 112
+_IMAGE = 152
 _GAP = 8
 _CELLS_ACROSS = 12
-_LINES = 6
+_LINES = 7
 _LINE_HEIGHT = 12
-_LETTERS = 21
+_LETTERS = 28
 _CELL_HEIGHT = _IMAGE + _LINES * _LINE_HEIGHT + 2 * _GAP
-_COLOURS = 255
 
 Cell = tuple[str, Image.Image | None]
 
 
 def contact_sheet(examples: Sequence[Example], answers: Sequence[GeneratedAnswer]) -> Image.Image:
-    """Answers as rows: the given image with the wish under it, then each page."""
-    strips = [[_given(e), *_pages(a)] for e, a in zip(examples, answers, strict=True)]
+    """Answers as rows: the given image with the wish under it, then each page.
+
+    A wish without an image stands under the first page.
+    """
+    strips = [_strip(e, a) for e, a in zip(examples, answers, strict=True)]
     longest = max(map(len, strips))
     across = max(1, _CELLS_ACROSS // longest)
     width = longest * (_IMAGE + _GAP) + 2 * _GAP
@@ -35,14 +37,19 @@ def contact_sheet(examples: Sequence[Example], answers: Sequence[GeneratedAnswer
         left, top = column * width + _GAP, row * _CELL_HEIGHT + _GAP
         for index, cell in enumerate(cells):
             _paint(sheet, cell, left + index * (_IMAGE + _GAP), top)
-    return sheet.quantize(_COLOURS)
+    return sheet
 
 
-def _given(example: Example) -> Cell:
-    """The user's image and words."""
+def _strip(example: Example, answer: GeneratedAnswer) -> list[Cell]:
     words = " ".join(part for part in example.prompt if isinstance(part, str))
     given = [part for part in example.prompt if not isinstance(part, str)]
-    return words, given[0].render(_IMAGE) if given else None
+    pages = _pages(answer)
+    if given:
+        return [(words, given[0].render(_IMAGE)), *pages]
+    if not pages:
+        return [(words, None)]
+    (text, image), *others = pages
+    return [(f"{words} {text}", image), *others]
 
 
 def _pages(answer: GeneratedAnswer) -> list[Cell]:
