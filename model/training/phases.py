@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from model.checkpoint.packaged.base_model import BASES, is_base_tensor
 from model.checkpoint.packaged.low_rank import Update
@@ -102,14 +103,22 @@ def run_phase(
     trainer = Trainer(objective, config, directory)
     trainer.run()
     trainer.use_average()
-    with torch.no_grad():
-        for parameter, old in zip(parameters, before, strict=False):
-            parameter.lerp_(old.to(parameter.device), 1 - phase.kept)
+    if phase.kept < 1:
+        _average(parameters, before, phase.kept)
     update = adapter.merge() if adapter else {}
     model.requires_grad_(True).cpu()
     if phase.phase == "autoencoder" and not phase.decoder_only:
         calibrate_latents(model, recipe)
     return update
+
+
+@torch.no_grad()
+def _average(
+    parameters: Sequence[nn.Parameter], before: Sequence[torch.Tensor], kept: float
+) -> None:
+    """Keep a share of what parameters have learned since they were as `before`."""
+    for parameter, old in zip(parameters, before, strict=True):
+        parameter.lerp_(old.to(parameter.device), 1 - kept)
 
 
 def _chatting(

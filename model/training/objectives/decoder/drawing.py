@@ -3,8 +3,8 @@
 Codes (`targets.image_tokens.codes`) are what the perceiver will read, so no language model has to.
 What the words do not tell, such as the look of a story's hero, is only in the preceding image.
 
-Legend: N images, X codes of an image, T tokens, D width, S side of an image, h, w latents, s side
-of a map.
+Legend: N images, M of them with one before, X codes of an image, T tokens, D width, S side of an
+image, h, w latents, s side of a map.
 """
 
 from __future__ import annotations
@@ -165,7 +165,13 @@ class DrawingObjective:
     def _encode(self, batch: Mapping[str, Tensor], redraws: bool) -> list[_Drawing]:
         mean = torch.zeros((), device=batch["pixels"].device)
         latents_NChw = self.model.image_decoder.decoder.encode(batch["pixels"], mean)
-        maps = self.model.visual_tokenizer(batch["before"]).maps
+        visible_N = batch["visible"][:, 0]
+        maps = tuple(
+            level_MDss.new_zeros(len(visible_N), *level_MDss.shape[1:]).masked_scatter(
+                visible_N[:, None, None, None], level_MDss
+            )
+            for level_MDss in self.model.visual_tokenizer(batch["before"][visible_N]).maps
+        )
         if redraws and self.redrawer:
             copied = batch["copied"].tolist()
             maps = self.redrawer.redraw(batch["codes"], maps, batch["visible"], copied)
@@ -173,8 +179,7 @@ class DrawingObjective:
         kinds_of_codes = [batch[name] for name in ("codes", "sketches") if name in batch]
         codes_NXTD = torch.stack(kinds_of_codes, 1)
         columns = [x.half().cpu().unbind() for x in (latents_NChw, codes_NXTD)]
-        is_visible_N = batch["visible"][:, 0].tolist()
-        rows = zip(*columns, batch["foreground"].cpu(), before, is_visible_N, strict=True)
+        rows = zip(*columns, batch["foreground"].cpu(), before, visible_N.tolist(), strict=True)
         return [
             _Drawing(latents_Chw, codes_XTD, foreground_hw, row if is_visible else None)
             for latents_Chw, codes_XTD, foreground_hw, row, is_visible in rows
