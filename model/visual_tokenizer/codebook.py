@@ -9,6 +9,8 @@ Legend: N sequences, T tokens, D width, K vectors of all books, B books.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ class AdditiveCodebook(nn.Module):
     def __init__(self, config: CodebookConfig, perceiver: PerceiverConfig) -> None:
         super().__init__()
         self.config, width = config, perceiver.hidden_size
+        self._sections = sections(perceiver.num_queries, len(config.sections))
         self.vectors = _table(sum(config.sizes), width)
         self.section_vectors = _table(len(config.sections), width)
         self.token_vectors = _table(perceiver.num_queries, width)
@@ -39,21 +42,12 @@ class AdditiveCodebook(nn.Module):
             nearest_NTD = torch.cat(
                 [
                     self._nearest(read_NTD[:, tokens.start : tokens.stop].float(), index, tokens)
-                    for index, tokens in enumerate(self._tokens(read_NTD.shape[1]))
+                    for index, tokens in enumerate(self._sections)
                 ],
                 1,
             ).to(read_NTD.dtype)
             change_NTD = nearest_NTD - read_NTD
         return read_NTD + change_NTD
-
-    def _tokens(self, number: int) -> list[range]:
-        """The tokens of each section; the last gets the rest as well."""
-        sections = len(self.config.sections)
-        size = number // sections
-        starts = [index * size for index in range(sections)]
-        return [
-            range(start, stop) for start, stop in zip(starts, [*starts[1:], number], strict=True)
-        ]
 
     def _nearest(self, read_NTD: Tensor, section: int, tokens: range) -> Tensor:
         """The nearest tokens of one section, by matching pursuit.
@@ -78,7 +72,9 @@ class AdditiveCodebook(nn.Module):
             candidates_NB = is_left_NB.clone()
             if step < len(required):
                 candidates_NB[:, [book for book in books if book not in required]] = False
-            errors_NK = _errors(mean_ND, sum_ND, vectors_KD, (number_N1 + 1).rsqrt())
+            scale_N1 = (number_N1 + 1).rsqrt()
+            missing_ND = mean_ND / scale_N1 - sum_ND
+            errors_NK = (torch.cdist(missing_ND, vectors_KD) * scale_N1).square()
             errors_NK = errors_NK.masked_fill(~candidates_NB[:, book_K], torch.inf)
             least_N, chosen_N = errors_NK.min(1)
             takes_N1 = (least_N < error_N)[:, None] | (step < len(required))
@@ -95,15 +91,11 @@ class AdditiveCodebook(nn.Module):
         return torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
 
 
-def _errors(mean_ND: Tensor, sum_ND: Tensor, vectors_KD: Tensor, scale_N1: Tensor) -> Tensor:
-    """The squared distances of scaled sums with each vector added, [N, K]."""
-    square_NK = (
-        sum_ND.square().sum(1, keepdim=True)
-        + vectors_KD.square().sum(1)
-        + 2 * sum_ND @ vectors_KD.T
-    )
-    match_NK = (mean_ND * sum_ND).sum(1, keepdim=True) + mean_ND @ vectors_KD.T
-    return mean_ND.square().sum(1, keepdim=True) - 2 * scale_N1 * match_NK + scale_N1**2 * square_NK
+def sections(number: int, num_sections: int) -> list[range]:
+    """The tokens of each section, of equal number; the last section gets the rest as well."""
+    size = number // num_sections
+    starts = [index * size for index in range(num_sections)]
+    return [range(start, stop) for start, stop in pairwise([*starts, number])]
 
 
 def _table(number: int, width: int) -> nn.Parameter:

@@ -36,12 +36,12 @@ from model.training.targets.facts import (
     fact_logits,
     fact_loss,
     fact_targets,
-    tokens_by_place,
 )
 from model.training.targets.words import apart, readers, word_vectors
 from model.training.weights.start import spread_queries
 from model.training.world.drawable import Drawable
 from model.training.world.world import World
+from model.visual_tokenizer.codebook import sections
 from model.visual_tokenizer.visual_tokenizer import VisualFeatures, VisualTokenizer
 
 _COARSEST_READ = 2  # How many of the four maps the facts are read from, the coarsest.
@@ -210,7 +210,7 @@ class AlignObjective:
 
     @property
     def _by_place(self) -> list[range]:
-        return tokens_by_place(self.model.config.num_img_token, self.facts.num_places)
+        return sections(self.model.config.num_img_token, self.facts.num_places)
 
     @property
     def _scale(self) -> float:

@@ -6,7 +6,6 @@ Legend: N images, F facts, T tokens, L positions, D width, W values of a fact.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +13,9 @@ from torch import Tensor, nn
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
+from model.visual_tokenizer.codebook import sections
 
 _UNKNOWN = -100
-
-
-def tokens_by_place(number: int, num_places: int) -> list[range]:
-    """The tokens of each place, of equal number; the last place gets the rest as well."""
-    size = number // num_places
-    starts = [index * size for index in range(num_places)]
-    return [range(start, stop) for start, stop in pairwise([*starts, number])]
 
 
 def fact_targets(images: Sequence[Drawable], facts: Facts) -> Tensor:
@@ -47,7 +40,7 @@ def fact_logits(
     tokens_NTD = tokens_NTD.float()
     means = [
         tokens_NTD[:, tokens.start : tokens.stop].mean(1)
-        for tokens in tokens_by_place(tokens_NTD.shape[1], facts.num_places)
+        for tokens in sections(tokens_NTD.shape[1], facts.num_places)
     ]
     return [
         means[facts.places[name]] @ values_WD.to(tokens_NTD.device).T * scale

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config.schema import CodebookConfig, PerceiverConfig
-from model.visual_tokenizer.codebook import AdditiveCodebook
+from model.visual_tokenizer.codebook import AdditiveCodebook, sections
 from model.visual_tokenizer.perceiver import PerceiverResampler
 
 _WIDTH = 128
@@ -35,6 +35,10 @@ def _tokens(codebook: AdditiveCodebook, *chosen: list[int]) -> Tensor:
     sections = [0] * 3 + [1] * 3 + [2] * 4
     tokens = [_token(codebook, at, s, chosen[s]) for at, s in enumerate(sections)]
     return torch.stack(tokens)
+
+
+def test_the_last_section_gets_the_rest() -> None:
+    assert sections(11, 4) == [range(2), range(2, 4), range(4, 6), range(6, 11)]
 
 
 def test_what_it_tells_stays_and_noise_goes(codebook: AdditiveCodebook) -> None:

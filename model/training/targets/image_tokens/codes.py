@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config.schema import CodebookConfig, ConfigError, MMInterleavedConfig
-from model.training.targets.facts import fact_logits, fact_loss, fact_targets, tokens_by_place
+from model.training.targets.facts import fact_logits, fact_loss, fact_targets
 from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
-from model.visual_tokenizer.codebook import AdditiveCodebook
+from model.visual_tokenizer.codebook import AdditiveCodebook, sections
 from model.visual_tokenizer.perceiver import PerceiverResampler
 
 _SCALE = 32.0  # Of a fact's own code among three others: a logit of 16, of all others about 0.
@@ -121,7 +121,7 @@ def _by_place(image: Drawable, facts: Facts, number: int, width: int) -> Tensor:
     keys = [[_place_key(place)] for place in range(facts.num_places)]
     for name, value in facts.of(image).items():
         keys[facts.places[name]].append(key_of(name, value))
-    parts = zip(keys, tokens_by_place(number, facts.num_places), strict=True)
+    parts = zip(keys, sections(number, facts.num_places), strict=True)
     return torch.cat([sum_of(each, width).expand(len(tokens), -1) for each, tokens in parts])
 
 

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config.schema import MMInterleavedConfig
-from model.training.targets.facts import tokens_by_place
 from model.training.targets.image_tokens.codes import cell_vectors, key_of, sum_of, vectors_of
 from model.training.targets.image_tokens.frequencies import (
     NUM_LOOKS,
@@ -36,6 +35,7 @@ from model.training.targets.image_tokens.frequencies import (
 )
 from model.training.world.drawable import Drawable
 from model.training.world.facts import WHAT, Facts, Sketch
+from model.visual_tokenizer.codebook import sections
 from model.visual_tokenizer.perceiver import QFormerLayer
 
 _CELL = 16  # Side of a cell in pixels.
@@ -110,7 +110,7 @@ def part_targets_of(
     """The parts of the images' sketches."""
     assert facts.sketcher is not None
     number = config.image_decoder.perceiver.num_queries
-    grid, places = math.isqrt(number), tokens_by_place(number, facts.num_places)
+    grid, places = math.isqrt(number), sections(number, facts.num_places)
     looks_NTP = torch.zeros(len(images), number, NUM_LOOKS)
     lies_NTT = torch.zeros(len(images), number, number)
     for row, image in enumerate(images):

@@ -6,13 +6,9 @@ import random
 
 import torch
 
-from model.training.targets.facts import FactReadout, fact_targets, tokens_by_place
+from model.training.targets.facts import FactReadout, fact_targets
 from model.training.world.drawn.facts import DRAWN_FACTS
 from model.training.world.drawn.tasks import any_scene
-
-
-def test_the_last_place_gets_the_rest() -> None:
-    assert tokens_by_place(11, 4) == [range(2), range(2, 4), range(4, 6), range(6, 11)]
 
 
 def test_a_readout_learns_the_facts_of_some_scenes() -> None:
