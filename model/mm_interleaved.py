@@ -8,7 +8,7 @@
 
 An image enters the language model twice: condensed into T tokens among the text, and as feature
 maps that some layers look at (`FeatureSynchronizer`). An image is generated from the hidden states
-before it, and from the feature maps of the image before it.
+before it, and from the feature maps of an earlier image (`previous_images`).
 
 Legend: B sequences, L tokens, I images of a sequence, N images of the whole batch, T tokens of an
 image, K context length, S side of an image, s side of a map, V positions of all maps, D width.
@@ -56,6 +56,7 @@ class Batch:
         num_images_B: how many of them belong to each sequence.
         attention_mask_BL: 0 for padding; None means no padding.
         bos_columns_N: where the context of each image begins; None means at the row's beginning.
+        num_given_B: how many images of each sequence come before its answer; None means all.
     """
 
     text_ids_BL: Tensor
@@ -63,16 +64,11 @@ class Batch:
     num_images_B: Tensor
     attention_mask_BL: Tensor | None = None
     bos_columns_N: Tensor | None = None
+    num_given_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        mask_BL, columns_N = self.attention_mask_BL, self.bos_columns_N
-        return Batch(
-            self.text_ids_BL.to(device),
-            self.pixels_N3SS.to(device),
-            self.num_images_B.to(device),
-            None if mask_BL is None else mask_BL.to(device),
-            None if columns_N is None else columns_N.to(device),
-        )
+        present = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return Batch(**{name: tensor.to(device) for name, tensor in present.items()})
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class ModelOutput:
 
 @dataclass(frozen=True)
 class ImageConditions:
-    """The image decoder's input for some images: context, and the maps of the preceding image.
+    """The image decoder's input for some images: context, and the maps of an earlier image.
 
     `maps` are [N, 1, D, s, s], finest first.
     """
@@ -214,12 +210,19 @@ class MMInterleaved(nn.Module):
         """The condition of the image decoder: [N, T, D]."""
         return self.image_decoder.image_tokens(context_NKD, context_mask_NK)
 
+    def previous_images(self, batch: Batch) -> Tensor:
+        """For each image of the batch the one whose maps it reads, or -1: [N]."""
+        return context.previous_images(
+            batch.text_ids_BL,
+            self.config.special_tokens,
+            batch.bos_columns_N,
+            batch.num_given_B if self.config.image_decoder.anchored else None,
+        )
+
     def image_conditions(self, output: ModelOutput, batch: Batch) -> ImageConditions:
         """The image decoder's input for every image of the batch."""
         context_NKD, mask_NK = self.image_contexts(output.hidden_BLD, batch)
-        previous_N = context.previous_images(
-            batch.text_ids_BL, self.config.special_tokens, batch.bos_columns_N
-        )
+        previous_N = self.previous_images(batch)
         exists_N1 = (previous_N >= 0).unsqueeze(1)
         maps = tuple(
             (map_NDss[previous_N.clamp(min=0)] * exists_N1[..., None, None]).unsqueeze(1)

@@ -263,6 +263,7 @@ def _storybook() -> MMInterleavedConfig:
             ),
             token_grid=True,
             guide_maps=True,
+            anchored=True,
             guidance_scale=2.0,
             unet={
                 **decoder.unet,

@@ -145,6 +145,8 @@ class ImageDecoderConfig:
 
     `guidance_scale` is that of images whose request names none. With `guide_maps` the negative half
     of guidance reads no maps, so that guidance also strengthens what comes from the image before.
+    `anchored`: all images of an answer read the maps of its anchor, which is the last image before
+    the answer, or else the answer's first; as published each reads those of the image before it.
     With `token_grid` the image tokens form a square grid over the image
     (`model.image_decoder.unet.token_grid`).
     """
@@ -158,6 +160,7 @@ class ImageDecoderConfig:
     guidance_scale: float = 7.5
     uncond_prob: float = 0.1
     guide_maps: bool = False
+    anchored: bool = False
     token_grid: bool = False
     synchronizer: SynchronizerConfig = field(
         default_factory=lambda: SynchronizerConfig(attn_dim=1024, max_num_image_per_seq=10)

@@ -73,13 +73,18 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class TextEnd:
-    """The end of a text turn. With reason `image` it has the image tokens, [T, D] float32."""
+    """The end of a text turn. With reason `image` it has the image tokens, [T, D] float32.
+
+    `anchored`: the image reads the maps of the answer's anchor (`ImageDecoderConfig`), and not of
+    the image before it.
+    """
 
     reason: Literal["stop", "length", "image"]
     num_prompt_tokens: int
     num_cached_tokens: int
     num_output_tokens: int
     image_tokens: torch.Tensor | None = None
+    anchored: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,8 +176,7 @@ class ImageEngine(Engine, Protocol):
 
         Args:
             image_tokens: [T, D] float32, from `TextEnd`.
-            previous: the immediately preceding image of the context, whose features the
-                synchronizer reads.
+            previous: the earlier image of the context whose features the synchronizer reads.
             sampling: parameters of the image.
             request_id: for logs and traces.
             deadline: time.monotonic() by which the image must be done; earlier goes first.

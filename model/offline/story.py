@@ -72,10 +72,14 @@ class OfflineOptions:
 
 @dataclass(frozen=True)
 class Story:
-    """A context as ids and pixel values, and the options of its document."""
+    """A context as ids and pixel values, and the options of its document.
+
+    `num_given` of the images come before the answer; None means all.
+    """
 
     input_ids: tuple[int, ...]
     pixels_N3SS: torch.Tensor
+    num_given: int | None = None
     mode: Mode | None = None
     num_iter: int | None = None
     replacements: tuple[str, ...] = ()
@@ -84,7 +88,8 @@ class Story:
     def from_context(cls, context: Sequence[Segment], processor: Processor) -> Self:
         """A story that begins with this content."""
         prompt = processor.encode(tuple(context))
-        return cls(prompt.input_ids, _pixels(prompt.images, processor))
+        pixels_N3SS = _pixels(prompt.images, processor)
+        return cls(prompt.input_ids, pixels_N3SS, len(pixels_N3SS))
 
     @classmethod
     def from_annotation(cls, entry: Mapping[str, Any], root: Path, processor: Processor) -> Self:
@@ -118,9 +123,9 @@ class Story:
         return cls(
             tuple(ids),
             torch.stack([_read_pixels(path, processor) for path in paths]),
-            entry.get("generate_mode"),
-            entry.get("num_iter"),
-            tuple(entry.get("multiround_context", ())),
+            mode=entry.get("generate_mode"),
+            num_iter=entry.get("num_iter"),
+            replacements=tuple(entry.get("multiround_context", ())),
         )
 
     def asking_for_image(self, processor: Processor) -> Self:
@@ -183,7 +188,7 @@ class OfflineEngine:
 
     def score(self, story: Story, options: Sequence[str]) -> list[float]:
         """The log-likelihood of each text as the continuation of a story."""
-        batch = self._batch(story.input_ids, story.pixels_N3SS)
+        batch = self._batch(story)
         device = batch.text_ids_BL.device
         rows = [torch.tensor(self.processor.encode_text(option)) for option in options]
         ids_OL = pad_sequence(rows, batch_first=True, padding_value=self.special.pad_token_id)
@@ -207,7 +212,7 @@ class OfflineEngine:
 
     def _sample(self, story: Story) -> list[int]:
         """New ids, with the one that ended them."""
-        batch = self._batch(story.input_ids, story.pixels_N3SS)
+        batch = self._batch(story)
         ids_1L = generate_texts(self.model, batch, self.options.text, self.generator)
         return ids_1L[0, 1:].tolist()
 
@@ -219,7 +224,7 @@ class OfflineEngine:
         # Nothing after the `<soi>` influences the image. The batch needs its placeholders, but not
         # the text after them.
         end = start + self.model.config.num_img_token
-        batch = self._batch(ids[:end], story.pixels_N3SS)
+        batch = self._batch(story, ids[:end])
         last = torch.tensor([len(story.pixels_N3SS) - 1], device=batch.text_ids_BL.device)
         conditions = image_conditions(self.model, batch, last)
         decoder = self.model.config.image_decoder
@@ -247,12 +252,16 @@ class OfflineEngine:
         """Whether the story ends with an image that is not generated yet."""
         return story.input_ids[-1] == self.special.image_token_id
 
-    def _batch(self, input_ids: Sequence[int], pixels_N3SS: torch.Tensor) -> Batch:
+    def _batch(self, story: Story, ids: Sequence[int] | None = None) -> Batch:
+        """A batch of the story alone; `ids` are its own by default."""
         parameter = next(self.model.parameters())
+        num_images = len(story.pixels_N3SS)
+        num_given = num_images if story.num_given is None else story.num_given
         return Batch(
-            torch.tensor([input_ids], device=parameter.device),
-            pixels_N3SS.to(parameter),
-            torch.tensor([len(pixels_N3SS)], device=parameter.device),
+            torch.tensor([story.input_ids if ids is None else ids], device=parameter.device),
+            story.pixels_N3SS.to(parameter),
+            torch.tensor([num_images], device=parameter.device),
+            num_given_B=torch.tensor([num_given], device=parameter.device),
         )
 
 

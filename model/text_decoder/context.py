@@ -92,15 +92,34 @@ def image_contexts(
 
 
 def previous_images(
-    text_ids_BL: Tensor, special: SpecialTokens, bos_columns_N: Tensor | None = None
+    text_ids_BL: Tensor,
+    special: SpecialTokens,
+    bos_columns_N: Tensor | None = None,
+    num_given_B: Tensor | None = None,
 ) -> Tensor:
-    """For each image the one right before it in the same context, or -1: [N]."""
+    """For each image the one whose maps it reads: of the same context, or -1: [N].
+
+    Args:
+        text_ids_BL: tokens.
+        special: ids of the special tokens.
+        bos_columns_N: where the context of each image begins; None means at the row's beginning.
+        num_given_B: images before each row's answer, if answers have an anchor; without, each image
+            reads the one before it.
+    """
     row_N, column_N = image_starts(text_ids_BL, special)
     first_N = torch.zeros_like(column_N) if bos_columns_N is None else bos_columns_N
     index_N = torch.arange(len(row_N), device=row_N.device)
-    same_row_N = F.pad(row_N, (1, 0), value=-1)[:-1] == row_N
-    in_context_N = F.pad(column_N, (1, 0), value=-1)[:-1] >= first_N
-    return torch.where(same_row_N & in_context_N, index_N - 1, -1)
+    begin_N = torch.searchsorted(row_N, row_N)  # The first image of each image's row.
+    previous_N = index_N - 1
+    if num_given_B is not None:
+        previous_N = previous_N.minimum(begin_N + anchor_of(num_given_B)[row_N])
+    in_context_N = column_N[previous_N.clamp(min=0)] >= first_N
+    return torch.where((previous_N >= begin_N) & in_context_N, previous_N, -1)
+
+
+def anchor_of(num_given_B: Tensor) -> Tensor:
+    """The number of the image that an answer's images read: the last given, or its own first."""
+    return (num_given_B - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)

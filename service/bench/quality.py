@@ -180,7 +180,8 @@ def _story(example: Example, processor: Processor, seed: int) -> Unfinished:
     pixels_N3SS = story.pixels_N3SS
     undrawn_13SS = pixels_N3SS.new_full((1, *pixels_N3SS.shape[1:]), _GREY)
     ids = (*story.input_ids, *processor.image_ids)
-    return Unfinished(ids, torch.cat((pixels_N3SS, undrawn_13SS)), seed)
+    pixels = torch.cat((pixels_N3SS, undrawn_13SS))
+    return Unfinished(ids, pixels, len(pixels_N3SS), seed)
 
 
 def _array(images: Sequence[Image.Image]) -> _Array:

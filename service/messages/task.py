@@ -21,7 +21,10 @@ class TextTask(Message):
 
 
 class ImageTask(Message):
-    """Generate the image that is the answer's part `index`, as turn `turn` of the request."""
+    """Generate the image that is the answer's part `index`, as turn `turn` of the request.
+
+    The synchronizer reads the maps of `previous_image`, an earlier image of the context.
+    """
 
     version: Literal[1] = 1
     type: Literal["image"] = "image"

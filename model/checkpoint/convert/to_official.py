@@ -86,6 +86,7 @@ def _unknown_options(decoder: ImageDecoderConfig) -> list[str]:
     options = {
         "token_grid": decoder.token_grid,
         "guide_maps": decoder.guide_maps,
+        "anchored": decoder.anchored,
         "codebook": decoder.perceiver.codebook is not None,
     }
     return [name for name, is_set in options.items() if is_set]

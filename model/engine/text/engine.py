@@ -120,7 +120,8 @@ class VllmTextEngine:
                 yield turn.end()
                 return
             tokens, num_cached = await self._image_tokens(turn.context, request_id, priority)
-        yield turn.end_with_image(tokens, num_cached)
+        anchored = self.config.image_decoder.anchored
+        yield turn.end_with_image(tokens, num_cached, anchored)
 
     def limits(self) -> TextLimits:
         return TextLimits(

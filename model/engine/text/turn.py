@@ -86,11 +86,14 @@ class Turn:
         counts = (self._num_prompt, self._num_cached, len(self.ids))
         return TextEnd("stop" if done else "length", *counts)
 
-    def end_with_image(self, image_tokens: torch.Tensor, num_cached: int) -> TextEnd:
+    def end_with_image(
+        self, image_tokens: torch.Tensor, num_cached: int, anchored: bool
+    ) -> TextEnd:
         """The last event of a turn that begins an image.
 
         `num_cached` is how much of the context was found in the cache to make the image tokens; it
         is reported if no text was generated.
         """
         cached = self._num_cached if self.ids else num_cached
-        return TextEnd("image", self._num_prompt, cached, len(self.ids), image_tokens)
+        counts = (self._num_prompt, cached, len(self.ids))
+        return TextEnd("image", *counts, image_tokens, anchored)

@@ -177,4 +177,4 @@ def _unfinished(
     ids = tokenise(example, processor).ids[:-1]
     size = processor.config.vision.image_size
     pixels = [pixels_of(image.render(size)) for image in example.images]
-    return Unfinished(ids, torch.stack(pixels), seed)
+    return Unfinished(ids, torch.stack(pixels), example.num_given_images, seed)

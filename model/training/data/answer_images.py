@@ -14,18 +14,20 @@ from model.training.world.example import Example
 
 @dataclass(frozen=True)
 class AnswerImages:
-    """A random image of the answer of each example, with the image before it.
+    """A random image of the answer of each example, with the image that it reads.
 
-    With `whole` all images of the answers, of as many examples as make a batch.
+    That is the one before it or, if `anchored`, the anchor of the answer. With `whole` all images
+    of the answers, of as many examples as make a batch.
     """
 
     source: Source
     batch_size: int
     seed: int
     whole: bool = False
+    anchored: bool = False
 
     def draw(self, step: int) -> Iterator[tuple[Drawable, Drawable | None]]:
-        """The pairs of a step; the first image of an example has none before it."""
+        """The pairs of a step; the first image of an example reads none."""
         rng = random.Random(f"answers/{self.seed}/{step}")
         examples = self.source.draw(step, self.batch_size)
         return islice(chain.from_iterable(self._pairs(e, rng) for e in examples), self.batch_size)
@@ -36,4 +38,5 @@ class AnswerImages:
         indices = range(example.num_given_images, len(example.images))
         chosen = indices if self.whole else [rng.choice(indices)]
         images = example.images
-        return [(images[index], images[index - 1] if index else None) for index in chosen]
+        anchor = max(indices.start - 1, 0) if self.anchored else len(images)
+        return [(images[i], images[min(i - 1, anchor)] if i else None) for i in chosen]

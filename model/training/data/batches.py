@@ -154,13 +154,15 @@ def collate(
     pixels = [pixels_of(image.render(size)) for image in images]
     pixels_N3SS = torch.stack(pixels) if pixels else torch.zeros(0, 3, size, size)
     counts = torch.tensor([len(sequence.images) for sequence in sequences])
+    given = torch.tensor([sequence.example.num_given_images for sequence in sequences])
     lengths = 0 if learn_prompt else [sequence.prompt_length for sequence in sequences]
     rules = context.LabelRules(lengths, only_after_image)
     labels_BL = context.training_labels(ids_BL, mask_BL, special, rules)
     for labels_L, sequence in zip(labels_BL, sequences, strict=True):
         for question in [] if learn_prompt else sequence.questions:
             labels_L[question.start - 1 : question.stop - 1] = context.IGNORED
-    return Batch(ids_BL, pixels_N3SS, counts, mask_BL), labels_BL
+    batch = Batch(ids_BL, pixels_N3SS, counts, mask_BL, num_given_B=given)
+    return batch, labels_BL
 
 
 def of_similar_length(sequences: Sequence[Tokenised]) -> Iterator[list[Tokenised]]:

@@ -63,7 +63,7 @@ class _Draft:
     number: int
     max_images: int
     parts: list[str | Image.Image] = field(default_factory=list)
-    num_images: int = 0
+    num_images: int = 0  # Of the answer.
     asks: bool = False
     ended: bool = False
     is_over: bool = False
@@ -141,7 +141,8 @@ class OfflineAnswerer:
             draft.pixels_N3SS = torch.cat((pixels_N3SS, placeholder_13SS))
             number = _IMAGES_OF_AN_ANSWER * draft.number + draft.num_images
             seed = self.answering.seed + number
-            todo.append(Unfinished(draft.ids, draft.pixels_N3SS, seed))
+            num_given = len(pixels_N3SS) - draft.num_images
+            todo.append(Unfinished(draft.ids, draft.pixels_N3SS, num_given, seed))
         for draft, image in zip(drafts, self.generator.generate(todo), strict=True):
             draft.pixels_N3SS[-1] = self.processor.pixels(image)
             draft.parts.append(image)

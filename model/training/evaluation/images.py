@@ -37,11 +37,13 @@ class ImageSettings:
 class Unfinished:
     """A sequence that ends with the placeholders of an image to generate.
 
-    `pixels_N3SS` has an entry for that image too, of any value.
+    `pixels_N3SS` has an entry for that image too, of any value. `num_given` of the images come
+    before the answer.
     """
 
     input_ids: tuple[int, ...]
     pixels_N3SS: Tensor
+    num_given: int
     seed: int
 
 
@@ -88,4 +90,5 @@ def join(stories: Sequence[Unfinished], pad_token_id: int) -> Batch:
     mask_BL = (torch.arange(ids_BL.shape[1]) < lengths_B1).long()
     pixels_N3SS = torch.cat([story.pixels_N3SS for story in stories])
     counts_B = torch.tensor([len(story.pixels_N3SS) for story in stories])
-    return Batch(ids_BL, pixels_N3SS, counts_B, mask_BL)
+    given_B = torch.tensor([story.num_given for story in stories])
+    return Batch(ids_BL, pixels_N3SS, counts_B, mask_BL, num_given_B=given_B)

@@ -67,15 +67,15 @@ class Redrawer:
         visible_N1: Tensor,
         copied: Sequence[int],
     ) -> tuple[Tensor, ...]:
-        """The maps before some images, once those among them are generated ones.
+        """The maps that some images read, once those among them are generated ones.
 
-        Each is generated from the codes of its facts, after its generated predecessor.
+        Each is generated from the codes of its facts, after the generated one that it reads.
 
         Args:
             codes_NTD: of the facts of the images.
-            maps: of the true image before each, [N, D, s, s] of each level.
+            maps: of the true image that each reads, [N, D, s, s] of each level.
             visible_N1: whether there is one.
-            copied: which of the images is before each, -1 for another one or none.
+            copied: which of the images each reads, -1 for another one or none.
         """
         redrawn = tuple(level_NDss.float().clone() for level_NDss in maps)
         todo = sorted({index for index in copied if index >= 0})
@@ -85,9 +85,11 @@ class Redrawer:
                 ready = [index for index in todo if copied[index] not in todo]
                 before = [level_NDss[ready] for level_NDss in redrawn]
                 drawn = self._maps(codes_NTD[ready].float(), before, visible_N1[ready])
-                after = [copied.index(index) for index in ready]
+                number_of = {index: number for number, index in enumerate(ready)}
+                readers = [i for i, index in enumerate(copied) if index in number_of]
+                read = [number_of[copied[i]] for i in readers]
                 for level_NDss, new_MDss in zip(redrawn, drawn, strict=True):
-                    level_NDss[after] = new_MDss
+                    level_NDss[readers] = new_MDss[read]
                 todo = [index for index in todo if index not in ready]
         return redrawn
 
@@ -189,7 +191,7 @@ class TargetPool:
         contexts_NKD, mask_NK = context.image_contexts(
             output.hidden_BLD, batch.text_ids_BL, special
         )
-        previous_N = context.previous_images(batch.text_ids_BL, special).tolist()
+        previous_N = self.model.previous_images(batch).tolist()
         size = self.model.config.image_decoder.image_size
         images = images_of(sequences)
         pixels = torch.stack([pixels_of(images[index].render(size)) for index in indices])
@@ -229,10 +231,10 @@ def stack_kept(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
 def maps_before(
     previous: Sequence[tuple[Tensor, ...] | None], vision: VisionConfig, device: torch.device
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The maps of preceding images, [N, 1, D, s, s], zeros without one; and whether there is one.
+    """The maps of earlier images, [N, 1, D, s, s], zeros without one; and whether there is one.
 
     Args:
-        previous: maps [D, s, s] of each level in float16, None without a preceding image.
+        previous: maps [D, s, s] of each level in float16, None without an earlier image.
         vision: of the model whose maps they are.
         device: where to.
     """

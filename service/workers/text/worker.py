@@ -188,7 +188,7 @@ class TextTurns:
             turn=attempt.task.turn + 1,
             index=answer.next_index,
             image_tokens=await self._blobs.put(data),
-            previous_image=answer.last_image,
+            previous_image=answer.previous_image(end.anchored),
             seed=(attempt.request.image.seed + answer.usage.images) % 2**63,
             traceparent=attempt.task.traceparent,
         )

@@ -43,16 +43,16 @@ class Answer:
         """Images left until the limit."""
         return self._request.limits.max_images - self.usage.images
 
-    @property
-    def last_image(self) -> str | None:
-        """Hash of the last image of the prompt and answer so far."""
-        for result in reversed(self.results):
-            if isinstance(result, ImageResult):
-                return result.sha256
-        for part in reversed(self._request.content):
-            if isinstance(part, ImagePart):
-                return part.sha256
-        return None
+    def previous_image(self, anchored: bool) -> str | None:
+        """Hash of the image that the next one reads: the last before it.
+
+        If `anchored`, the last of the prompt or, without any, the answer's first.
+        """
+        given = [part.sha256 for part in self._request.content if isinstance(part, ImagePart)]
+        own = [result.sha256 for result in self.results if isinstance(result, ImageResult)]
+        if anchored and (given or own):
+            return given[-1] if given else own[0]
+        return next(reversed([*given, *own]), None)
 
     def add(self, result: TextResult | ImageResult) -> None:
         self._new[f"part:{self.next_index}"] = result.encode()

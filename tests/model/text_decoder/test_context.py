@@ -74,6 +74,23 @@ def test_contexts_run_backwards_from_the_image(case, documents_apart):
         assert previous[n].item() == (earlier[-1] if earlier else -1)
 
 
+@settings(max_examples=100, deadline=None)
+@given(sequences(), st.data())
+def test_images_of_an_answer_read_its_anchor(case, data):
+    ids, num_images, _ = case
+    given = [data.draw(st.integers(0, number)) for number in num_images.tolist()]
+    anchored = context.previous_images(ids, SPECIAL, num_given_B=torch.tensor(given)).tolist()
+    first = 0
+    for number, num_given in zip(num_images.tolist(), given, strict=True):
+        answer = range(num_given, number)
+        # The user's images read as published, and so does an answer's first.
+        read = [first + i - 1 if i else -1 for i in range(number)]
+        for i in answer[1:]:
+            read[i] = first + (num_given - 1 if num_given else 0)
+        assert anchored[first : first + number] == read
+        first += number
+
+
 @settings(max_examples=50, deadline=None)
 @given(sequences())
 def test_images_go_to_their_sequences(case):

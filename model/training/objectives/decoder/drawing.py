@@ -1,9 +1,10 @@
 """The image decoder without a language model: it draws from the codes of what examples tell.
 
 Codes (`targets.image_tokens.codes`) are what the perceiver will read, so no language model has to.
-What the words do not tell, such as the look of a story's hero, is only in the preceding image.
+What the words do not tell, such as the look of a story's hero, is only in the earlier image whose
+maps the synchronizer reads.
 
-Legend: N images, M of them with one before, X codes of an image, T tokens, D width, S side of an
+Legend: N images, M of them that read one, X codes of an image, T tokens, D width, S side of an
 image, h, w latents, s side of a map.
 """
 
@@ -35,12 +36,13 @@ from model.training.targets.image_pool import (
 )
 from model.training.targets.image_tokens.codes import as_read, codes_of, with_noise
 from model.training.targets.image_tokens.sketches import sketch_codes_of
+from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
 
 
 @dataclass(frozen=True)
 class DrawingBatches:
-    """Images of answers, and the image before each."""
+    """Images of answers, and the image that each reads."""
 
     images: AnswerImages
     facts: Facts
@@ -48,10 +50,10 @@ class DrawingBatches:
     with_sketches: bool = False
 
     def __getitem__(self, step: int) -> TensorBatch:
-        """Pixels and codes of the images, weights' places, and pixels of the images before.
+        """Pixels and codes of the images, weights' places, and pixels of the images that they read.
 
         With sketches also what the image tokens shall become (`sketch_codes_of`). `copied` tells
-        which of the images is the one before, -1 for another one or none.
+        which of the images is the one that each reads, -1 for another one or none.
         """
         size, seen = self.config.image_decoder.image_size, self.config.vision.image_size
         side = int(self.config.image_decoder.unet["sample_size"])
@@ -63,12 +65,7 @@ class DrawingBatches:
             "foreground": torch.stack([foreground_of(image, side) for image in wanted]),
             "before": torch.stack([pixels_of(p.render(seen)) if p else blank_3SS for p in before]),
             "visible": torch.tensor([[p is not None] for p in before]),
-            "copied": torch.tensor(
-                [
-                    index - 1 if index and image is wanted[index - 1] else -1
-                    for index, image in enumerate(before)
-                ]
-            ),
+            "copied": torch.tensor([_place_in(wanted, image) for image in before]),
         }
         if self.with_sketches:
             batch["sketches"] = sketch_codes_of(wanted, self.facts, self.config).codes_NTD
@@ -81,7 +78,7 @@ class _Drawing:
 
     Attributes:
         codes_XTD: of facts, and also of the sketch if the phase draws from sketches.
-        maps: of the image before, [D, s, s] of each level; None without one.
+        maps: of the image that it reads, [D, s, s] of each level; None without one.
     """
 
     latents_Chw: Tensor
@@ -113,7 +110,8 @@ class DrawingObjective:
         self.model, self.phase, self.seed = model.eval(), phase, seed
         self.module: nn.Module = _Parts(model)
         self.redrawer = Redrawer(model, processor, seed) if phase.redrawn else None
-        images = AnswerImages(source, phase.batch_size, seed, whole=phase.redrawn > 0)
+        anchored = model.config.image_decoder.anchored
+        images = AnswerImages(source, phase.batch_size, seed, phase.redrawn > 0, anchored)
         batches = DrawingBatches(images, facts, model.config, with_sketches=phase.true_sketches > 0)
         self.loader = Loader(batches, workers)
         self._known: list[_Drawing] = []
@@ -184,6 +182,11 @@ class DrawingObjective:
             _Drawing(latents_Chw, codes_XTD, foreground_hw, row if is_visible else None)
             for latents_Chw, codes_XTD, foreground_hw, row, is_visible in rows
         ]
+
+
+def _place_in(images: Sequence[Drawable], image: Drawable | None) -> int:
+    """Where an image itself, not an equal one, is among some; -1 if nowhere."""
+    return next((place for place, other in enumerate(images) if other is image), -1)
 
 
 class _Parts(nn.Module):

@@ -86,6 +86,17 @@ async def test_a_forced_image_samples_no_text(engine: VllmTextEngine, reference:
         torch.testing.assert_close(end.image_tokens, expected_NTC[-1], atol=1e-4, rtol=1e-4)
 
 
+async def test_an_image_says_whether_it_reads_the_anchor(
+    engine: VllmTextEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for anchored in (False, True):
+        decoder = replace(engine.config.image_decoder, anchored=anchored)
+        monkeypatch.setattr(engine, "config", replace(engine.config, image_decoder=decoder))
+        sampling = replace(GREEDY, images="force")
+        *_, end = await turn(engine, interleaved(2, ()), sampling, f"anchored{anchored}")
+        assert end.anchored == anchored
+
+
 async def test_a_forbidden_image_never_begins(engine: VllmTextEngine) -> None:
     soi = engine.config.special_tokens.soi_token_id
     sampling = replace(GREEDY, images="forbid", max_tokens=40, logit_bias={soi: 100.0})

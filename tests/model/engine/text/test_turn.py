@@ -65,7 +65,7 @@ def test_an_image_continues_the_context() -> None:
     assert delta and delta.token_ids == (*sampled, SOI)
     assert one.ended and one.begins_image
     assert one.context.token_ids == (*PROMPT, *resumed, *sampled, SOI)
-    end = one.end_with_image(torch.zeros(1), 99)
+    end = one.end_with_image(torch.zeros(1), 99, anchored=True)
     # The text was sampled with what it found in the cache; what the image found is no news.
     assert (end.reason, end.num_cached_tokens, end.num_prompt_tokens) == ("image", 2, 3)
 
@@ -73,7 +73,7 @@ def test_an_image_continues_the_context() -> None:
 def test_a_forced_image_samples_nothing() -> None:
     one = turn(images="force")
     assert one.ended and one.begins_image and one.context == one.prompt
-    assert one.end_with_image(torch.zeros(1), 3).num_cached_tokens == 3
+    assert one.end_with_image(torch.zeros(1), 3, anchored=False).num_cached_tokens == 3
 
 
 def test_a_resumed_turn_may_have_ended() -> None:

@@ -29,7 +29,7 @@ def test_images_of_a_batch_are_the_offline_engines(
     model: MMInterleaved, processor: Processor
 ) -> None:
     stories = [_story(TASKS["story"](random.Random(n), "drawn"), processor) for n in (1, 2, 3)]
-    todo = [Unfinished(s.input_ids, s.pixels_N3SS, seed=5) for s in stories]
+    todo = [Unfinished(s.input_ids, s.pixels_N3SS, len(s.pixels_N3SS) - 1, seed=5) for s in stories]
     drawn = ImageGenerator(model.eval(), QUICK).generate(todo)
     options = OfflineOptions(
         num_inference_steps=2, guidance_scale=3.0, scheduler="dpmsolver++", seed=5

@@ -64,3 +64,15 @@ def test_what_is_drawn_depends_on_the_start_alone(
         assert torch.equal(first, second)
         is_true = [torch.equal(*pair) for pair in zip(true, first, strict=True)]
         assert is_true == [True, True, False]
+
+
+def test_several_images_can_read_the_same_one(model: MMInterleaved, processor: Processor) -> None:
+    images = examples.story(random.Random(1)).images[:3]
+    codes = codes_of(images, DRAWN_FACTS, model.config)
+    pixels_3SS = pixels_of(images[0].render(model.config.vision.image_size))
+    maps = model.visual_tokenizer(torch.stack([pixels_3SS] * 3)).maps
+    visible_31 = torch.tensor([[False], [True], [True]])
+    redrawn = Redrawer(model, processor, 0).redraw(codes, maps, visible_31, [-1, 0, 0])
+    for true, drawn in zip(maps, redrawn, strict=True):
+        assert torch.equal(drawn[0], true[0])
+        assert torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[1], true[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from service.errors import ContextTooLong, InvalidRequest
 from service.messages import (
     AnswerLimits,
     ImagePart,
+    ImageResult,
     ImageTask,
     Request,
     RequestImageParams,
@@ -153,6 +155,30 @@ async def test_the_image_that_the_text_begins_becomes_a_task(turn: Turn) -> None
     assert [(r.text, r.token_ids) for r in status.results] == [("Look: ", (7, 8))]
     assert (status.usage.prompt_tokens, status.usage.cached_tokens) == (5, 2)
     assert status.usage.output_tokens == 2
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("with_portrait", [False, True])
+async def test_a_later_image_reads_the_one_before_it_or_the_anchor(
+    turn: Turn, anchored: bool, with_portrait: bool
+) -> None:
+    blobs = BlobStore(turn.broker)
+    colours = ("red", "green", "blue")
+    portrait, *pages = [
+        await blobs.put(encode(Image.new("RGB", (4, 3), colour), "png")) for colour in colours
+    ]
+    content = (ImagePart(sha256=portrait),) if with_portrait else ()
+    attempt = await turn.begin(Request(content=(*content, TextPart(text="x"))))
+    drawn = tuple(
+        ImageResult(sha256=page, mime="image/png", width=4, height=3, seed=1) for page in pages
+    )
+    later = replace(attempt, status=attempt.status.model_copy(update={"results": drawn}))
+    await turn.run(later, replace(DRAW, anchored=anchored))
+    [delivery] = await Leases(turn.broker, "image", "w", 60, 5).claim(0, 1)
+    task = decode_task(delivery.payload)
+    assert isinstance(task, ImageTask)
+    anchor = portrait if with_portrait else pages[0]
+    assert task.previous_image == (anchor if anchored else pages[-1])
 
 
 async def test_an_image_without_text_before_it_leaves_no_empty_part(turn: Turn) -> None:

@@ -14,7 +14,7 @@ from model.processor import Processor
 from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import TensorBatch
-from model.training.data.mixture import Mixture
+from model.training.data.mixture import InOrder, Mixture
 from model.training.objectives.decoder.drawing import DrawingBatches, DrawingObjective
 from model.training.recipe import Phase
 from model.training.targets.image_tokens import codes
@@ -50,6 +50,15 @@ def test_an_image_of_the_answer_follows_the_one_before_it(model: MMInterleaved) 
         assert index > 0
         assert torch.equal(batch["before"][row], pixels_of(images[index - 1].render(seen)))
         assert torch.equal(batch["codes"][row], told[index])
+
+
+def test_an_image_of_an_anchored_answer_follows_the_users() -> None:
+    [story] = _Story().draw(0, 1)
+    portrait, *pages = story.images
+    assert len(pages) > 1
+    answers = AnswerImages(InOrder([story]), len(pages), 0, whole=True, anchored=True)
+    for page, (image, read) in zip(pages, answers.draw(0), strict=True):
+        assert image is page and read is portrait
 
 
 def test_the_decoder_learns_and_nothing_else(
