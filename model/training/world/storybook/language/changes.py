@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar import asked, phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.telling.group import groups
@@ -29,8 +29,8 @@ def ask(rng: random.Random, after: StorybookScene) -> str:
         rng,
         form,
         who=who,
-        where=phrases.where(after.setting, rng),
-        when=phrases.when(after.setting, rng),
+        where=asked.where(after.setting, rng),
+        when=asked.when(after.setting, rng),
         **{"with": rng.choice((f"with {group}", f"next to {group}", f"beside {group}"))},
     )
     text = capitalised(text)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar import asked, phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
@@ -15,15 +15,14 @@ from model.training.world.words import joined
 
 RequestFamily = Callable[[random.Random, StorybookScene], str]
 
-_SYNONYMS = 0.3
 _DRAW = "[draw|paint|sketch|make|create|show me|generate|illustrate|give me]"
 _PICTURE = "[picture|image|drawing|painting|illustration]"
 
 
 def _scene(rng: random.Random, scene: StorybookScene) -> str:
     """The whole scene in one phrase, parts in one of several orders, some of them left out."""
-    what = joined(phrases.subjects(scene, rng, _SYNONYMS))
-    where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
+    what = asked.listed(asked.subjects(scene, rng), rng)
+    where, when = asked.where(scene.setting, rng), asked.when(scene.setting, rng)
     orders = ["{what} {where} {when}", "{what} {when} {where}"]
     if where and when:
         orders.append("{what} {where}, {when}")
@@ -72,12 +71,9 @@ def noun_first(rng: random.Random, scene: StorybookScene) -> str:
 
 def fragment(rng: random.Random, scene: StorybookScene) -> str:
     """As in: two cats, forest, night."""
-    parts = [
-        part.removeprefix("a ").removeprefix("an ")
-        for part in phrases.subjects(scene, rng, _SYNONYMS)
-    ]
+    parts = [part.removeprefix("a ").removeprefix("an ") for part in asked.subjects(scene, rng)]
     setting = scene.setting
-    where = rng.choice((setting.place, phrases.where(setting, rng)))
+    where = rng.choice((setting.place, asked.where(setting, rng)))
     time = "" if setting.time == "day" and rng.random() < 0.5 else setting.time
     weather = "" if setting.weather == "clear" else setting.weather
     is_mixed = rng.random() < 0.4
@@ -94,8 +90,8 @@ def bare(rng: random.Random, scene: StorybookScene) -> str:
 
 def place_first(rng: random.Random, scene: StorybookScene) -> str:
     """As in: In the forest at night: two cats. Draw this."""
-    what = joined(phrases.subjects(scene, rng, _SYNONYMS))
-    where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
+    what = asked.listed(asked.subjects(scene, rng), rng)
+    where, when = asked.where(scene.setting, rng), asked.when(scene.setting, rng)
     form = (
         "[{run_on}: {what}. [draw|paint|show] [this|that|it].|"
         "[draw|paint] [a scene|something] {place_first}, with {what}.|"
@@ -114,10 +110,7 @@ def place_first(rng: random.Random, scene: StorybookScene) -> str:
 
 def arranged(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Draw the forest at night. Put two cats on the left and a tent on the right."""
-    placed = [
-        f"{phrases.noun_phrase(group, rng, _SYNONYMS)} {phrases.at_side(group.side)}"
-        for group in groups(scene)
-    ]
+    placed = [f"{asked.thing(group, rng)} {phrases.at_side(group.side)}" for group in groups(scene)]
     if scene.stand:
         placed.append(
             f"{phrases.hero_phrase(scene.stand.hero)} {phrases.at_side(side_of(scene.stand.x))}"
@@ -126,7 +119,7 @@ def arranged(rng: random.Random, scene: StorybookScene) -> str:
         "[draw|paint|make] [a scene|a picture] {where} {when}[.|,|:] "
         "[put|place|with|there should be|there is] {what}[.||!]"
     )
-    where, when = phrases.where(scene.setting, rng), phrases.when(scene.setting, rng)
+    where, when = asked.where(scene.setting, rng), asked.when(scene.setting, rng)
     return capitalised(fill(rng, form, where=where, when=when, what=joined(placed)))
 
 
