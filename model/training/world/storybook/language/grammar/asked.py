@@ -27,7 +27,8 @@ _LINKED = 0.25  # Of lists of two.
 _PLACES: dict[str, str] = {
     "living room": (
         "in the [kitchen|bedroom|house|children's room|dining room]|indoors|in my room|"
-        "inside a house|by the window at home|in a [cosy|modern] [room|apartment|flat]|on the kitchen floor"
+        "inside a house|by the window at home|in a [cosy|modern] [room|apartment|flat]|"
+        "on the kitchen floor"
     ),
     "bridge": "on [the|a] bridge|in a glass tunnel|on a footbridge|in a [modern|bright] walkway",
     "city": (
@@ -68,7 +69,7 @@ _PLACES: dict[str, str] = {
     ),
     "field": (
         "on [a|the] farm|in a [wheat field|cornfield|vineyard]|out in the country|on farmland|"
-        "[near|in] a village|in a wide field"
+        "near a village|in a wide field"
     ),
     "old town": (
         "in [a|the] village|in [Italy|Rome|Europe|an old city|a small town]|on a cobbled street|"
@@ -93,7 +94,8 @@ _TIMES = {
         "before breakfast|as the sun comes up"
     ),
     "day": (
-        "in the [afternoon|daytime]|on a [sunny|bright|beautiful] day|in the sunshine|at midday|today"
+        "in the [afternoon|daytime]|on a [sunny|bright|beautiful] day|in the sunshine|at midday|"
+        "today"
     ),
     "evening": (
         "at [twilight|sundown|nightfall]|in the [sunset|golden hour|late evening]|"

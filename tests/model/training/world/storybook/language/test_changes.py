@@ -25,7 +25,10 @@ def test_a_wish_is_worded_in_many_ways_without_gaps() -> None:
 def test_a_wish_names_the_thing_and_the_place() -> None:
     # All but the few with a slip.
     assert sum("zebra" in text for text in _TEXTS) > 0.9 * len(_TEXTS)
-    places = ("harbour", "by the sea", "waterfront", "seaside")
+    places = (
+        "harbour", "sea", "waterfront", "beach", "shore", "coast", "pier", "quay", "lake", "ocean",
+        "port", "docks", "river", "water", "island",
+    )  # fmt: skip
     assert sum(any(place in text for place in places) for text in _TEXTS) > 0.9 * len(_TEXTS)
 
 
