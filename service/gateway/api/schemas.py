@@ -15,7 +15,16 @@ from model.sampling_params import (
     SchedulerName,
     TokenScore,
 )
-from service.messages import RequestImageParams, RolePart, StoredImage, TextPart, Usage
+from service.messages import (
+    AnswerLimits,
+    RequestImageParams,
+    RolePart,
+    StoredImage,
+    TextPart,
+    Usage,
+)
+
+_LIMITS = AnswerLimits()
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -112,7 +121,9 @@ class ImageOptions(Schema):
 class SamplingOptions(Schema):
     """Sampling parameters of text, with vLLM's names."""
 
-    max_tokens: int = Field(default=256, ge=1, le=8192, description="Of the whole answer.")
+    max_tokens: int = Field(
+        default=_LIMITS.max_tokens, ge=1, le=8192, description="Of the whole answer."
+    )
     min_tokens: int = Field(default=0, ge=0, le=8192)
     temperature: float = Field(default=0.7, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -150,7 +161,7 @@ class GenerateRequest(SamplingOptions):
     output_modalities: list[Literal["text", "image"]] = Field(
         default=["text", "image"], min_length=1, max_length=2
     )
-    max_images: int = Field(default=5, ge=0, le=16)
+    max_images: int = Field(default=_LIMITS.max_images, ge=0, le=16)
     draw_now: bool = Field(default=False, description="Begin the answer with an image.")
     n: int = Field(
         default=1, ge=1, le=16, description="Independent answers; the server may allow fewer."

@@ -21,6 +21,7 @@ from service.gateway.api.schemas import (
     TextInput,
 )
 from service.gateway.problems import Problem
+from service.messages import AnswerLimits
 
 _FINISH = {"completed": "stop", "incomplete": "length", "cancelled": "stop", "failed": "error"}
 
@@ -50,7 +51,7 @@ def generate_from_chat(chat: ChatRequest) -> GenerateRequest:
         model=chat.model,
         content=parts,
         output_modalities=list(chat.modalities),
-        max_tokens=chat.max_completion_tokens or chat.max_tokens or 256,
+        max_tokens=chat.max_completion_tokens or chat.max_tokens or AnswerLimits().max_tokens,
         temperature=chat.temperature,
         top_p=chat.top_p,
         presence_penalty=chat.presence_penalty,
