@@ -18,6 +18,7 @@ from model.processor import Processor
 from model.training.data.batches import pixels_of
 from model.training.data.features import FeatureBank
 from model.training.data.mixture import Mixture
+from model.training.objectives.beginning import BeginningObjective
 from model.training.objectives.cells import CellObjective
 from model.training.objectives.chat import ChatObjective
 from model.training.objectives.decoder.autoencoder import (
@@ -60,6 +61,7 @@ DEFAULT_WEIGHTS: dict[str, dict[str, float]] = {
     "drawing": {"story": 0.6, "text_to_image": 0.4},
     "reading": {"story": 0.4, "text_to_image": 0.6},
     "pictures": {"story": 0.6, "text_to_image": 0.4},
+    "beginning": {"story": 0.4, "text_to_image": 0.6},
     "joint": {"story": 0.5, "caption": 0.25, "text_to_image": 0.25},
 }
 
@@ -235,6 +237,12 @@ def _images(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: P
     return ImageObjective(model, processor, phase, mixture, recipe.world.told, recipe.seed)
 
 
+def _beginning(
+    model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase
+) -> Objective:
+    return BeginningObjective(model, processor, phase, _mixture(recipe, phase), recipe.seed)
+
+
 def _joint(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:
     return JointObjective(model, processor, phase, _mixture(recipe, phase))
 
@@ -263,5 +271,6 @@ _BUILDERS: dict[str, _Builder] = {
     "drawing": _drawing,
     "reading": _reading,
     "pictures": _images,
+    "beginning": _beginning,
     "joint": _joint,
 }

@@ -39,6 +39,7 @@ PHASES = (
     "drawing",
     "reading",
     "pictures",
+    "beginning",
     "joint",
 )
 STAGES = ("pretrain", "sft")
@@ -59,7 +60,8 @@ class Phase:
         turn_weight: weight in `language` of the first word after an image, which decides whether
             another image follows.
         vision_rate: learning rate of the visual tokenizer relative to the language model's.
-        num_pictures: number of images in the pool, where images are encoded once.
+        num_pictures: number of images in the pool, where images are encoded once; in `beginning`
+            the number of examples.
         frozen: parts that do not learn. In `joint`: "language", "vision". In `language`: "vision",
             the encoder, which then reads each of `num_pictures` images once. In `pictures`:
             "image tokens".
@@ -167,8 +169,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what needs a pre-trained language model where there is none."""
+        phases = (*self.pretrain, *self.sft)
+        if any(phase.phase == "beginning" for phase in phases) and self.preset not in BASES:
+            raise ConfigError(f"beginning: {self.preset!r} has no pre-trained language model")
         for option in _OF_PRETRAINED:
-            has = any(getattr(phase, option) for phase in (*self.pretrain, *self.sft))
+            has = any(getattr(phase, option) for phase in phases)
             if has and self.preset not in BASES:
                 raise ConfigError(f"{option}: {self.preset!r} has no pre-trained language model")
 

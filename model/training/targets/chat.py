@@ -126,7 +126,7 @@ class ChatTargets:
         )
         prompts, answers = ([each[n] for n in chosen] for each in (self.prompts, self.answers))
         return ChatBatch(
-            *_padded_behind(prompts, answers),
+            *padded_behind(prompts, answers),
             self.top_ids_MK[places_M].long(),
             self.top_MK[places_M].float(),
             self.rest_M[places_M],
@@ -181,7 +181,7 @@ def _make(
     tops: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(prompts), _BATCH):
         asked = prompts[start : start + _BATCH]
-        answers = _answers(teacher, asked, generator)
+        answers = sampled_answers(teacher, asked, generator)
         tops.append(_expected(teacher, asked, answers))
         for prompt, answer in zip(asked, answers, strict=True):
             ids += [*prompt, *answer]
@@ -196,11 +196,11 @@ def _make(
     }
 
 
-def _answers(
-    teacher: MMInterleaved, prompts: Sequence[Sequence[int]], generator: torch.Generator
+def sampled_answers(
+    model: MMInterleaved, prompts: Sequence[Sequence[int]], generator: torch.Generator
 ) -> list[list[int]]:
     """Sampled answers with the token that ends them, if they end."""
-    special, device = teacher.config.special_tokens, teacher.soi_token.device
+    special, device = model.config.special_tokens, model.soi_token.device
     ids_BL = pad_sequence(
         [torch.tensor(prompt) for prompt in prompts],
         batch_first=True,
@@ -210,7 +210,7 @@ def _answers(
     lengths_B1 = torch.tensor([[len(prompt)] for prompt in prompts])
     mask_BL = (torch.arange(ids_BL.shape[1]) >= ids_BL.shape[1] - lengths_B1).long()
     batch = _without_images(ids_BL, mask_BL).to(device)
-    output_BL = generate_texts(teacher, batch, _SAMPLING, generator)[:, 1:]
+    output_BL = generate_texts(model, batch, _SAMPLING, generator)[:, 1:]
     answers = []
     for answer in output_BL.tolist():
         end = special.eos_token_id
@@ -222,7 +222,7 @@ def _expected(
     teacher: MMInterleaved, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The most likely tokens of every place, their log-probabilities, and that of all others."""
-    batch, predicts_BL = _padded_behind(prompts, answers)
+    batch, predicts_BL = padded_behind(prompts, answers)
     hidden_BLD = teacher(batch.to(teacher.soi_token.device)).hidden_BLD
     logits_MV = teacher.text_decoder(hidden_BLD[predicts_BL.to(hidden_BLD.device)])
     top_ids_MK = logits_MV.topk(_TOP).indices
@@ -230,7 +230,7 @@ def _expected(
     return top_ids_MK.cpu(), top_MK.cpu(), rest_M.cpu()
 
 
-def _padded_behind(
+def padded_behind(
     prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> tuple[Batch, Tensor]:
     """Prompts with their answers as a batch, and which tokens predict a token of the answer.

@@ -59,6 +59,15 @@ _PARTNERS = (
     "Good night!",
     "I am hungry.", "It is raining again.", "I passed my exam!", "My friend is moving away.",
     "Are you a person?", "Do you ever get tired?", "I like you.", "What is your favourite food?",
+    "Tell me a joke.", "Another joke, please.", "Tell me a riddle.", "Sing me a song.", "Really?",
+    "Why?", "Tell me more.", "What do you mean?", "Never mind.", "Please be brief.",
+    "You are wrong.", "Thank you so much!", "That was great, thanks.", "Count to ten.",
+    "How old are you?", "I feel sad.", "Say something nice.", "What day is it?", "Write a haiku.",
+    "Recommend a book.", "Recommend a film.", "Give me a quote.", "Teach me a word.", "Let's talk.",
+)  # fmt: skip
+_NAMED = (
+    "a puppy", "a kitten", "a parrot", "a goldfish", "a baby", "a boat", "a café", "a bakery",
+    "a band", "a robot", "a teddy bear", "a horse", "a garden shop", "a football team",
 )  # fmt: skip
 
 _FORMS: Mapping[str, Sequence[str]] = {
@@ -70,7 +79,8 @@ _FORMS: Mapping[str, Sequence[str]] = {
     "animal": (
         "What do {animal} eat?", "Where do {animal} live?", "Are {animal} dangerous?",
         "How long do {animal} live?", "Tell me a fact about {animal}.",
-        "Why do people like {animal}?",
+        "Why do people like {animal}?", "Do you like {animal}?", "I love {animal}.",
+        "Which are faster, {animal} or turtles?", "What sound do {animal} make?",
     ),
     "place": (
         "What is {place} known for?", "What language do people speak in {place}?",
@@ -98,6 +108,10 @@ _FORMS: Mapping[str, Sequence[str]] = {
     "sum": (
         "What is {first} plus {second}?", "{first} + {second} = ?", "Add {first} and {second}.",
     ),
+    "named": (
+        "Give me three names for {named}.", "Suggest a name for {named}.",
+        "What would you call {named}?", "List five good names for {named}.",
+    ),
     "partner": ("{partner}",),
 }  # fmt: skip
 _WORDS: Mapping[str, Sequence[str]] = {
@@ -108,6 +122,7 @@ _WORDS: Mapping[str, Sequence[str]] = {
     "topic": _TOPICS,
     "kind": _KINDS,
     "quality": _QUALITIES,
+    "named": _NAMED,
     "partner": _PARTNERS,
 }
 _LARGEST = 60
