@@ -39,7 +39,7 @@ _NEVER = 100.0  # Taken from a logit.
 
 
 class BeginningObjective:
-    """Cross-entropy of whether an image begins; both answers count alike.
+    """Cross-entropy of whether an image begins, in nats an image.
 
     `num_pictures` of the world's examples are read, and half as many plain requests answered.
     """
@@ -71,9 +71,9 @@ class BeginningObjective:
         with torch.autocast(hidden_MD.device.type, enabled=False):
             logit_M = F.linear(hidden_MD, weight_ND[row : row + 1], bias_N[row]).squeeze(1)
         margin_M = logit_M - others_M
-        loss_M = F.binary_cross_entropy_with_logits(margin_M, begins_M.float(), reduction="none")
+        loss = F.binary_cross_entropy_with_logits(margin_M, begins_M.float(), reduction="sum")
         return {
-            "loss": loss_M[begins_M].mean() + loss_M[~begins_M].mean(),
+            "loss": loss / begins_M.sum(),
             "missed": (margin_M[begins_M] < 0).float().mean(),
             "in vain": (margin_M[~begins_M] > 0).float().mean(),
         }
