@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from model.checkpoint.packaged.base_model import BASES, is_base_tensor
 from model.checkpoint.packaged.low_rank import Update
@@ -100,27 +99,14 @@ def run_phase(
         half=recipe.half,
         seconds=seconds,
     )
-    parameters = [each for group in objective.groups() for each in group.parameters]
-    before = [each.detach().clone() for each in parameters] if phase.kept < 1 else []
     trainer = Trainer(objective, config, directory)
     trainer.run()
     trainer.use_average()
-    if phase.kept < 1:
-        _average(parameters, before, phase.kept)
     update = adapter.merge() if adapter else {}
     model.requires_grad_(True).cpu()
     if phase.phase == "autoencoder" and not phase.decoder_only:
         calibrate_latents(model, recipe)
     return update
-
-
-@torch.no_grad()
-def _average(
-    parameters: Sequence[nn.Parameter], before: Sequence[torch.Tensor], kept: float
-) -> None:
-    """Keep a share of what parameters have learned since they were as `before`."""
-    for parameter, old in zip(parameters, before, strict=True):
-        parameter.lerp_(old.to(parameter.device), 1 - kept)
 
 
 def _chatting(

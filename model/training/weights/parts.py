@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.checkpoint.load import STORED_FLOAT32_PREFIXES
 from model.checkpoint.packaged.base_model import BASES, is_base_tensor
 from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
@@ -26,9 +27,12 @@ def own_tensors(model: MMInterleaved) -> dict[str, Tensor]:
 
 
 def save_parts(model: MMInterleaved, before: Mapping[str, Tensor], path: Path) -> None:
-    """Write the tensors that differ from those `before`, in float16, and the latents' scale."""
+    """Write the tensors that differ from those `before`, and the latents' scale.
+
+    They are in float16, except for those whose values need float32.
+    """
     changed = {
-        name: tensor.half().contiguous()
+        name: (tensor if name.startswith(STORED_FLOAT32_PREFIXES) else tensor.half()).contiguous()
         for name, tensor in own_tensors(model).items()
         if not torch.equal(tensor, before[name])
     }

@@ -28,9 +28,9 @@ num_pictures = 4
 """
 
 
-# `align` needs a packaged language model, `cells` a world that knows its things one by one,
+# `align` and `beginning` need a packaged language model, `cells` a world that knows its things one by one,
 # `sketch` one that sketches its images.
-_POSSIBLE = [phase for phase in PHASES if phase not in ("align", "cells", "sketch")]
+_POSSIBLE = [phase for phase in PHASES if phase not in ("align", "beginning", "cells", "sketch")]
 
 
 def _recipe(directory: Path) -> Path:

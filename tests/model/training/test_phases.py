@@ -33,17 +33,3 @@ def test_a_world_without_sketches_is_refused_at_once(
 ) -> None:
     with pytest.raises(ConfigError, match="a world that sketches its images"):
         run_phase(model, processor, Recipe("tiny"), phase, tmp_path)
-
-
-def test_half_of_what_a_phase_learns_can_be_kept(
-    model: MMInterleaved, processor: Processor, tmp_path: Path
-) -> None:
-    whole, half = copy.deepcopy(model), copy.deepcopy(model)
-    for learning, kept in ((whole, 1.0), (half, 0.5)):
-        phase = Phase("drawing", 2, 1, 1e-2, kept=kept)
-        run_phase(learning, processor, Recipe("tiny"), phase, tmp_path / f"{kept}")
-    ends = [dict(each.named_parameters()) for each in (whole, half)]
-    changed = [name for name, begun in model.named_parameters() if (ends[0][name] != begun).any()]
-    assert changed
-    for name, begun in model.named_parameters():
-        torch.testing.assert_close(ends[1][name], (begun + ends[0][name]) / 2, atol=1e-6, rtol=1e-5)

@@ -28,7 +28,6 @@ from model.training.objectives.losses import TrainingNoise, denoising_error
 from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
 from model.training.targets.image_pool import (
-    Redrawer,
     emphasis_of,
     foreground_of,
     maps_before,
@@ -36,7 +35,6 @@ from model.training.targets.image_pool import (
 )
 from model.training.targets.image_tokens.codes import as_read, codes_of, with_noise
 from model.training.targets.image_tokens.sketches import sketch_codes_of
-from model.training.world.drawable import Drawable
 from model.training.world.facts import Facts
 
 
@@ -52,8 +50,7 @@ class DrawingBatches:
     def __getitem__(self, step: int) -> TensorBatch:
         """Pixels and codes of the images, weights' places, and pixels of the images that they read.
 
-        With sketches also what the image tokens shall become (`sketch_codes_of`). `copied` tells
-        which of the images is the one that each reads, -1 for another one or none.
+        With sketches also what the image tokens shall become (`sketch_codes_of`).
         """
         size, seen = self.config.image_decoder.image_size, self.config.vision.image_size
         side = int(self.config.image_decoder.unet["sample_size"])
@@ -65,7 +62,6 @@ class DrawingBatches:
             "foreground": torch.stack([foreground_of(image, side) for image in wanted]),
             "before": torch.stack([pixels_of(p.render(seen)) if p else blank_3SS for p in before]),
             "visible": torch.tensor([[p is not None] for p in before]),
-            "copied": torch.tensor([_place_in(wanted, image) for image in before]),
         }
         if self.with_sketches:
             batch["sketches"] = sketch_codes_of(wanted, self.facts, self.config).codes_NTD
@@ -109,9 +105,8 @@ class DrawingObjective:
     ) -> None:
         self.model, self.phase, self.seed = model.eval(), phase, seed
         self.module: nn.Module = _Parts(model)
-        self.redrawer = Redrawer(model, processor, seed) if phase.redrawn else None
         anchored = model.config.image_decoder.anchored
-        images = AnswerImages(source, phase.batch_size, seed, phase.redrawn > 0, anchored)
+        images = AnswerImages(source, phase.batch_size, seed, anchored)
         batches = DrawingBatches(images, facts, model.config, with_sketches=phase.true_sketches > 0)
         self.loader = Loader(batches, workers)
         self._known: list[_Drawing] = []
@@ -154,13 +149,12 @@ class DrawingObjective:
         if len(self._known) >= self.phase.num_pictures:
             rng = random.Random(f"known/{self.seed}/{step}")
             return rng.sample(self._known, self.phase.batch_size)
-        redraws = random.Random(f"redrawn/{self.seed}/{step}").random() < self.phase.redrawn
-        new = self._encode(self.loader.load(step, device), redraws)
+        new = self._encode(self.loader.load(step, device))
         self._known += new
         return new
 
     @torch.no_grad()
-    def _encode(self, batch: Mapping[str, Tensor], redraws: bool) -> list[_Drawing]:
+    def _encode(self, batch: Mapping[str, Tensor]) -> list[_Drawing]:
         mean = torch.zeros((), device=batch["pixels"].device)
         latents_NChw = self.model.image_decoder.decoder.encode(batch["pixels"], mean)
         visible_N = batch["visible"][:, 0]
@@ -170,9 +164,6 @@ class DrawingObjective:
             )
             for level_MDss in self.model.visual_tokenizer(batch["before"][visible_N]).maps
         )
-        if redraws and self.redrawer:
-            copied = batch["copied"].tolist()
-            maps = self.redrawer.redraw(batch["codes"], maps, batch["visible"], copied)
         before = zip(*(level.half().cpu().unbind() for level in maps), strict=True)
         kinds_of_codes = [batch[name] for name in ("codes", "sketches") if name in batch]
         codes_NXTD = torch.stack(kinds_of_codes, 1)
@@ -182,11 +173,6 @@ class DrawingObjective:
             _Drawing(latents_Chw, codes_XTD, foreground_hw, row if is_visible else None)
             for latents_Chw, codes_XTD, foreground_hw, row, is_visible in rows
         ]
-
-
-def _place_in(images: Sequence[Drawable], image: Drawable | None) -> int:
-    """Where an image itself, not an equal one, is among some; -1 if nowhere."""
-    return next((place for place, other in enumerate(images) if other is image), -1)
 
 
 class _Parts(nn.Module):

@@ -55,9 +55,7 @@ class ImageObjective:
         self.model, self.phase, self.facts = model.eval(), phase, facts
         self.learn_tokens = IMAGE_TOKENS not in phase.frozen
         self.module: nn.Module = model
-        self.pool = TargetPool(
-            model, processor, source, facts, phase.num_pictures, seed, bank, phase.redrawn
-        )
+        self.pool = TargetPool(model, processor, source, phase.num_pictures, seed, bank)
         train_only(model, self._trained())
 
     def _trained(self) -> list[nn.Module | nn.Parameter]:

@@ -30,6 +30,21 @@ def test_only_what_has_changed_is_written_and_read(model: MMInterleaved, tmp_pat
     assert model.config.image_decoder.vae["scaling_factor"] == 0.25
 
 
+@torch.no_grad()
+def test_values_that_nearly_cancel_keep_their_precision(
+    model: MMInterleaved, tmp_path: Path
+) -> None:
+    path = tmp_path / "parts.safetensors"
+    before = {name: tensor.clone() for name, tensor in own_tensors(model).items()}
+    bias = model.text_decoder.head_new.bias
+    bias.fill_(94.0149)  # Beside -100 in the head; in float16 it would be 94.
+    model.soi_token.fill_(0.5)
+    save_parts(model, before, path)
+    written = load_file(path)
+    assert torch.equal(written["text_decoder.head_new.bias"], bias)
+    assert written["soi_token"].dtype == torch.float16
+
+
 def test_parts_of_another_model_are_refused(model: MMInterleaved, tmp_path: Path) -> None:
     scaling = {"scaling_factor": "1"}
     save_file({"other": torch.zeros(1)}, tmp_path / "x", scaling)
