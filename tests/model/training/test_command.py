@@ -28,8 +28,8 @@ num_pictures = 4
 """
 
 
-# `align` and `beginning` need a packaged language model, `cells` a world that knows its things one by one,
-# `sketch` one that sketches its images.
+# `align` and `beginning` need a packaged language model, `cells` a world that knows its things one
+# by one, `sketch` one that sketches its images.
 _POSSIBLE = [phase for phase in PHASES if phase not in ("align", "beginning", "cells", "sketch")]
 
 
