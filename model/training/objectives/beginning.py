@@ -2,19 +2,18 @@
 
 `language` teaches this together with everything else, and errs where it has seen little: an image
 begins in a list of names, or in the middle of a sentence. Here the language model is frozen, its
-hidden states are computed once, and one row is fitted to them (logistic regression). No other word
-becomes more or less likely than a third one.
+hidden states are computed once, and one row is fitted to them (logistic regression). The odds
+between all other words stay as they are.
 
-An image must not begin anywhere in what the model says to plain requests, where it is kept from
-beginning one, nor within the text of the world's answers; and it must where those answers have one.
+An image must begin where the world's answers have one. It must not begin elsewhere in them, nor
+anywhere in what the model says to plain requests while it is kept from beginning images.
 
 Legend: M places, before each of which a token of an answer is predicted; D width.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -32,7 +31,6 @@ from model.training.parameters import ParameterGroup, train_only
 from model.training.recipe import Phase
 from model.training.targets.chat import padded_behind, sampled_answers
 from model.training.targets.plain_requests import plain_requests
-from model.training.world.example import Example
 
 _EXAMPLES = 16  # Which are read together.
 _NEVER = 100.0  # Taken from a logit.
@@ -89,7 +87,7 @@ class BeginningObjective:
     def _of_examples(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The places of the answers of the world's examples."""
         for draw in range(self.phase.num_pictures // _EXAMPLES):
-            examples: Sequence[Example] = self.source.draw(draw, _EXAMPLES)
+            examples = self.source.draw(draw, _EXAMPLES)
             sequences = [tokenise(example, self.processor, may_ask=True) for example in examples]
             for part in of_similar_length(sequences):
                 batch, labels_BL = collate(part, self.processor, learn_prompt=False)
@@ -104,7 +102,6 @@ class BeginningObjective:
         """The places of the model's own answers to plain requests."""
         requests = plain_requests(self.phase.num_pictures // 2, self.seed)
         prompts = [self.processor.encode((TextSegment(text),)).input_ids for text in requests]
-        random.Random(self.seed).shuffle(prompts)
         generator = torch.Generator(self.model.soi_token.device).manual_seed(self.seed)
         for start in range(0, len(prompts), _EXAMPLES):
             asked = prompts[start : start + _EXAMPLES]

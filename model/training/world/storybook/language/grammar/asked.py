@@ -1,7 +1,7 @@
 """What people who ask for an image say: wider words than those of captions and stories.
 
 Some of what they say changes nothing: names, adjectives that no picture here shows, what an animal
-is doing. A place has many names, of which most are not those that this world gives it.
+is doing. Most names that they have for a place are not those that this world gives it.
 """
 
 from __future__ import annotations
