@@ -197,7 +197,7 @@ def _drawing(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: 
     mixture, told = _mixture(recipe, phase), recipe.world.told
     if phase.true_sketches and told.sketcher is None:
         raise ConfigError("`true_sketches` needs a world that sketches its images")
-    return DrawingObjective(model, processor, phase, mixture, told, recipe.seed, recipe.workers)
+    return DrawingObjective(model, phase, mixture, told, recipe.seed, recipe.workers)
 
 
 def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: Phase) -> Objective:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from model.config.schema import MMInterleavedConfig
 from model.mm_interleaved import MMInterleaved
-from model.processor import Processor
 from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import Loader, TensorBatch
@@ -96,7 +95,6 @@ class DrawingObjective:
     def __init__(
         self,
         model: MMInterleaved,
-        processor: Processor,
         phase: Phase,
         source: Source,
         facts: Facts,

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from model.mm_interleaved import MMInterleaved
-from model.processor import Processor
 from model.training.data.answer_images import AnswerImages
 from model.training.data.batches import pixels_of
 from model.training.data.loading import TensorBatch
@@ -60,12 +59,10 @@ def test_an_image_of_an_anchored_answer_follows_the_users() -> None:
     assert all(read is portrait for _, read in pairs)
 
 
-def test_the_decoder_learns_and_nothing_else(
-    model: MMInterleaved, processor: Processor, tmp_path: Path
-) -> None:
+def test_the_decoder_learns_and_nothing_else(model: MMInterleaved, tmp_path: Path) -> None:
     source = mixture("drawing")
     phase = Phase("drawing", batch_size=2)
-    objective = DrawingObjective(model, processor, phase, source, WORLD.told)
+    objective = DrawingObjective(model, phase, source, WORLD.told)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     falls(objective, tmp_path, 1e-3, 0.98)
     holds_in_half_precision(objective)
@@ -78,7 +75,7 @@ def test_the_decoder_learns_and_nothing_else(
 
 @pytest.mark.usefixtures("storybook_packages")
 def test_some_tokens_are_true_sketches(
-    model: MMInterleaved, processor: Processor, monkeypatch: pytest.MonkeyPatch
+    model: MMInterleaved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codes, "_MOST_NOISE", 0.0)
     perceiver = replace(model.config.image_decoder.perceiver, num_queries=64)
@@ -87,7 +84,7 @@ def test_some_tokens_are_true_sketches(
     world = world_of("storybook")
     source = Mixture({"text_to_image": 1.0}, world)
     phase = Phase("drawing", batch_size=32, true_sketches=0.5)
-    objective = DrawingObjective(sketching, processor, phase, source, world.told)
+    objective = DrawingObjective(sketching, phase, source, world.told)
     torch.manual_seed(0)
     assert objective.losses(0)["loss"].isfinite()
     codes_NXTD = torch.stack([drawing.codes_XTD for drawing in objective._known]).float()
@@ -101,11 +98,9 @@ def test_some_tokens_are_true_sketches(
     torch.testing.assert_close(tokens_NTD[~is_true_N], composed_NTD[~is_true_N])
 
 
-def test_images_are_encoded_once_and_then_drawn_from(
-    model: MMInterleaved, processor: Processor
-) -> None:
+def test_images_are_encoded_once_and_then_drawn_from(model: MMInterleaved) -> None:
     phase = Phase("drawing", batch_size=2, num_pictures=4)
-    objective = DrawingObjective(model, processor, phase, mixture("drawing"), WORLD.told)
+    objective = DrawingObjective(model, phase, mixture("drawing"), WORLD.told)
     loaded: list[int] = []
     load = objective.loader.load
 
@@ -120,11 +115,9 @@ def test_images_are_encoded_once_and_then_drawn_from(
     assert len(objective._known) == 4
 
 
-def test_a_kept_image_is_what_the_frozen_parts_make_of_it(
-    model: MMInterleaved, processor: Processor
-) -> None:
+def test_a_kept_image_is_what_the_frozen_parts_make_of_it(model: MMInterleaved) -> None:
     phase = Phase("drawing", batch_size=6)
-    objective = DrawingObjective(model, processor, phase, mixture("drawing"), WORLD.told)
+    objective = DrawingObjective(model, phase, mixture("drawing"), WORLD.told)
     batch = objective.loader.load(0, torch.device("cpu"))
     assert batch["visible"].any() and not batch["visible"].all()
     objective.losses(0)

@@ -172,14 +172,13 @@ def subjects(scene: StorybookScene, rng: random.Random) -> list[str]:
 
 def thing(group: Group, rng: random.Random) -> str:
     """A group with its article or number, and perhaps with words that change nothing."""
-    if group.number > 1:
-        phrase = phrases.noun_phrase(group, rng, _SYNONYMS)
-        if rng.random() >= _IN_DIGITS:
-            return phrase
-        numbers = [str(group.number)] + (["a pair of", "a couple of"] if group.number == 2 else [])
-        return rng.choice(numbers) + phrase.removeprefix(NUMBERS[group.number])
     phrase = phrases.noun_phrase(group, rng, _SYNONYMS)
-    return _adorned(group, phrase, rng) if rng.random() < _ADORNED else phrase
+    if group.number == 1:
+        return _adorned(group, phrase, rng) if rng.random() < _ADORNED else phrase
+    if rng.random() >= _IN_DIGITS:
+        return phrase
+    numbers = [str(group.number)] + (["a pair of", "a couple of"] if group.number == 2 else [])
+    return rng.choice(numbers) + phrase.removeprefix(NUMBERS[group.number])
 
 
 def _adorned(group: Group, phrase: str, rng: random.Random) -> str:

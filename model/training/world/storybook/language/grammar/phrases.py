@@ -7,8 +7,7 @@ import random
 from model.training.world.storybook.painting.hero import TOKENS, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, Setting
-from model.training.world.storybook.painting.scene import StorybookScene
-from model.training.world.storybook.telling.group import Group, items
+from model.training.world.storybook.telling.group import Group
 from model.training.world.words import NUMBERS
 
 UNTOLD = ""  # The place of a setting that a text does not name.
@@ -138,13 +137,3 @@ def when(setting: Setting, rng: random.Random | None = None) -> str:
 def weather(setting: Setting, rng: random.Random) -> str:
     """The weather alone as an adverbial, empty if there is none."""
     return "" if setting.weather == "clear" else rng.choice(_WEATHER[setting.weather])
-
-
-def subjects(
-    scene: StorybookScene, rng: random.Random | None = None, synonyms: float = 0.0
-) -> list[str]:
-    """Noun phrases of all that stands in the scene, from left to right."""
-    return [
-        noun_phrase(item, rng, synonyms) if isinstance(item, Group) else hero_phrase(item.hero)
-        for item in items(scene)
-    ]
