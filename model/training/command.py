@@ -96,11 +96,11 @@ def _run_stage(
             model, processor = start(recipe, before)
             seconds = rate and rate * phase.share
             untrained = {name: x.clone() for name, x in own_tensors(model).items()}
-            update = run_phase(model, processor, recipe, phase, place, seconds)
+            earlier = low_rank.load_update(before) if before else {}
+            update = run_phase(model, processor, recipe, phase, place, seconds, earlier)
             if processes.is_main_process:
                 save_parts(model, untrained, place / "parts.safetensors")
-                earlier = low_rank.load_update(before) if before else {}
-                _save(model, processor.tokenizer, done, low_rank.joined(earlier, update))
+                _save(model, processor.tokenizer, done, update)
             processes.wait_for_everyone()
         before = done
     if before is None and not recipe.parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from peft import LoraConfig, LoraModel
@@ -11,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from model.checkpoint.packaged.low_rank import Factors, Update
+from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
 
 PRETRAINED = ("language", "vision")
@@ -89,22 +91,36 @@ _SCALE = 2.0
 
 
 class LowRankAdapter:
-    """Adds `up down` to every matrix of the language model's layers; `up` starts at zero.
+    """Adds `up down` to every matrix of the language model's layers.
 
-    Of these matrices only the two factors learn; other parameters are unaffected. Source: Hu et
-    al., LoRA (2021), implemented by peft.
+    Of these matrices only the two factors learn; other parameters are unaffected. Factors of an
+    earlier update go on learning; what the rank leaves beside them starts with `up` at zero.
+    Source: Hu et al., LoRA (2021), implemented by peft.
+
+    Raises:
+        ConfigError: the earlier update has a higher rank.
     """
 
     def __init__(
-        self, model: MMInterleaved, rank: int, frozen_dtype: torch.dtype = torch.float32
+        self,
+        model: MMInterleaved,
+        rank: int,
+        frozen_dtype: torch.dtype = torch.float32,
+        earlier: Update = MappingProxyType({}),
     ) -> None:
-        """Until the merge frozen matrices have `frozen_dtype`; autocast would cast them anew."""
+        """Until the merge frozen matrices have `frozen_dtype`; autocast would cast them anew.
+
+        `earlier` is the update that the matrices have.
+        """
         self._language = model.mm_decoder
         before = {id(p): p.requires_grad for p in self._language.parameters()}
         config = LoraConfig(r=rank, lora_alpha=_SCALE * rank, target_modules=_MATRICES)
         self._adapted = LoraModel(self._language, config, _NAME)
         for parameter in self._language.parameters():
             parameter.requires_grad_(before.get(id(parameter), True))
+        for name, layer in self._layers().items():
+            if name in earlier:
+                _go_on(layer, earlier[name])
         self._exact = [(layer.weight, layer.weight.data) for layer in self._layers().values()]
         for weight, data in self._exact:
             weight.data = data.to(frozen_dtype)
@@ -115,7 +131,7 @@ class LowRankAdapter:
         for weight, data in self._exact:
             weight.data = data.to(weight.device)
         update = {
-            f"mm_decoder.{name}.weight": Factors(
+            name: Factors(
                 layer.lora_A[_NAME].weight.detach().clone(),
                 layer.lora_B[_NAME].weight.detach() * layer.scaling[_NAME],
             )
@@ -125,5 +141,18 @@ class LowRankAdapter:
         return update
 
     def _layers(self) -> dict[str, LoraLayer]:
+        """The adapted layers, by the names of their matrices in a checkpoint."""
         modules = self._language.named_modules()
-        return {name: layer for name, layer in modules if isinstance(layer, LoraLayer)}
+        return {f"mm_decoder.{n}.weight": m for n, m in modules if isinstance(m, LoraLayer)}
+
+
+@torch.no_grad()
+def _go_on(layer: LoraLayer, factors: Factors) -> None:
+    """Take an update out of the layer's matrix, and let its factors be the first to learn."""
+    down_RI, up_OR = (layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight)
+    num_earlier, rank = len(factors.down_RI), len(down_RI)
+    if num_earlier > rank:
+        raise ConfigError(f"low_rank = {rank}: the earlier update has rank {num_earlier}")
+    layer.weight.sub_(factors.change_OI.to(layer.weight.dtype))
+    down_RI[:num_earlier] = factors.down_RI
+    up_OR[:, :num_earlier] = factors.up_OR / layer.scaling[_NAME]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from accelerate import Accelerator
@@ -72,20 +73,24 @@ def run_phase(
     phase: Phase,
     directory: Path,
     seconds: float | None = None,
+    update: Update = MappingProxyType({}),
 ) -> Update:
     """Run one phase on the model, resuming from `directory`, for at most `seconds`.
 
     Returns:
-        The low-rank update of the language model; empty unless the phase has a `low_rank`.
+        The low-rank update of the language model: `update`, which the model comes with, or what a
+        phase with a `low_rank` makes of it.
     """
     if phase.phase == "encoder":
         _write_encoder(model, recipe)
-        return {}
+        return update
     if phase.phase == "language" and model.config.name in BASES:
         _freeze_language(model)
     half = recipe.half and multiplies_bfloat16(Accelerator().device)
     frozen_dtype = torch.bfloat16 if half else torch.float32
-    adapter = LowRankAdapter(model, phase.low_rank, frozen_dtype) if phase.low_rank else None
+    adapter = None
+    if phase.low_rank:
+        adapter = LowRankAdapter(model, phase.low_rank, frozen_dtype, update)
     objective = _BUILDERS[phase.phase](model, processor, recipe, phase)
     if phase.chat_weight:
         objective = _chatting(objective, model, processor, recipe, phase, directory.parent)
@@ -102,7 +107,8 @@ def run_phase(
     trainer = Trainer(objective, config, directory)
     trainer.run()
     trainer.use_average()
-    update = adapter.merge() if adapter else {}
+    if adapter is not None:
+        update = adapter.merge()
     model.requires_grad_(True).cpu()
     if phase.phase == "autoencoder" and not phase.decoder_only:
         calibrate_latents(model, recipe)

@@ -80,7 +80,8 @@ class Phase:
         chat_weight: weight in `language` of the divergence from the untouched language model on its
             own answers to plain requests.
         share: of the time that the whole recipe gets with a limit (`mmi train all --minutes`).
-        low_rank: rank of an update of a pre-trained language model that `language` learns.
+        low_rank: rank of the update of a pre-trained language model that `language` learns; it goes
+            on with the update of an earlier phase.
     """
 
     phase: str

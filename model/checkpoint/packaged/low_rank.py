@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,24 +27,17 @@ class Factors:
     down_RI: Tensor
     up_OR: Tensor
 
-    def after(self, earlier: Factors) -> Factors:
-        """This update and an earlier one of the same matrix as one; the ranks add up."""
-        down_RI = torch.cat((earlier.down_RI, self.down_RI))
-        return Factors(down_RI, torch.cat((earlier.up_OR, self.up_OR), 1))
+    @property
+    def change_OI(self) -> Tensor:
+        """What the update adds to its matrix, float32."""
+        return self.up_OR.float() @ self.down_RI.float()
 
     def added_to(self, weight_OI: Tensor) -> Tensor:
         """The updated matrix, in the type of the given one."""
-        change_OI = self.up_OR.float() @ self.down_RI.float()
-        return (weight_OI.float() + change_OI).to(weight_OI.dtype)
+        return (weight_OI.float() + self.change_OI).to(weight_OI.dtype)
 
 
 Update = Mapping[str, Factors]
-
-
-def joined(earlier: Update, later: Update) -> Update:
-    """Both updates, one after the other, as one."""
-    both = {name: later[name].after(earlier[name]) for name in earlier.keys() & later.keys()}
-    return {**earlier, **later, **both}
 
 
 def load_update(directory: Path | str) -> Update:

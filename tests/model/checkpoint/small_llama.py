@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -73,9 +74,11 @@ def model_around(base: BaseModel) -> MMInterleaved:
     return model
 
 
-def updated(model: MMInterleaved, rank: int = 3) -> low_rank.Update:
+def updated(
+    model: MMInterleaved, rank: int = 3, earlier: low_rank.Update = MappingProxyType({})
+) -> low_rank.Update:
     """Change the model as if training had moved both factors of a low-rank update."""
-    adapter = LowRankAdapter(model, rank)
+    adapter = LowRankAdapter(model, rank, earlier=earlier)
     for name, parameter in model.mm_decoder.named_parameters():
         if "lora_" in name:
             assert parameter.requires_grad

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.checkpoint import load, store
-from model.checkpoint.packaged import base_model, low_rank
+from model.checkpoint.packaged import base_model
 from model.checkpoint.packaged.base_model import BaseModel, is_base_tensor
 from model.config.schema import ConfigError
 from model.mm_interleaved import IMAGE, MMInterleaved
@@ -57,17 +57,35 @@ def test_update_is_what_the_weights_changed_by(model: MMInterleaved) -> None:
         torch.testing.assert_close(factors.added_to(before[name]), after[name])
 
 
+@pytest.mark.parametrize("rank", [RANK, RANK + 2])
+def test_update_goes_on_learning(model: MMInterleaved, rank: int) -> None:
+    untouched = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = updated(model, RANK)
+    once = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    unchanged = LowRankAdapter(model, rank, earlier=first).merge()
+    for name, factors in unchanged.items():
+        assert len(factors.down_RI) == rank
+        torch.testing.assert_close(factors.change_OI, first[name].change_OI)
+        torch.testing.assert_close(model.state_dict()[name], once[name])
+    update = updated(model, rank, first)
+    for name, factors in update.items():
+        assert len(factors.down_RI) == rank
+        torch.testing.assert_close(factors.added_to(untouched[name]), model.state_dict()[name])
+
+
+def test_an_update_does_not_lose_ranks(model: MMInterleaved) -> None:
+    update = updated(model, RANK)
+    with pytest.raises(ConfigError, match=f"rank {RANK}"):
+        LowRankAdapter(model, RANK - 1, earlier=update)
+
+
 def test_checkpoint_reads_as_the_model_that_learned_twice(
     model: MMInterleaved, base: BaseModel, tmp_path: Path
 ) -> None:
-    first = updated(model, RANK)
-    update = low_rank.joined(first, updated(model, RANK))
+    update = updated(model, RANK, updated(model, RANK))
     config = model.config
     directory = tmp_path / "checkpoint"
     base_model.save_trained(model, base_model.tokenizer(base, config), directory, base, update)
-    assert all(
-        len(factors.down_RI) == 2 * RANK for factors in low_rank.load_update(directory).values()
-    )
     store.verify(directory)
     read = load.load_model(directory).state_dict()
     for name, tensor in model.state_dict().items():
@@ -99,8 +117,7 @@ def test_view_follows_a_checkpoint_that_was_trained_further(
     write_view(checkpoint, view, "float32")
     seen = (view / "model-base.safetensors").stat()
     assert (seen.st_ino, seen.st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
-    both = low_rank.joined(first, updated(model, RANK))
-    base_model.save_trained(model, names, checkpoint, base, both)
+    base_model.save_trained(model, names, checkpoint, base, updated(model, RANK, first))
     write_view(checkpoint, view, "float32")
     tensors = load_file(view / "model-base.safetensors")
     for name, tensor in model.state_dict().items():
