@@ -149,7 +149,7 @@ class LowRankAdapter:
 @torch.no_grad()
 def _go_on(layer: LoraLayer, factors: Factors) -> None:
     """Take an update out of the layer's matrix, and let its factors be the first to learn."""
-    down_RI, up_OR = (layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight)
+    down_RI, up_OR = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
     num_earlier, rank = len(factors.down_RI), len(down_RI)
     if num_earlier > rank:
         raise ConfigError(f"low_rank = {rank}: the earlier update has rank {num_earlier}")

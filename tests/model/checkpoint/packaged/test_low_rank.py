@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.checkpoint import load, store
-from model.checkpoint.packaged import base_model
+from model.checkpoint.packaged import base_model, low_rank
 from model.checkpoint.packaged.base_model import BaseModel, is_base_tensor
 from model.config.schema import ConfigError
 from model.mm_interleaved import IMAGE, MMInterleaved
@@ -86,6 +86,7 @@ def test_checkpoint_reads_as_the_model_that_learned_twice(
     config = model.config
     directory = tmp_path / "checkpoint"
     base_model.save_trained(model, base_model.tokenizer(base, config), directory, base, update)
+    assert all(len(factors.down_RI) == RANK for factors in low_rank.load_update(directory).values())
     store.verify(directory)
     read = load.load_model(directory).state_dict()
     for name, tensor in model.state_dict().items():
