@@ -53,7 +53,7 @@ _QUALITIES = (
 )  # fmt: skip
 _PARTNERS = (
     "Good afternoon.", "Hi there!", "Good evening!", "Thanks a lot.", "Hey, how is it going?",
-    "I am bored.", "I had a long day.", "I am a little nervous today.", "What can you do?",
+    "I am bored.", "I had a long day.", "I am a little nervous today.",
     "Who made you?", "Can you help me?", "See you tomorrow!", "I do not understand.", "Okay.",
     "Tell me something interesting.", "Do you speak Spanish?", "What should I do today?",
     "Good night!",

@@ -10,7 +10,8 @@ from PIL import Image
 from rich.console import Console
 
 from model.training.world.storybook.assets import packages
-from model.training.world.storybook.language import captions, questions, requests, stories
+from model.training.world.storybook.language import requests, stories
+from model.training.world.storybook.language.seeing import captions, questions
 from model.training.world.storybook.painting.scene import BASE_SIZE, StorybookScene
 from model.training.world.storybook.scores import reader_score
 from model.training.world.storybook.tasks import sample_scene

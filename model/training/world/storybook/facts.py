@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from model.training.world.drawable import Drawable
 from model.training.world.facts import NOTHING, WHAT, Facts
-from model.training.world.storybook.language.grounding import hundredths
+from model.training.world.storybook.language.seeing.grounding import hundredths
 from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting

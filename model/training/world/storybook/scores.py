@@ -11,7 +11,7 @@ import numpy as np
 from model.training.world.drawable import box_overlap
 from model.training.world.example import Example, GeneratedAnswer, Rows, Score
 from model.training.world.storybook.language.grammar import phrases
-from model.training.world.storybook.language.grounding import box_in
+from model.training.world.storybook.language.seeing.grounding import box_in
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.reader import read_scene

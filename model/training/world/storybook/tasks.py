@@ -7,14 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from model.training.world.example import Example, Part
-from model.training.world.storybook.language import captions, changes, grounding, questions
+from model.training.world.storybook.language import abilities, changes
+from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.requests import (
+    ARRANGED,
     HELD_OUT,
     TRAINED,
     RequestFamily,
     request,
 )
-from model.training.world.storybook.language.stories import StorybookStory, sample_story
+from model.training.world.storybook.language.seeing import captions, grounding, questions
+from model.training.world.storybook.language.stories import (
+    StorybookStory,
+    introduction,
+    sample_story,
+)
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.telling.composition import at_sides, in_a_row
@@ -25,6 +32,8 @@ _HERO_SHARE = 0.35
 _NO_PLACE = 0.1
 _USUAL_PLACE = "meadow"  # Where things are drawn if no place is named.
 NUM_IMAGES = (1, 1, 2, 2, 3)  # Of which a question is asked.
+_NAMELESS = 0.3  # Of wishes for stories.
+_NAMED = 0.25  # Of heroes to draw anew.
 _BOXES = 0.5  # Of what else is asked about an image.
 
 
@@ -51,6 +60,11 @@ def request_of(
     drawn = standing if asked.has_sides else in_a_row(standing)
     image = StorybookImage(drawn, asked.has_place, asked.has_sides)
     return Example("text_to_image", (asked.text,), (image,))
+
+
+def arranged_request(rng: random.Random) -> Example:
+    """A request that says what stands on which side, in any order: the hardest to read."""
+    return replace(text_to_image(rng, ARRANGED), task="arranged_request")
 
 
 def free_request(rng: random.Random) -> Example:
@@ -128,9 +142,19 @@ def change_of(rng: random.Random, before: StorybookScene) -> Example:
     """The hero of a given scene, drawn anew."""
     assert before.hero is not None
     after = in_a_row(StorybookScene.sample(rng, 1, before.hero), hero_first=True)
-    wish = changes.ask(rng, after)
-    image = StorybookImage(after, tells_look=False)
-    return Example("change", _beside(rng, [StorybookImage(before)], wish), (image,))
+    portrait, image = StorybookImage(before), StorybookImage(after, tells_look=False)
+    if rng.random() < _NAMED:
+        wish = changes.ask(rng, after, before.hero.name)
+        prompt: tuple[Part, ...] = (introduction(rng, before.hero), portrait, wish)
+    else:
+        prompt = _beside(rng, [portrait], changes.ask(rng, after))
+    return Example("change", prompt, (image,))
+
+
+def ability(rng: random.Random) -> Example:
+    """A question about drawing or seeing, answered in words."""
+    question, answer = abilities.talk(rng)
+    return Example("ability", (question,), (answer,))
 
 
 def story(rng: random.Random) -> Example:
@@ -158,15 +182,32 @@ def tale(rng: random.Random) -> Example:
 
 def tale_of(rng: random.Random, told: StorybookStory) -> Example:
     """A given story as an example that shows no portrait."""
+    return Example("tale", (_tale_prompt(rng, told),), _pages_of(told))
+
+
+def _tale_prompt(rng: random.Random, told: StorybookStory) -> str:
+    """A wish that says of which species the hero is, with or without the name."""
+    hero = told.portrait.hero
+    assert hero is not None
+    nameless = told.wish_about(phrases.article(hero.species))
+    if nameless and rng.random() < _NAMELESS:
+        return nameless
     words = [told.wish_sentence, told.about_hero(rng)]
     if rng.random() < 0.3:
         words.reverse()
-    return Example("tale", (" ".join(words),), _pages_of(told))
+    return " ".join(words)
 
 
 def _story_prompt(rng: random.Random, told: StorybookStory) -> tuple[Part, ...]:
     """Introduction, portrait and wish in one of the orders that people use."""
     portrait = StorybookImage(told.portrait)
+    assert told.portrait.hero is not None
+    species = told.portrait.hero.species
+    nameless = told.wish_about(
+        rng.choice((f"the {species}", f"this {species}", "it", "him", "her"))
+    )
+    if nameless and rng.random() < _NAMELESS:
+        return (nameless, portrait) if rng.random() < 0.25 else (portrait, nameless)
     both = f"{told.introduction} {told.wish}"
     orders: tuple[tuple[Part, ...], ...] = (
         (told.introduction, portrait, told.wish),
@@ -204,6 +245,7 @@ def _beside(rng: random.Random, images: Sequence[StorybookImage], words: str) ->
 
 TASKS: dict[str, Callable[[random.Random], Example]] = {
     "text_to_image": text_to_image,
+    "arranged_request": arranged_request,
     "free_request": free_request,
     "caption": caption,
     "detail_question": detail_question,
@@ -212,4 +254,5 @@ TASKS: dict[str, Callable[[random.Random], Example]] = {
     "story": story,
     "story_opening": story_opening,
     "tale": tale,
+    "ability": ability,
 }

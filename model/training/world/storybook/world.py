@@ -56,6 +56,8 @@ class StorybookStock:
 
     def example(self, task: str, rng: random.Random) -> Example:
         """An example of a task of the world."""
+        if task == "ability":
+            return tasks.ability(rng)
         if task in _OF_ONE_STORY:
             return _OF_ONE_STORY[task](rng, rng.choice(self.stories))
         if task == "story_opening":

@@ -12,10 +12,15 @@ from model.training.world.storybook.telling.group import groups
 _MISTYPED = 0.08
 
 
-def ask(rng: random.Random, after: StorybookScene) -> str:
-    """A request for the same hero in another scene, whose things, place and time it names."""
+def ask(rng: random.Random, after: StorybookScene, name: str | None = None) -> str:
+    """A request for the same hero in another scene, whose things, place and time it names.
+
+    The hero is called by its `name` or, without one, by other words.
+    """
     assert after.hero is not None
-    who = rng.choice(("it", f"this {after.hero.species}", f"the {after.hero.species}", "the hero"))
+    species = after.hero.species
+    others = ("it", "him", "her", f"this {species}", f"the {species}", f"my {species}", "the hero")
+    who = name or rng.choice(others)
     group = phrases.noun_phrase(groups(after)[0], rng, 0.2)
     form = (
         "[[draw|paint|show] [me |]{who} [again |]{with} {where} {when}[.|!|]|"

@@ -15,6 +15,8 @@ from model.training.world.words import joined
 
 RequestFamily = Callable[[random.Random, StorybookScene], str]
 
+_SHUFFLED = 0.5  # Of arranged scenes; in the others things come from left to right.
+_SIDE_FIRST = 0.25  # Of arranged scenes: "on the left a tent".
 _DRAW = "[draw|paint|sketch|make|create|show me|generate|illustrate|give me]"
 _PICTURE = "[picture|image|drawing|painting|illustration]"
 
@@ -110,17 +112,21 @@ def place_first(rng: random.Random, scene: StorybookScene) -> str:
 
 def arranged(rng: random.Random, scene: StorybookScene) -> str:
     """As in: Draw the forest at night. Put two cats on the left and a tent on the right."""
-    placed = [f"{asked.thing(group, rng)} {phrases.at_side(group.side)}" for group in groups(scene)]
+    placed = [(asked.thing(group, rng), group.side) for group in groups(scene)]
     if scene.stand:
-        placed.append(
-            f"{phrases.hero_phrase(scene.stand.hero)} {phrases.at_side(side_of(scene.stand.x))}"
-        )
+        placed.append((phrases.hero_phrase(scene.stand.hero), side_of(scene.stand.x)))
+    if rng.random() < _SHUFFLED:
+        rng.shuffle(placed)
+    order = "{side} {thing}" if rng.random() < _SIDE_FIRST else "{thing} {side}"
+    what = joined([order.format(thing=what, side=phrases.at_side(side)) for what, side in placed])
     form = (
-        "[draw|paint|make] [a scene|a picture] {where} {when}[.|,|:] "
-        "[put|place|with|there should be|there is] {what}[.||!]"
+        "[[draw|paint|make] [a scene|a picture] {where} {when}[.|,|:] "
+        "[put|place|with|there should be|there is] {what}[.||!]|"
+        "[draw|paint|show me|I'd like|can you draw|a picture with|] {what}[,|] {where} {when}"
+        "[.|!||, please.]]"
     )
     where, when = asked.where(scene.setting, rng), asked.when(scene.setting, rng)
-    return capitalised(fill(rng, form, where=where, when=when, what=joined(placed)))
+    return capitalised(fill(rng, form, where=where, when=when, what=what).replace(",.", "."))
 
 
 def statement(rng: random.Random, scene: StorybookScene) -> str:
@@ -204,10 +210,11 @@ TRAINED: dict[str, RequestFamily] = {
     "question": question,
     "correction": correction,
 }
+ARRANGED: dict[str, RequestFamily] = {"arranged": arranged}
 HELD_OUT: dict[str, RequestFamily] = {"purpose": purpose, "imagined": imagined, "chatty": chatty}
 
 # Families whose sentences need a place.
-_WITH_PLACE = ("place first", "arranged")
+_WITH_PLACE = ("place first",)
 _MISTYPED = 0.12
 _REMARKED = 0.5  # Of requests of the families to train on.
 

@@ -115,6 +115,8 @@ _TURNS_OF_WEATHER = {
     "snow": "It started to snow.",
     "fog": "Fog rolled in.",
 }
+_IN_DIGITS = 0.25  # Of numbers of images.
+_UNCOUNTED = 0.3  # Of wishes for three images.
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,12 @@ class StorybookStory:
         """The wish with a mark at its end, so that a sentence can follow."""
         return self.wish if self.wish.endswith((".", "!", "?")) else f"{self.wish}."
 
+    def wish_about(self, who: str) -> str | None:
+        """The wish with other words for the hero; None if it does not spell the name."""
+        assert self.portrait.hero is not None
+        name = self.portrait.hero.name
+        return self.wish.replace(name, who) if name in self.wish else None
+
     def about_hero(self, rng: random.Random) -> str:
         """A sentence that says of which species the hero is, for those who have no portrait."""
         hero = self.portrait.hero
@@ -175,7 +183,7 @@ def sample_story(rng: random.Random) -> StorybookStory:
             StorybookPage(_page_text(rng, scene, hero.name, index, number, previous), scene)
         )
     return StorybookStory(
-        introduction=_introduction(rng, hero),
+        introduction=introduction(rng, hero),
         wish=_wish(rng, pages[0].scene, hero.name, number),
         portrait=portrait,
         pages=tuple(pages),
@@ -242,7 +250,7 @@ def _page_text(
     return " ".join(part for part in (announced, weather, lead, text) if part)
 
 
-def _introduction(rng: random.Random, hero: Hero) -> str:
+def introduction(rng: random.Random, hero: Hero) -> str:
     """Words beside the hero's portrait."""
     form = (
         "[this is {n}|meet {n}|look, this is {n}|here is {n}|here's a picture of {n}"
@@ -252,17 +260,11 @@ def _introduction(rng: random.Random, hero: Hero) -> str:
 
 
 def _wish(rng: random.Random, first: StorybookScene, name: str, number: int) -> str:
-    """What the user asks for: thing and place of the first page, and the number of images."""
+    """What the user asks for: mostly thing and place of the first page, and the number of images.
+
+    Without a number of images three are meant.
+    """
     thing = phrases.noun_phrase(groups(first)[0], rng, 0.2)
-    pictures = "picture" if number == 1 else "pictures"
-    many = fill(
-        rng,
-        "[in {k} {p}|with {k} {p}|with {k} [images|illustrations]|on {k} pages]",
-        k=NUMBERS[number],
-        p=pictures,
-    )
-    if number == 1:
-        many = rng.choice(("in one picture", "with one picture", "with a single picture"))
     form = (
         "[[tell|write] [me |]a [story|little story|bedtime story|picture story] {many}"
         "[ about {n} and {x} {w}|: {n} finds {x} {w}| where {n} finds {x} {w}][.|!|]|"
@@ -270,7 +272,9 @@ def _wish(rng: random.Random, first: StorybookScene, name: str, number: int) -> 
         "{many}[.|?|]|"
         "I'd [like|love] a [story|picture book] {many}, in which {n} meets {x} {w}[.|]|"
         "a story {many}: {n}, {x}, {place}[.|]|"
-        "what happens when {n} meets {x} {w}? Tell it {many}[.|]]"
+        "what happens when {n} meets {x} {w}? Tell it {many}[.|]|"
+        "[[tell|write] [me |]|I'd like |please write |make up |]a [story|short story|bedtime story"
+        "|fairy tale] [{many} about {n}|about {n} {many}|about {n}, {many}][.|!|, please.|]]"
     )
     text = fill(
         rng,
@@ -278,8 +282,19 @@ def _wish(rng: random.Random, first: StorybookScene, name: str, number: int) -> 
         n=name,
         x=thing,
         w=phrases.where(first.setting, rng),
-        many=many,
+        many=_many(rng, number),
         place=first.setting.place,
     )
     text = capitalised(text)
     return mistyped(rng, text) if rng.random() < 0.08 else text
+
+
+def _many(rng: random.Random, number: int) -> str:
+    """How many images a story shall have."""
+    if number == 3 and rng.random() < _UNCOUNTED:
+        return rng.choice(("with pictures", "with illustrations", "in pictures"))
+    if number == 1:
+        return rng.choice(("in one picture", "with one picture", "with a single picture"))
+    counted = f"{number}" if rng.random() < _IN_DIGITS else NUMBERS[number]
+    form = "[in {k} pictures|with {k} [pictures|images|illustrations]|on {k} pages]"
+    return fill(rng, form, k=counted)

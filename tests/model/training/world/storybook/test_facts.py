@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.training.world.storybook.facts import NUM_COLUMNS, NUM_ITEMS, SEEN, TOLD, parts_of
-from model.training.world.storybook.language.grounding import hundredths
+from model.training.world.storybook.language.seeing.grounding import hundredths
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing

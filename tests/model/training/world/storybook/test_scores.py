@@ -9,7 +9,7 @@ from PIL import Image
 
 from model.training.world.example import Example, GeneratedAnswer
 from model.training.world.storybook import scores
-from model.training.world.storybook.language.captions import describe
+from model.training.world.storybook.language.seeing.captions import describe
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing

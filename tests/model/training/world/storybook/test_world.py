@@ -5,7 +5,7 @@ import random
 import pytest
 
 from model.training.world.example import Example
-from model.training.world.storybook.language.captions import describe
+from model.training.world.storybook.language.seeing.captions import describe
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing

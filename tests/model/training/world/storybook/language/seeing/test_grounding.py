@@ -5,7 +5,7 @@ import random
 import pytest
 
 from model.training.world.drawable import box_overlap
-from model.training.world.storybook.language.grounding import ask, box_in
+from model.training.world.storybook.language.seeing.grounding import ask, box_in
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import StorybookScene, StorybookThing
 

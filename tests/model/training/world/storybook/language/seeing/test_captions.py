@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from model.training.world.storybook.language.captions import ask, describe
+from model.training.world.storybook.language.seeing.captions import ask, describe
 from model.training.world.storybook.painting.hero import Hero
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing

@@ -1,0 +1,1 @@
+"""What is asked about images, and the answers: descriptions, details, boxes."""
