@@ -64,7 +64,12 @@ def request_of(
 
 def arranged_request(rng: random.Random) -> Example:
     """A request that says what stands on which side, in any order: the hardest to read."""
-    return replace(text_to_image(rng, ARRANGED), task="arranged_request")
+    return arranged_of(rng, sample_scene(rng))
+
+
+def arranged_of(rng: random.Random, scene: StorybookScene) -> Example:
+    """A request for the image of a given scene that says what stands on which side."""
+    return replace(request_of(rng, scene, ARRANGED), task="arranged_request")
 
 
 def free_request(rng: random.Random) -> Example:

@@ -32,6 +32,10 @@ _OF_ONE_SCENE: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
     "caption": tasks.caption_of,
     "grounding": tasks.grounding_in,
 }
+_REQUESTS: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
+    "text_to_image": tasks.request_of,
+    "arranged_request": tasks.arranged_of,
+}
 _OF_ONE_STORY: dict[str, Callable[[random.Random, StorybookStory], Example]] = {
     "story": tasks.story_of,
     "tale": tasks.tale_of,
@@ -64,8 +68,8 @@ class StorybookStock:
             return tasks.opening_of(tasks.story_of(rng, rng.choice(self.stories)))
         if task == "change":
             return tasks.change_of(rng, rng.choice(self.stories).portrait)
-        if task == "text_to_image":
-            return tasks.request_of(rng, rng.choice(self.scenes))
+        if task in _REQUESTS:
+            return _REQUESTS[task](rng, rng.choice(self.scenes))
         # Of an image several things are asked at once: reading it takes longer.
         if task == "detail_question":
             scenes = rng.sample(self.scenes, rng.choice(tasks.NUM_IMAGES))
