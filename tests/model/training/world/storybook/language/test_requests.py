@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from model.training.world.storybook.language import requests
 from model.training.world.storybook.painting.places import Setting
@@ -32,3 +33,14 @@ def test_remarks_stand_around_what_is_asked_for() -> None:
         assert not {"[", "]", "{", "}", "|"} & set(text), text
     assert any(text.startswith("Draw") for text in texts)
     assert any(text.endswith("zebra") for text in texts)
+
+
+def test_sides_are_told_in_any_order() -> None:
+    texts = [requests.arranged(random.Random(seed), _SCENE).lower() for seed in range(60)]
+    for text in texts:
+        castle, left = (re.search(word, text) for word in ("castle", "on the left"))
+        zebra, right = (re.search(word, text) for word in ("zebra", "on the right"))
+        assert castle and left and zebra and right, text
+        assert (castle.start() < zebra.start()) == (left.start() < right.start()), text
+    assert 15 < sum(text.index("castle") < text.index("zebra") for text in texts) < 58
+    assert any(text.index("on the left") < text.index("castle") for text in texts)
