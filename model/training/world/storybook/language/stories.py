@@ -295,6 +295,6 @@ def _many(rng: random.Random, number: int) -> str:
         return rng.choice(("with pictures", "with illustrations", "in pictures"))
     if number == 1:
         return rng.choice(("in one picture", "with one picture", "with a single picture"))
-    counted = f"{number}" if rng.random() < _IN_DIGITS else NUMBERS[number]
+    counted = str(number) if rng.random() < _IN_DIGITS else NUMBERS[number]
     form = "[in {k} pictures|with {k} [pictures|images|illustrations]|on {k} pages]"
     return fill(rng, form, k=counted)

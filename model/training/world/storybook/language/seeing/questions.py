@@ -32,7 +32,7 @@ def kinds(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
             "[what is {side}|what's {side}|what do you see {side}|what stands {side}|"
             "what can be seen {side}|what [object |thing ]is [there |]{side}|{side}, what is there]"
         )
-        yield fill(rng, form, side=side), f"{phrases.noun_phrase(group)}"
+        yield fill(rng, form, side=side), phrases.noun_phrase(group)
 
 
 def places_of_things(rng: random.Random, scene: StorybookScene) -> Iterator[Pair]:
