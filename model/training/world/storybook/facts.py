@@ -1,8 +1,8 @@
 """Facts of storybook images: what visual tokens hold, and what image tokens hold.
 
 Visual tokens stand for columns of an image, since reading begins with where something is. Image
-tokens stand for what was asked for, from left to right: where it will stand is up to the decoder,
-unless the words say it.
+tokens stand for what was asked for, in the order of the words: where it will stand is up to the
+decoder, unless they say it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from model.training.world.storybook.telling.group import (
     SIDES,
     Group,
     groups,
-    items,
     side_of,
 )
-from model.training.world.storybook.telling.image import image_of
+from model.training.world.storybook.telling.image import StorybookImage, image_of
 from model.training.world.storybook.telling.sketch import NUM_ITEMS, StorybookSketcher
 from model.training.world.words import NUMBERS
 
@@ -122,11 +121,11 @@ def _column_facts(scene: StorybookScene) -> list[dict[str, str]]:
     ]
 
 
-def _items(scene: StorybookScene) -> list[dict[str, str]]:
-    """The facts of groups and hero from left to right, then of what is absent."""
+def _items(image: StorybookImage) -> list[dict[str, str]]:
+    """The facts of groups and hero as words tell them, then of what is absent."""
     told = [
         _hero_facts(item) if isinstance(item, Stand) else _group_facts(item)
-        for item in items(scene)[:NUM_ITEMS]
+        for item in image.items[:NUM_ITEMS]
     ]
     return told + [{WHAT: NOTHING} for _ in range(NUM_ITEMS - len(told))]
 
@@ -146,7 +145,7 @@ def _edges(content: Drawable) -> list[list[int]]:
 
 def _told_by_place(content: Drawable) -> list[dict[str, str]]:
     image = image_of(content)
-    told_items = _items(image.scene)
+    told_items = _items(image)
     setting = setting_facts(image.scene.setting)
     untold = [] if image.tells_sides else ["side"]
     untold += [] if image.tells_look else list(_LOOK)

@@ -57,8 +57,9 @@ def request_of(
         scene = replace(scene, setting=replace(scene.setting, place=_USUAL_PLACE))
     standing = at_sides(scene)
     asked = request(rng, standing, families, has_place)
-    drawn = standing if asked.has_sides else in_a_row(standing)
-    image = StorybookImage(drawn, asked.has_place, asked.has_sides)
+    has_sides = asked.order is not None
+    drawn = standing if has_sides else in_a_row(standing)
+    image = StorybookImage(drawn, asked.has_place, has_sides, order=asked.order)
     return Example("text_to_image", (asked.text,), (image,))
 
 

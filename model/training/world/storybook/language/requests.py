@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from model.training.world.storybook.language.grammar import asked, phrases
 from model.training.world.storybook.language.grammar.forms import capitalised, fill, mistyped
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.scene import StorybookScene
-from model.training.world.storybook.telling.group import groups, side_of
+from model.training.world.storybook.telling.group import Group, groups, items, side_of
 from model.training.world.words import joined
 
 RequestFamily = Callable[[random.Random, StorybookScene], str]
@@ -110,15 +110,18 @@ def place_first(rng: random.Random, scene: StorybookScene) -> str:
     return capitalised(text)
 
 
-def arranged(rng: random.Random, scene: StorybookScene) -> str:
-    """As in: Draw the forest at night. Put two cats on the left and a tent on the right."""
-    placed = [(asked.thing(group, rng), group.side) for group in groups(scene)]
-    if scene.stand:
-        placed.append((phrases.hero_phrase(scene.stand.hero), side_of(scene.stand.x)))
-    if rng.random() < _SHUFFLED:
-        rng.shuffle(placed)
-    order = "{side} {thing}" if rng.random() < _SIDE_FIRST else "{thing} {side}"
-    what = joined([order.format(thing=what, side=phrases.at_side(side)) for what, side in placed])
+def arranged(rng: random.Random, scene: StorybookScene, order: Sequence[int] | None = None) -> str:
+    """As in: Draw the forest at night. Put two cats on the left and a tent on the right.
+
+    Things are told in a given order, by their numbers from the left, or from left to right.
+    """
+    names, sides = asked.subjects(scene, rng), _sides(scene)
+    at = "{side} {name}" if rng.random() < _SIDE_FIRST else "{name} {side}"
+    placed = [
+        at.format(name=names[number], side=phrases.at_side(sides[number]))
+        for number in (range(len(names)) if order is None else order)
+    ]
+    what = joined(placed)
     form = (
         "[[draw|paint|make] [a scene|a picture] {where} {when}[.|,|:] "
         "[put|place|with|there should be|there is] {what}[.||!]|"
@@ -127,6 +130,23 @@ def arranged(rng: random.Random, scene: StorybookScene) -> str:
     )
     where, when = asked.where(scene.setting, rng), asked.when(scene.setting, rng)
     return capitalised(fill(rng, form, where=where, when=when, what=what).replace(",.", "."))
+
+
+def _any_order(rng: random.Random, scene: StorybookScene) -> tuple[int, ...]:
+    """An order in which to tell a scene's things, those of each side from left to right.
+
+    How two at one side stand is told by their order alone.
+    """
+    sides = _sides(scene)
+    of_side = {side: iter([n for n, other in enumerate(sides) if other == side]) for side in sides}
+    if rng.random() < _SHUFFLED:
+        rng.shuffle(sides)
+    return tuple(next(of_side[side]) for side in sides)
+
+
+def _sides(scene: StorybookScene) -> list[str]:
+    """The side of each thing, from left to right."""
+    return [item.side if isinstance(item, Group) else side_of(item.x) for item in items(scene)]
 
 
 def statement(rng: random.Random, scene: StorybookScene) -> str:
@@ -258,12 +278,13 @@ class ImageRequest:
     Attributes:
         text: what the user says.
         has_place: whether it says where.
-        has_sides: whether it says what stands on which side.
+        order: in which it names things, by their numbers from the left, if it says what stands on
+            which side.
     """
 
     text: str
     has_place: bool
-    has_sides: bool
+    order: tuple[int, ...] | None
 
 
 def request(
@@ -280,12 +301,13 @@ def request(
     name = rng.choice(names)
     if not has_place:
         scene = replace(scene, setting=replace(scene.setting, place=phrases.UNTOLD))
-    text = families[name](rng, scene)
+    order = _any_order(rng, scene) if name == "arranged" else None
+    text = families[name](rng, scene) if order is None else arranged(rng, scene, order)
     if name in TRAINED and rng.random() < _REMARKED:
         text = with_remarks(rng, text)
     if rng.random() < _MISTYPED:
         text = mistyped(rng, text, rng.randint(1, 2))
-    return ImageRequest(text, has_place, name == "arranged")
+    return ImageRequest(text, has_place, order)
 
 
 def with_remarks(rng: random.Random, text: str) -> str:

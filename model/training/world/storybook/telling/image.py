@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.training.world.drawable import Drawable
-from model.training.world.storybook.painting.scene import BASE_SIZE, StorybookScene
+from model.training.world.storybook.painting.scene import BASE_SIZE, Stand, StorybookScene
+from model.training.world.storybook.telling.group import Group, items
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,20 @@ class StorybookImage:
         tells_sides: whether they say what stands on which side.
         tells_look: whether they say what the hero looks like. In a story they do not: an image
             before shows it.
+        order: in which they tell its items, numbered from the left; from left to right without it.
     """
 
     scene: StorybookScene
     tells_place: bool = True
     tells_sides: bool = False
     tells_look: bool = True
+    order: tuple[int, ...] | None = None
+
+    @property
+    def items(self) -> list[Group | Stand]:
+        """Groups and the hero as words tell them."""
+        shown = items(self.scene)
+        return shown if self.order is None else [shown[number] for number in self.order]
 
     def render(self, size: int = BASE_SIZE) -> Image.Image:
         """The pixels, RGB, `size` square."""

@@ -28,7 +28,7 @@ from model.training.world.storybook.painting.scene import (
     thing_layer,
 )
 from model.training.world.storybook.telling.composition import Entry, cell_of, width_in_cells
-from model.training.world.storybook.telling.group import Group, items
+from model.training.world.storybook.telling.group import Group
 from model.training.world.storybook.telling.image import StorybookImage, image_of
 
 NUM_ITEMS = 4  # More are not told.
@@ -59,9 +59,10 @@ class StorybookSketcher:
     def parts(
         self, image: Drawable, num_cells: int, cell: int
     ) -> list[tuple[SketchedPart | None, ...]]:
-        """The pieces of the told things and of the hero, from left to right."""
-        told = items(_told(image_of(image)))[:NUM_ITEMS]
-        return [_parts(item, num_cells, cell) for item in told]
+        """The pieces of the things and of the hero, as words tell them."""
+        told = image_of(image)
+        told = replace(told, scene=_told(told))
+        return [_parts(item, num_cells, cell) for item in told.items[:NUM_ITEMS]]
 
 
 def _parts(item: Group | Stand, num_cells: int, cell: int) -> tuple[SketchedPart | None, ...]:

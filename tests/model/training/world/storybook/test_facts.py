@@ -57,6 +57,12 @@ def test_items_stand_in_the_order_of_a_request_and_count() -> None:
     assert [part["what"] for part in parts_of(_GROUP)] == ["balloon"] * 3
 
 
+def test_items_stand_in_the_order_in_which_sides_are_told() -> None:
+    facts = TOLD.of(StorybookImage(_SCENE, tells_sides=True, order=(2, 0, 1)))
+    told = [(facts[f"{item} what"], facts[f"{item} side"]) for item in range(3)]
+    assert told == [("cat", "right"), ("nesting doll", "left"), ("frog", "middle")]
+
+
 def test_what_the_words_leave_open_is_no_target() -> None:
     told = TOLD.of(StorybookImage(_SCENE))
     assert "0 side" not in told and told["1 colour"] == "blue"

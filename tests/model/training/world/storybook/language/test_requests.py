@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
+from dataclasses import replace
 
 from model.training.world.storybook.language import requests
 from model.training.world.storybook.painting.places import Setting
@@ -36,11 +36,26 @@ def test_remarks_stand_around_what_is_asked_for() -> None:
 
 
 def test_sides_are_told_in_any_order() -> None:
-    texts = [requests.arranged(random.Random(seed), _SCENE).lower() for seed in range(60)]
-    for text in texts:
-        castle, left = (re.search(word, text) for word in ("castle", "on the left"))
-        zebra, right = (re.search(word, text) for word in ("zebra", "on the right"))
-        assert castle and left and zebra and right, text
-        assert (castle.start() < zebra.start()) == (left.start() < right.start()), text
-    assert 15 < sum(text.index("castle") < text.index("zebra") for text in texts) < 58
-    assert any(text.index("on the left") < text.index("castle") for text in texts)
+    asked = [requests.request(random.Random(seed), _SCENE, requests.ARRANGED) for seed in range(90)]
+    clear = [each for each in asked if "castle" in each.text and "zebra" in each.text]
+    for each in clear:
+        (castle, left), (zebra, right) = (
+            (each.text.index(thing), each.text.lower().find(side))
+            for thing, side in (("castle", "on the left"), ("zebra", "on the right"))
+        )
+        assert each.order == ((0, 1) if castle < zebra else (1, 0)), each.text
+        if left >= 0 and right >= 0:
+            assert (castle < zebra) == (left < right), each.text
+    assert 15 < sum(each.order == (0, 1) for each in clear) < len(clear) - 10
+    assert any(
+        0 <= each.text.lower().find("on the left") < each.text.index("castle") for each in clear
+    )
+
+
+def test_things_at_one_side_are_told_from_left_to_right() -> None:
+    two = (StorybookThing("car", "normal", 0.05, 0.9), StorybookThing("tent", "normal", 0.25, 0.9))
+    scene = replace(_SCENE, things=(*two, _SCENE.things[1]))
+    orders = {
+        requests.request(random.Random(seed), scene, requests.ARRANGED).order for seed in range(60)
+    }
+    assert orders == {(0, 1, 2), (0, 2, 1), (2, 0, 1)}

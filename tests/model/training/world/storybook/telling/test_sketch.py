@@ -72,3 +72,11 @@ def test_pieces_of_equal_things_lie_at_several_cells() -> None:
     first, second = map(cell_of, scene.entries)
     cells = [part.cells for part in cats if part]
     assert cells and all(right - left == second - first for left, right in cells)
+
+
+def test_things_have_their_pieces_in_the_order_in_which_words_tell_them() -> None:
+    scene = in_a_row(_SCENE)
+    first, second = SKETCHER.parts(StorybookImage(scene, order=(1, 0)), 12, 4)
+    of_scene = SKETCHER.parts(StorybookImage(scene), 12, 4)
+    for told, shown in zip((second, first), of_scene, strict=True):
+        assert [part and part.cells for part in told] == [part and part.cells for part in shown]
