@@ -96,7 +96,7 @@ def _run_stage(
             model, processor = start(recipe, before)
             seconds = rate and rate * phase.share
             untrained = {name: x.clone() for name, x in own_tensors(model).items()}
-            earlier = low_rank.load_update(before) if before else {}
+            earlier = low_rank.load_update(before)
             update = run_phase(model, processor, recipe, phase, place, seconds, earlier)
             if processes.is_main_process:
                 save_parts(model, untrained, place / "parts.safetensors")
@@ -107,7 +107,7 @@ def _run_stage(
         return None
     if processes.is_main_process:
         model, processor = start(recipe, before)
-        update = low_rank.load_update(before) if before else {}
+        update = low_rank.load_update(before)
         _save(halved(model), processor.tokenizer, directory / "checkpoint", update)
         console.print(f"checkpoint: {directory / 'checkpoint'}")
     return directory / "checkpoint"

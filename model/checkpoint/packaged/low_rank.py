@@ -40,12 +40,11 @@ class Factors:
 Update = Mapping[str, Factors]
 
 
-def load_update(directory: Path | str) -> Update:
-    """The update in a checkpoint; an empty one where it has none."""
-    path = Path(directory) / FILE
-    if not path.is_file():
+def load_update(directory: Path | str | None) -> Update:
+    """The update in a checkpoint; an empty one where there is none of either."""
+    if directory is None or not (Path(directory) / FILE).is_file():
         return {}
-    tensors = load_file(path)
+    tensors = load_file(Path(directory) / FILE)
     names = (name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN))
     return {name: Factors(tensors[name + _DOWN], tensors[name + _UP]) for name in names}
 

@@ -157,6 +157,11 @@ def change_of(rng: random.Random, before: StorybookScene) -> Example:
     return Example("change", prompt, (image,))
 
 
+def change_in(rng: random.Random, told: StorybookStory) -> Example:
+    """The hero of a given story's portrait, drawn anew."""
+    return change_of(rng, told.portrait)
+
+
 def ability(rng: random.Random) -> Example:
     """A question about drawing or seeing, answered in words."""
     question, answer = abilities.talk(rng)
@@ -227,12 +232,13 @@ def _story_prompt(rng: random.Random, told: StorybookStory) -> tuple[Part, ...]:
 
 def story_opening(rng: random.Random) -> Example:
     """A hero's image and a wish, answered by a story up to its first image."""
-    return opening_of(story(rng))
+    return story_opening_of(rng, sample_story(rng))
 
 
-def opening_of(told: Example) -> Example:
-    """A story up to its first image."""
-    return replace(told, task="story_opening", answer=told.answer[:2], unfinished=True)
+def story_opening_of(rng: random.Random, told: StorybookStory) -> Example:
+    """A given story up to its first image."""
+    whole = story_of(rng, told)
+    return replace(whole, task="story_opening", answer=whole.answer[:2], unfinished=True)
 
 
 def in_words(example: Example) -> Example:

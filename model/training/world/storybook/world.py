@@ -38,7 +38,9 @@ _REQUESTS: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
 }
 _OF_ONE_STORY: dict[str, Callable[[random.Random, StorybookStory], Example]] = {
     "story": tasks.story_of,
+    "story_opening": tasks.story_opening_of,
     "tale": tasks.tale_of,
+    "change": tasks.change_in,
 }
 
 
@@ -64,10 +66,6 @@ class StorybookStock:
             return tasks.ability(rng)
         if task in _OF_ONE_STORY:
             return _OF_ONE_STORY[task](rng, rng.choice(self.stories))
-        if task == "story_opening":
-            return tasks.opening_of(tasks.story_of(rng, rng.choice(self.stories)))
-        if task == "change":
-            return tasks.change_of(rng, rng.choice(self.stories).portrait)
         if task in _REQUESTS:
             return _REQUESTS[task](rng, rng.choice(self.scenes))
         # Of an image several things are asked at once: reading it takes longer.
