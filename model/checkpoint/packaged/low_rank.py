@@ -41,7 +41,7 @@ Update = Mapping[str, Factors]
 
 
 def load_update(directory: Path | str | None) -> Update:
-    """The update in a checkpoint; an empty one where there is none of either."""
+    """The update of a checkpoint; empty if it has none, or if there is no checkpoint."""
     if directory is None or not (Path(directory) / FILE).is_file():
         return {}
     tensors = load_file(Path(directory) / FILE)

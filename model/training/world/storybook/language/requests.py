@@ -135,7 +135,7 @@ def arranged(rng: random.Random, scene: StorybookScene, order: Sequence[int] | N
 def _any_order(rng: random.Random, scene: StorybookScene) -> tuple[int, ...]:
     """An order in which to tell a scene's things, those of each side from left to right.
 
-    How two at one side stand is told by their order alone.
+    Only their order says which of two things on one side stands further left.
     """
     sides = _sides(scene)
     of_side = {side: iter([n for n, other in enumerate(sides) if other == side]) for side in sides}
