@@ -42,9 +42,10 @@ Update = Mapping[str, Factors]
 
 def load_update(directory: Path | str | None) -> Update:
     """The update of a checkpoint; empty if it has none, or if there is no checkpoint."""
-    if directory is None or not (Path(directory) / FILE).is_file():
+    path = Path(directory) / FILE if directory is not None else None
+    if path is None or not path.is_file():
         return {}
-    tensors = load_file(Path(directory) / FILE)
+    tensors = load_file(path)
     names = (name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN))
     return {name: Factors(tensors[name + _DOWN], tensors[name + _UP]) for name in names}
 
