@@ -6,7 +6,8 @@ hidden states are computed once, and one row is fitted to them (logistic regress
 between all other words stay as they are.
 
 An image must begin where the world's answers have one. It must not begin elsewhere in them, nor
-anywhere in what the model says to plain requests while it is kept from beginning images.
+anywhere in what the model says to plain requests while it is kept from beginning images; there its
+odds are held down by a margin.
 
 Legend: M places, before each of which a token of an answer is predicted; D width.
 """
@@ -34,6 +35,7 @@ from model.training.targets.plain_requests import plain_requests
 
 _EXAMPLES = 16  # Which are read together.
 _NEVER = 100.0  # Taken from a logit.
+_MARGIN = 8.0  # Nats, added where no image begins: what is unlike the examples stays clear of one.
 
 
 class BeginningObjective:
@@ -69,7 +71,9 @@ class BeginningObjective:
         with torch.autocast(hidden_MD.device.type, enabled=False):
             logit_M = F.linear(hidden_MD, weight_ND[row : row + 1], bias_N[row]).squeeze(1)
         margin_M = logit_M - others_M
-        loss = F.binary_cross_entropy_with_logits(margin_M, begins_M.float(), reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(
+            margin_M + _MARGIN * ~begins_M, begins_M.float(), reduction="sum"
+        )
         return {
             "loss": loss / begins_M.sum(),
             "missed": (margin_M[begins_M] < 0).float().mean(),

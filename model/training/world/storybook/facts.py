@@ -13,7 +13,7 @@ from dataclasses import replace
 from model.training.world.drawable import Drawable
 from model.training.world.facts import NOTHING, WHAT, Facts
 from model.training.world.storybook.language.seeing.grounding import hundredths
-from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, Hero
+from model.training.world.storybook.painting.hero import COLOURS, PATTERNS, TOKENS, UNTOLD, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
 from model.training.world.storybook.painting.scene import (
@@ -83,7 +83,10 @@ def _hero_facts(stand: Stand) -> dict[str, str]:
 
 
 def _look(hero: Hero) -> dict[str, str]:
-    return {"colour": hero.colour, "pattern": hero.pattern, "token": f"with {hero.token}"}
+    """What is told of a hero's look; what words leave out is not there."""
+    token = f"with {hero.token}" if hero.token else UNTOLD
+    look = {"colour": hero.colour, "pattern": hero.pattern, "token": token}
+    return {name: value for name, value in look.items() if value != UNTOLD}
 
 
 def setting_facts(setting: Setting) -> dict[str, str]:

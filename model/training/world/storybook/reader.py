@@ -68,6 +68,11 @@ _LEAST_GAIN = 0.012
 # ... and this fraction of the error that it covers.
 _LEAST_SHARE = 0.35
 _NAMELESS = "hero"
+# A hero may have an animal's own colours, or no token; with neither it is a thing.
+_COATS = tuple(product((*COLOURS, UNTOLD), PATTERNS))
+_LOOKS = tuple(
+    look for look in product(_COATS, (*TOKENS, UNTOLD)) if look != ((UNTOLD, PATTERNS[0]), UNTOLD)
+)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,8 @@ def _pixels(image: Image.Image, side: int) -> _Array:
 def _bank() -> Bank:
     """All things in all sizes, and all heroes as far as they are told apart from afar."""
     templates = [Template(noun, size) for noun in NOUNS for size in SIZES]
-    templates += [Template(None, "normal", *look) for look in product(SPECIES, COLOURS, PATTERNS)]
+    coats = product(SPECIES, _COATS)
+    templates += [Template(None, "normal", species, *coat) for species, coat in coats]
     filters, squares, shapes = [], [], []
     for template in templates:
         pixels = template.pixels(_SEARCH)
@@ -276,21 +282,19 @@ def _read_hero(
 ) -> Stand:
     """The hero whose sprite at about this place is nearest: look after look, then once more."""
 
-    def look(species: str, colour: str, pattern: Pattern, token: str) -> Stand:
-        return Stand(Hero(_NAMELESS, species, colour, pattern, token), x, y)
+    def look(species: str, coat: tuple[str, Pattern], token: str) -> Stand:
+        return Stand(Hero(_NAMELESS, species, *coat, token), x, y)
 
     def gain(stand: Stand) -> float:
         return _gain(canvas, wanted, _layer(stand), light)
 
-    token, species = next(iter(TOKENS)), template.species
+    species, coat = template.species, (template.colour, template.pattern)
     moves = product(_STEPS, _STEPS)
-    best = look(species, template.colour, template.pattern, token)
+    best = look(species, coat, next(iter(TOKENS)))
     best = max((replace(best, x=x + dx, y=y + dy) for dx, dy in moves), key=gain)
     x, y = best.x, best.y
-    token = max(
-        (look(species, template.colour, template.pattern, t) for t in TOKENS), key=gain
-    ).hero.token
-    best = max((look(species, c, p, token) for c, p in product(COLOURS, PATTERNS)), key=gain)
-    colour, pattern = best.hero.colour, best.hero.pattern
-    best = max((look(s, colour, pattern, token) for s in SPECIES), key=gain)
-    return max((look(best.hero.species, colour, pattern, t) for t in TOKENS), key=gain)
+    best = max((look(species, c, t) for c, t in _LOOKS if c == coat), key=gain)
+    best = max((look(species, c, t) for c, t in _LOOKS if t == best.hero.token), key=gain)
+    coat = best.hero.colour, best.hero.pattern
+    best = max((look(s, coat, best.hero.token) for s in SPECIES), key=gain)
+    return max((look(best.hero.species, c, t) for c, t in _LOOKS if c == coat), key=gain)

@@ -12,7 +12,7 @@ from model.training.world.drawable import box_overlap
 from model.training.world.example import Example, GeneratedAnswer, Rows, Score
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.seeing.grounding import box_in
-from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.hero import UNTOLD, Hero
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.reader import read_scene
 from model.training.world.storybook.telling.group import groups
@@ -31,8 +31,12 @@ def match_request(asked: StorybookImage, seen: StorybookScene) -> dict[str, bool
         matches["place"] = setting.place == seen.setting.place
     matches["time"] = setting.time == seen.setting.time
     matches["weather"] = setting.weather == seen.setting.weather
-    if asked.scene.hero and asked.tells_look:
-        matches |= match_hero(asked.scene.hero, seen)
+    if (hero := asked.scene.hero) and asked.tells_look:
+        matches |= {
+            trait: is_right
+            for trait, is_right in match_hero(hero, seen).items()
+            if getattr(hero, trait) != UNTOLD
+        }
     return matches
 
 

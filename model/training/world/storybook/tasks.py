@@ -23,18 +23,21 @@ from model.training.world.storybook.language.stories import (
     sample_story,
 )
 from model.training.world.storybook.painting.hero import Hero
-from model.training.world.storybook.painting.scene import StorybookScene
+from model.training.world.storybook.painting.scene import Size, StorybookScene
 from model.training.world.storybook.telling.composition import at_sides, in_a_row
+from model.training.world.storybook.telling.group import groups
 from model.training.world.storybook.telling.image import StorybookImage, image_of
 from model.training.world.words import ORDINALS
 
 _HERO_SHARE = 0.35
 _NO_PLACE = 0.1
+_PARTLY = 0.6  # Of heroes in requests: those of which not all is told.
 _USUAL_PLACE = "meadow"  # Where things are drawn if no place is named.
 NUM_IMAGES = (1, 1, 2, 2, 3)  # Of which a question is asked.
 _NAMELESS = 0.3  # Of wishes for stories.
 _NAMED = 0.25  # Of heroes to draw anew.
 _BOXES = 0.5  # Of what else is asked about an image.
+_RARE_SIZES: tuple[Size, ...] = ("small", "big")
 
 
 def sample_scene(rng: random.Random) -> StorybookScene:
@@ -52,6 +55,9 @@ def request_of(
     rng: random.Random, scene: StorybookScene, families: Mapping[str, RequestFamily] = TRAINED
 ) -> Example:
     """A request for the image of a given scene."""
+    if scene.stand and rng.random() < _PARTLY:
+        hero = scene.stand.hero.partly(rng)
+        scene = replace(scene, stand=replace(scene.stand, hero=hero))
     has_place = rng.random() >= _NO_PLACE
     if not has_place:
         scene = replace(scene, setting=replace(scene.setting, place=_USUAL_PLACE))
@@ -71,6 +77,21 @@ def arranged_request(rng: random.Random) -> Example:
 def arranged_of(rng: random.Random, scene: StorybookScene) -> Example:
     """A request for the image of a given scene that says what stands on which side."""
     return replace(request_of(rng, scene, ARRANGED), task="arranged_request")
+
+
+def sized_request(rng: random.Random) -> Example:
+    """A request for small and big things, which others seldom name."""
+    return sized_of(rng, sample_scene(rng))
+
+
+def sized_of(rng: random.Random, scene: StorybookScene) -> Example:
+    """A request for the image of a given scene, all single things of which are small or big."""
+    single = {group.things[0] for group in groups(scene) if group.number == 1}
+    things = tuple(
+        replace(thing, size=rng.choice(_RARE_SIZES)) if thing in single else thing
+        for thing in scene.things
+    )
+    return replace(request_of(rng, replace(scene, things=things)), task="sized_request")
 
 
 def free_request(rng: random.Random) -> Example:
@@ -258,6 +279,7 @@ def _beside(rng: random.Random, images: Sequence[StorybookImage], words: str) ->
 TASKS: dict[str, Callable[[random.Random], Example]] = {
     "text_to_image": text_to_image,
     "arranged_request": arranged_request,
+    "sized_request": sized_request,
     "free_request": free_request,
     "caption": caption,
     "detail_question": detail_question,

@@ -35,6 +35,7 @@ _OF_ONE_SCENE: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
 _REQUESTS: dict[str, Callable[[random.Random, StorybookScene], Example]] = {
     "text_to_image": tasks.request_of,
     "arranged_request": tasks.arranged_of,
+    "sized_request": tasks.sized_of,
 }
 _OF_ONE_STORY: dict[str, Callable[[random.Random, StorybookStory], Example]] = {
     "story": tasks.story_of,

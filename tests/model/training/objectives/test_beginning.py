@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from model.config.schema import ConfigError
 from model.mm_interleaved import MMInterleaved
@@ -66,6 +67,18 @@ def test_what_is_said_to_plain_requests_begins_no_image(
     assert bias_N[row] == before
     assert not any(bool(begins_M.any()) for _, _, begins_M in said)
     assert sum(len(hidden_MD) for hidden_MD, _, _ in said) > 4
+
+
+def test_where_no_image_begins_its_odds_are_held_down_by_a_margin(
+    objective: BeginningObjective, model: MMInterleaved, processor: Processor
+) -> None:
+    row = processor.special.soi_token_id - model.text_decoder.num_old
+    odds_M = torch.tensor([3.0, -3.0])
+    others_M = model.text_decoder.new_tokens()[1][row].detach() - odds_M
+    hidden_MD = torch.zeros(2, model.text_decoder.head_new.in_features)
+    vars(objective)["_places"] = hidden_MD, others_M, torch.tensor([True, False])
+    expected = F.softplus(torch.tensor(-3.0)) + F.softplus(torch.tensor(-3.0 + beginning._MARGIN))
+    torch.testing.assert_close(objective.losses(0)["loss"], expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_model_from_nothing_has_no_such_phase() -> None:

@@ -258,6 +258,7 @@ _BEFORE = (
     "shoulder|has a new house].|"
     "It is raining here.|I have [ten minutes|a question|a favour to ask|a wish].|"
     "What I need now:|What we are looking for:|Please help me.|Thanks for the last one.|"
+    "Good [morning|afternoon|evening|day][!|.|,]|"
     "Dear [artist|painter|computer|robot],|Listen:|Ready? Go:|Task:|Attention please:]"
 )
 _AFTER = (

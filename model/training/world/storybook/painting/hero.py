@@ -1,9 +1,12 @@
-"""Heroes: animals whose colouring and token exist only in their image."""
+"""Heroes: animals with a colouring and a token of their own.
+
+In stories these exist only in the hero's image; requests tell some of them or all.
+"""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Self
 
@@ -34,6 +37,17 @@ NAMES = (
 )  # fmt: skip
 # A colour and a token: the body as it lies in the package, and nothing on it.
 UNTOLD = ""
+# How much darker a pattern is than a body in its own colours.
+_MARK = 0.5
+# What is told of a hero in short, and how often: a plain coat and no token go without saying.
+_PARTLY: dict[tuple[str, ...], int] = {
+    ("colour",): 6,
+    ("token",): 4,
+    ("pattern",): 2,
+    ("colour", "pattern"): 3,
+    ("colour", "token"): 3,
+    ("pattern", "token"): 2,
+}
 # A hero without its token has this height, as a fraction of the image.
 HEIGHT = 0.36
 _CANVAS = 256
@@ -125,6 +139,16 @@ class Hero:
             rng.choice(tuple(TOKENS)),
         )
 
+    def partly(self, rng: random.Random) -> Self:
+        """The hero with a part of its look alone: "a blue cat", "a cat with a crown"."""
+        (told,) = rng.choices(tuple(_PARTLY), tuple(_PARTLY.values()))
+        return replace(
+            self,
+            colour=self.colour if "colour" in told else UNTOLD,
+            pattern=rng.choice(PATTERNS[1:]) if "pattern" in told else "plain",
+            token=self.token if "token" in told else UNTOLD,
+        )
+
 
 @dataclass(frozen=True)
 class HeroSprite:
@@ -162,7 +186,7 @@ def _dressed(
     body = scaled(cutout(kind.code), _CANVAS)
     width, tall = body.size
     canvas = Image.new("RGBA", (width + 2 * _MARGIN, tall + 2 * _MARGIN))
-    painted = body if colour == UNTOLD else _painted(body, colour, pattern)
+    painted = _marked(body, pattern) if colour == UNTOLD else _painted(body, colour, pattern)
     canvas.paste(painted, (_MARGIN, _MARGIN))
     if token != UNTOLD:
         worn = TOKENS[token]
@@ -179,6 +203,14 @@ def _dressed(
 def scaled_to_width(picture: Image.Image, width: int) -> Image.Image:
     """An RGBA picture of a given width."""
     return scaled(picture, round(width * max(picture.size) / picture.width))
+
+
+def _marked(body: Image.Image, pattern: str) -> Image.Image:
+    """The body in its own colours, darker where the pattern is."""
+    rgba = np.asarray(body, np.float32)
+    marked = np.asarray(_pattern_mask(pattern, body.size), np.float32)[..., None] / 255
+    rgba = np.concatenate((rgba[..., :3] * (1 - _MARK * marked), rgba[..., 3:]), -1)
+    return Image.fromarray((rgba + 0.5).astype(np.uint8), "RGBA")
 
 
 def _painted(body: Image.Image, colour: str, pattern: str) -> Image.Image:

@@ -6,17 +6,19 @@ from dataclasses import replace
 
 from model.training.world.storybook.facts import NUM_COLUMNS, NUM_ITEMS, SEEN, TOLD, parts_of
 from model.training.world.storybook.language.seeing.grounding import hundredths
-from model.training.world.storybook.painting.hero import Hero
+from model.training.world.storybook.painting.hero import UNTOLD, Hero
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import Stand, StorybookScene, StorybookThing
 from model.training.world.storybook.telling.image import StorybookImage
 
+_TRAITS = ("colour", "pattern", "token")
 _HERO = Stand(Hero("Pip", "frog", "blue", "striped", "top hat"), 0.55, 0.9)
 _SCENE = StorybookScene(
     Setting("old town", 0, "evening", "rain"),
     (StorybookThing("nesting doll", "normal", 0.1, 0.9), StorybookThing("cat", "big", 0.9, 0.9)),
     _HERO,
 )
+_CROWNED = replace(_SCENE, stand=replace(_HERO, hero=Hero("Pip", "frog", UNTOLD, "plain", "crown")))
 _GROUP = StorybookScene(
     Setting("meadow", 0, "day"),
     tuple(StorybookThing("balloon", "normal", x, 0.5) for x in (0.1, 0.3, 0.5)),
@@ -73,9 +75,22 @@ def test_what_the_words_leave_open_is_no_target() -> None:
     assert f"{NUM_ITEMS} place" not in anywhere and anywhere["0 side"] == "left"
 
 
+def test_of_a_look_only_what_is_told_is_a_target() -> None:
+    assert _CROWNED.stand is not None
+    assert _told_look(_CROWNED) == {"pattern": "plain", "token": "with crown"}
+    blue = replace(_CROWNED.stand.hero, colour="blue", token=UNTOLD)
+    painted = replace(_CROWNED, stand=replace(_CROWNED.stand, hero=blue))
+    assert _told_look(painted) == {"colour": "blue", "pattern": "plain"}
+
+
+def _told_look(scene: StorybookScene) -> dict[str, str]:
+    facts = TOLD.of(StorybookImage(scene))
+    return {trait: facts[f"1 {trait}"] for trait in _TRAITS if f"1 {trait}" in facts}
+
+
 def test_every_value_is_known() -> None:
     for facts in (SEEN, TOLD):
-        for scene in (_SCENE, _GROUP, replace(_SCENE, stand=None)):
+        for scene in (_SCENE, _CROWNED, _GROUP, replace(_SCENE, stand=None)):
             for name, value in facts.of(scene).items():
                 assert value in facts.values[name], (name, value)
                 assert facts.places[name] < facts.num_places

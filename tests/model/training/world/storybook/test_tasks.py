@@ -7,6 +7,7 @@ import random
 import pytest
 
 from model.training.world.storybook.tasks import TASKS
+from model.training.world.storybook.telling.group import groups
 from model.training.world.storybook.telling.image import image_of
 from model.training.world.storybook.world import StorybookWorld
 
@@ -33,3 +34,13 @@ def test_a_story_tells_what_its_images_show_but_not_the_heros_look() -> None:
         assert hero.pattern == "plain" or hero.pattern not in words
         for image in story.images[1:]:
             assert not image_of(image).tells_look
+
+
+def test_a_sized_request_names_the_size_of_every_single_thing() -> None:
+    sizes = set()
+    for seed in range(20):
+        request = _WORLD.example("sized_request", random.Random(seed))
+        for group in groups(image_of(request.images[-1]).scene):
+            assert (group.size == "normal") == (group.number > 1), request.prompt
+            sizes.add(group.size)
+    assert {"small", "big"} <= sizes

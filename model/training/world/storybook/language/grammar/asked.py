@@ -11,18 +11,19 @@ from collections.abc import Sequence
 
 from model.training.world.storybook.language.grammar import phrases
 from model.training.world.storybook.language.grammar.forms import fill
-from model.training.world.storybook.painting.hero import NAMES, SPECIES
+from model.training.world.storybook.painting.hero import NAMES, SPECIES, UNTOLD, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import StorybookScene
 from model.training.world.storybook.telling.group import Group, items
 from model.training.world.words import NUMBERS, joined
 
-_SYNONYMS = 0.3
+_SYNONYMS = 0.35
 _WIDER = 0.4  # Of places, times and weathers.
 _ADORNED = 0.25  # Of single things.
 _IN_DIGITS = 0.2  # Of numbers.
-_LINKED = 0.25  # Of lists of two.
+_LINKED = 0.3  # Of the first two of a list.
+_SHORT = 0.5  # Of looks that are told in the words of captions.
 
 _PLACES: dict[str, str] = {
     "living room": (
@@ -129,13 +130,90 @@ _OF_ANIMALS = (
     "brave",
     "fluffy",
     "brown",
+    "black",
+    "grey",
     "curious",
 )
 _OF_THINGS = ("red", "yellow", "green", "blue", "white", "black", "golden", "shiny", "wooden")
 _DOING = (
     "sitting", "standing", "waiting", "resting", "sleeping", "playing", "dancing", "smiling",
-    "looking around", "having fun",
+    "looking around", "having fun", "on a roof", "on a branch", "on a bench", "on a blanket",
 )  # fmt: skip
+_LYING = ("on a table", "on the floor", "on the ground", "on a shelf", "in the middle of it all")
+_LINK = (
+    "[with|next to|beside|and also|together with|near|plus|, and next to it|in front of|behind|"
+    "under|by|close to|on|looking at|holding|carrying|riding|playing with|playing|watching|chasing]"
+)
+_COLOURS = {
+    "blue": "light blue|dark blue|sky-blue",
+    "green": "bright green|dark green",
+    "pink": "bright pink|rosy",
+    "purple": "violet|lilac",
+    "white": "snow-white|all white",
+    "red": "bright red|dark red",
+}
+_PATTERNS = {
+    "spotted": ("spotted|dotted|polka-dotted|spotty", "spots|dots|polka dots"),
+    "striped": ("striped|stripy", "stripes"),
+}
+_TOKENS = {
+    "crown": (
+        "with a [|golden |little ]crown[| on its head]|wearing a [|golden ]crown|with a tiara|"
+        "that wears a crown"
+    ),
+    "top hat": (
+        "with a [|black |tall ]top hat[| on its head]|wearing a [top hat|black hat|tall hat]|"
+        "in a top hat"
+    ),
+    "sun hat": (
+        "with a [sun hat|straw hat|summer hat|hat][| on its head]|"
+        "wearing a [sun hat|straw hat|hat]|in a [sun|straw] hat"
+    ),
+    "bow": "with a [|pink |red |big ]bow[| on its head]|wearing a [bow|ribbon]|with a ribbon",
+    "flower": (
+        "with a [|red |pretty ]flower [at|behind|in|over] [the|its] ear|"
+        "with a flower[| on its head]|wearing a flower"
+    ),
+    "scarf": (
+        "with a [|red |warm |woolly ]scarf[| around its neck]|wearing a [|red |warm ]scarf|"
+        "in a [|warm ]scarf"
+    ),
+}
+# Words for things that captions do not use.
+_THINGS = {
+    "airplane": "jet|airliner", "backpack": "school bag", "bear": "bear cub|grizzly",
+    "bird": "songbird|robin|sparrow", "boot": "rubber boot", "box": "cardboard box|package",
+    "broom": "broomstick", "butterfly": "moth", "cake": "birthday cake|piece of cake",
+    "candy": "bonbon", "canoe": "kayak|rowing boat", "cap": "baseball cap",
+    "cat": "tomcat|kitty cat", "chair": "stool|seat", "clover": "shamrock|four-leaf clover",
+    "couch": "settee", "cow": "bull|dairy cow", "crocodile": "croc", "crown": "tiara",
+    "cucumber": "gherkin|pickle", "deer": "stag|reindeer", "diamond": "jewel",
+    "dinosaur": "brontosaurus", "dog": "hound|poodle", "dolphin": "porpoise", "dress": "gown",
+    "eagle": "hawk|falcon", "fire engine": "firetruck", "fish": "goldfish",
+    "flying saucer": "alien spaceship", "frog": "toad", "glove": "mitten", "goat": "billy goat",
+    "guitar": "electric guitar", "hamburger": "cheeseburger", "handbag": "purse",
+    "hedgehog": "porcupine", "helicopter": "chopper", "honey pot": "jar of honey",
+    "horse": "stallion|foal", "house": "cottage", "hut": "cabin|shack",
+    "ice cream": "ice cream cone", "kite": "paper kite", "koala": "koala bear",
+    "ladder": "stepladder", "lantern": "lamp|paper lantern", "leopard": "cheetah|jaguar",
+    "light bulb": "lightbulb", "llama": "alpaca", "lobster": "crayfish",
+    "magic wand": "wizard's wand", "maple leaf": "leaf|autumn leaf", "melon": "cantaloupe",
+    "mirror": "looking glass", "monkey": "chimpanzee|ape", "moon": "half moon", "mouse": "rat",
+    "mushroom": "fly agaric", "nesting doll": "russian doll|matryoshka", "octopus": "kraken",
+    "orange": "tangerine", "owl": "barn owl", "panda": "panda bear", "parrot": "macaw",
+    "pepper": "chili|red pepper", "pig": "hog", "pizza": "slice of pizza|pizza slice",
+    "police car": "cop car", "potted plant": "plant|pot plant",
+    "present": "gift box|wrapped gift", "puzzle piece": "jigsaw piece", "rabbit": "hare",
+    "ring": "gold ring", "rocket": "space rocket", "saxophone": "sax", "school": "schoolhouse",
+    "scooter": "kick scooter", "seal": "sea lion", "ship": "cruise ship|ocean liner|steamer",
+    "snake": "python|cobra", "sneaker": "shoe|trainer", "soccer ball": "ball",
+    "spider": "tarantula", "squirrel": "red squirrel", "statue": "stone head",
+    "target": "dartboard|bullseye", "teapot": "kettle", "teddy bear": "stuffed bear|toy bear",
+    "tent": "camping tent", "tree": "oak|oak tree", "train": "express train|railway train",
+    "truck": "van|delivery truck", "turtle": "sea turtle", "umbrella": "parasol",
+    "watermelon": "slice of watermelon", "whale": "blue whale", "wolf": "grey wolf",
+    "yo-yo": "yoyo",
+}  # fmt: skip
 
 
 def where(setting: Setting, rng: random.Random) -> str:
@@ -165,14 +243,45 @@ def when(setting: Setting, rng: random.Random) -> str:
 def subjects(scene: StorybookScene, rng: random.Random) -> list[str]:
     """Noun phrases of all that stands in the scene, from left to right."""
     return [
-        thing(item, rng) if isinstance(item, Group) else phrases.hero_phrase(item.hero)
+        thing(item, rng) if isinstance(item, Group) else hero(item.hero, rng)
         for item in items(scene)
     ]
 
 
+def hero(look: Hero, rng: random.Random) -> str:
+    """A hero by what is told of its look."""
+    if UNTOLD not in (look.colour, look.token) and rng.random() < _SHORT:
+        return phrases.hero_phrase(look)
+    colour = look.colour
+    if colour in _COLOURS and rng.random() < _SYNONYMS / 2:
+        colour = fill(rng, f"[{_COLOURS[colour]}]")
+    adjective, marks = _PATTERNS.get(look.pattern, ("", ""))
+    name = phrases.word(rng, look.species, _SYNONYMS / 2)
+    if colour and marks:
+        form = (
+            "[{adjective} {colour} {name}|{colour} {adjective} {name}|"
+            "{colour} and {adjective} {name}|{colour} {name} with {marks}]"
+        )
+    elif marks:
+        form = "[{adjective} {name}|{adjective} {name}|{name} with {marks}]"
+    else:
+        form = "{colour} {name}"
+    described = fill(
+        rng,
+        form,
+        colour=colour,
+        name=name,
+        adjective=fill(rng, f"[{adjective}]"),
+        marks=fill(rng, f"[{marks}]"),
+    )
+    worn = fill(rng, f"[{_TOKENS[look.token]}]") if look.token else ""
+    return f"{phrases.article(described)} {worn}".strip()
+
+
 def thing(group: Group, rng: random.Random) -> str:
     """A group with its article or number, and perhaps with words that change nothing."""
-    phrase = phrases.noun_phrase(group, rng, _SYNONYMS)
+    further = _THINGS[group.noun].split("|") if group.noun in _THINGS else ()
+    phrase = phrases.noun_phrase(group, rng, _SYNONYMS, further)
     if group.number == 1:
         return _adorned(group, phrase, rng) if rng.random() < _ADORNED else phrase
     if rng.random() >= _IN_DIGITS:
@@ -190,8 +299,8 @@ def _adorned(group: Group, phrase: str, rng: random.Random) -> str:
         return f"{rng.choice(('the', 'one', 'my', 'our', 'this'))} {rest}"
     if kind == 1 and is_animal:
         return f"{phrase} {rng.choice(('called', 'named'))} {rng.choice(NAMES)}"
-    if kind == 2 and is_animal:
-        return f"{phrase} {rng.choice(_DOING)}"
+    if kind == 2:
+        return f"{phrase} {rng.choice(_DOING if is_animal else _LYING)}"
     adjective = rng.choice((*_OF_ANY, *(_OF_ANIMALS if is_animal else _OF_THINGS)))
     return (
         f"some {adjective} {rest}"
@@ -201,8 +310,9 @@ def _adorned(group: Group, phrase: str, rng: random.Random) -> str:
 
 
 def listed(things: Sequence[str], rng: random.Random) -> str:
-    """Noun phrases as one: with "and", and two of them also with other words between."""
-    if len(things) == 2 and rng.random() < _LINKED:
-        link = "[with|next to|beside|and also|together with|near|plus|, and next to it]"
-        return fill(rng, f"{{first}} {link} {{second}}", first=things[0], second=things[1])
-    return joined(things)
+    """Noun phrases as one: with "and", the first two of them also with other words between."""
+    if len(things) < 2 or rng.random() >= _LINKED:
+        return joined(things)
+    first, second, *others = things
+    linked = fill(rng, f"{{first}} {_LINK} {{second}}", first=first, second=second)
+    return joined([linked, *others])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from model.training.world.storybook.painting.hero import TOKENS, Hero
 from model.training.world.storybook.painting.nouns import NOUNS
@@ -78,16 +79,22 @@ def plural(noun: str) -> str:
     return NOUNS[noun].plural or f"{noun}s"
 
 
-def word(rng: random.Random, noun: str, synonyms: float) -> str:
-    """The noun, or with probability `synonyms` another word for it."""
-    others = NOUNS[noun].synonyms
+def word(rng: random.Random, noun: str, synonyms: float, further: Sequence[str] = ()) -> str:
+    """The noun, or with probability `synonyms` another word for it, one of the `further` too."""
+    others = (*NOUNS[noun].synonyms, *further)
     return rng.choice(others) if others and rng.random() < synonyms else noun
 
 
-def noun_phrase(group: Group, rng: random.Random | None = None, synonyms: float = 0.0) -> str:
+def noun_phrase(
+    group: Group,
+    rng: random.Random | None = None,
+    synonyms: float = 0.0,
+    further: Sequence[str] = (),
+) -> str:
     """A group with its article or number: "a big tree", "three cats", "some cheese".
 
-    With `rng` adjectives vary, and a single thing has a synonym with probability `synonyms`.
+    With `rng` adjectives vary, and a single thing has a synonym with probability `synonyms`, which
+    may be one of the `further` words.
     """
     noun = NOUNS[group.noun]
     adjective = ""
@@ -96,7 +103,7 @@ def noun_phrase(group: Group, rng: random.Random | None = None, synonyms: float 
         adjective = (rng.choice(choices) if rng else choices[0]) + " "
     if group.number > 1:
         return f"{NUMBERS[group.number]} {adjective}{plural(group.noun)}"
-    name = word(rng, group.noun, synonyms) if rng else group.noun
+    name = word(rng, group.noun, synonyms, further) if rng else group.noun
     if not noun.counted:
         return f"some {adjective}{name}"
     return article(adjective + name)

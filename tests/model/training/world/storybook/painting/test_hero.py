@@ -42,6 +42,24 @@ def test_heroes_are_sampled_from_all_looks() -> None:
     assert {one.token for one in heroes} == set(TOKENS)
 
 
+def test_a_part_of_a_look_is_never_nothing_and_never_all() -> None:
+    hero, parts = Hero("Pip", "cat", "blue", "plain", "crown"), set()
+    for seed in range(200):
+        partly = hero.partly(random.Random(seed))
+        assert (partly.name, partly.species) == ("Pip", "cat")
+        assert partly.colour in ("blue", UNTOLD) and partly.token in ("crown", UNTOLD)
+        parts.add((partly.colour != UNTOLD, partly.pattern != "plain", partly.token != UNTOLD))
+    assert parts == set(product((True, False), repeat=3)) - {(True,) * 3, (False,) * 3}
+
+
+def test_a_body_in_its_own_colours_is_darker_where_the_pattern_is() -> None:
+    before = np.asarray(body()).astype(int)
+    assert (np.asarray(painting._marked(body(), "plain")) == before).all()
+    striped = np.asarray(painting._marked(body(), "striped")).astype(int)
+    assert (striped[..., 3] == before[..., 3]).all() and (striped <= before).all()
+    assert 0.1 < (striped[..., 0] < before[..., 0]).mean() < 0.5
+
+
 @pytest.mark.parametrize("colour", COLOURS)
 def test_paint_keeps_eyes_and_opacity_and_has_its_colour(colour: str) -> None:
     before = np.asarray(body())
