@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from model.training.world.storybook.language.grammar import phrases
+from model.training.world.storybook.language.grammar import looks, phrases
 from model.training.world.storybook.language.grammar.forms import fill
-from model.training.world.storybook.painting.hero import NAMES, SPECIES, UNTOLD, Hero
+from model.training.world.storybook.painting.hero import NAMES, SPECIES
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import Setting
 from model.training.world.storybook.painting.scene import StorybookScene
@@ -23,7 +23,6 @@ _WIDER = 0.4  # Of places, times and weathers.
 _ADORNED = 0.25  # Of single things.
 _IN_DIGITS = 0.2  # Of numbers.
 _LINKED = 0.3  # Of the first two of a list.
-_SHORT = 0.5  # Of looks that are told in the words of captions.
 
 _PLACES: dict[str, str] = {
     "living room": (
@@ -144,41 +143,6 @@ _LINK = (
     "[with|next to|beside|and also|together with|near|plus|, and next to it|in front of|behind|"
     "under|by|close to|on|looking at|holding|carrying|riding|playing with|playing|watching|chasing]"
 )
-_COLOURS = {
-    "blue": "light blue|dark blue|sky-blue",
-    "green": "bright green|dark green",
-    "pink": "bright pink|rosy",
-    "purple": "violet|lilac",
-    "white": "snow-white|all white",
-    "red": "bright red|dark red",
-}
-_PATTERNS = {
-    "spotted": ("spotted|dotted|polka-dotted|spotty", "spots|dots|polka dots"),
-    "striped": ("striped|stripy", "stripes"),
-}
-_TOKENS = {
-    "crown": (
-        "with a [|golden |little ]crown[| on its head]|wearing a [|golden ]crown|with a tiara|"
-        "that wears a crown"
-    ),
-    "top hat": (
-        "with a [|black |tall ]top hat[| on its head]|wearing a [top hat|black hat|tall hat]|"
-        "in a top hat"
-    ),
-    "sun hat": (
-        "with a [sun hat|straw hat|summer hat|hat][| on its head]|"
-        "wearing a [sun hat|straw hat|hat]|in a [sun|straw] hat"
-    ),
-    "bow": "with a [|pink |red |big ]bow[| on its head]|wearing a [bow|ribbon]|with a ribbon",
-    "flower": (
-        "with a [|red |pretty ]flower [at|behind|in|over] [the|its] ear|"
-        "with a flower[| on its head]|wearing a flower"
-    ),
-    "scarf": (
-        "with a [|red |warm |woolly ]scarf[| around its neck]|wearing a [|red |warm ]scarf|"
-        "in a [|warm ]scarf"
-    ),
-}
 # Words for things that captions do not use.
 _THINGS = {
     "airplane": "jet|airliner", "backpack": "school bag", "bear": "bear cub|grizzly",
@@ -243,39 +207,9 @@ def when(setting: Setting, rng: random.Random) -> str:
 def subjects(scene: StorybookScene, rng: random.Random) -> list[str]:
     """Noun phrases of all that stands in the scene, from left to right."""
     return [
-        thing(item, rng) if isinstance(item, Group) else hero(item.hero, rng)
+        thing(item, rng) if isinstance(item, Group) else looks.described(item.hero, rng)
         for item in items(scene)
     ]
-
-
-def hero(look: Hero, rng: random.Random) -> str:
-    """A hero by what is told of its look."""
-    if UNTOLD not in (look.colour, look.token) and rng.random() < _SHORT:
-        return phrases.hero_phrase(look)
-    colour = look.colour
-    if colour in _COLOURS and rng.random() < _SYNONYMS / 2:
-        colour = fill(rng, f"[{_COLOURS[colour]}]")
-    adjective, marks = _PATTERNS.get(look.pattern, ("", ""))
-    name = phrases.word(rng, look.species, _SYNONYMS / 2)
-    if colour and marks:
-        form = (
-            "[{adjective} {colour} {name}|{colour} {adjective} {name}|"
-            "{colour} and {adjective} {name}|{colour} {name} with {marks}]"
-        )
-    elif marks:
-        form = "[{adjective} {name}|{adjective} {name}|{name} with {marks}]"
-    else:
-        form = "{colour} {name}"
-    described = fill(
-        rng,
-        form,
-        colour=colour,
-        name=name,
-        adjective=fill(rng, f"[{adjective}]"),
-        marks=fill(rng, f"[{marks}]"),
-    )
-    worn = fill(rng, f"[{_TOKENS[look.token]}]") if look.token else ""
-    return f"{phrases.article(described)} {worn}".strip()
 
 
 def thing(group: Group, rng: random.Random) -> str:

@@ -8,13 +8,6 @@ from dataclasses import replace
 import pytest
 
 from model.training.world.storybook.language.grammar import asked, phrases
-from model.training.world.storybook.painting.hero import (
-    PATTERNS,
-    TOKENS,
-    UNTOLD,
-    Hero,
-    Pattern,
-)
 from model.training.world.storybook.painting.nouns import NOUNS
 from model.training.world.storybook.painting.places import PLACES, TIMES, WEATHERS, Setting
 from model.training.world.storybook.painting.scene import StorybookScene, StorybookThing
@@ -81,21 +74,6 @@ def test_two_things_stand_side_by_side_in_words_too() -> None:
     three = {asked.listed(("a cat", "an owl", "a pear"), random.Random(n)) for n in range(300)}
     assert {"a cat, an owl and a pear", "a cat with an owl and a pear"} <= three
     assert all(text.startswith("a cat") and text.endswith(" and a pear") for text in three)
-
-
-@pytest.mark.parametrize("token", [UNTOLD, *TOKENS])
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("colour", ["blue", UNTOLD])
-def test_a_look_is_said_as_far_as_it_is_told(colour: str, pattern: Pattern, token: str) -> None:
-    look = Hero("Pip", "cat", colour, pattern, token)
-    said = {asked.hero(look, random.Random(seed)) for seed in range(200)}
-    assert not any(_FORM_MARKS & set(text) or "  " in text for text in said)
-    for text in said:
-        assert ("blue" in text) == (colour == "blue"), text
-        has_marks = any(mark in text for mark in ("strip", "spot", "dot"))
-        assert has_marks == (pattern != "plain"), text
-        is_worn = any(word in text.split() for word in ("with", "wearing", "in", "wears"))
-        assert is_worn or token == UNTOLD, text
 
 
 def test_no_word_stands_for_two_nouns() -> None:
