@@ -208,6 +208,7 @@ _STORYBOOK_FACTS = CodebookConfig(
     sizes=(239, 1, 4, 3, 3, 8, 3, 6, 16, 4, 4),
     sections=(*[tuple(range(8))] * 4, (8, 9, 10)),
     required=(0, 9, 10),
+    alternatives=((), (2, 3), (1,), (1, 6), (1, 6, 5), (1, 6, 7), (1, 6, 5, 7)),
 )
 
 

@@ -98,12 +98,14 @@ class CodebookConfig:
     """What tokens can hold: in each section of equally many at most one vector of each book.
 
     `sizes` are the numbers of vectors in the books. `sections` are the books of each section, and
-    of `required` ones every token of their sections holds a vector.
+    of `required` ones every token of their sections holds a vector. Of books in `alternatives` a
+    token holds those of one alternative, all of them.
     """
 
     sizes: tuple[int, ...]
     sections: tuple[tuple[int, ...], ...]
     required: tuple[int, ...] = ()
+    alternatives: tuple[tuple[int, ...], ...] = ((),)
 
 
 @dataclass(frozen=True)

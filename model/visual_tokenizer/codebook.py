@@ -9,6 +9,7 @@ Legend: N sequences, T tokens, D width, K vectors of all books, B books.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -50,10 +51,40 @@ class AdditiveCodebook(nn.Module):
         return read_NTD + change_NTD
 
     def _nearest(self, read_NTD: Tensor, section: int, tokens: range) -> Tensor:
-        """The nearest tokens of one section, by matching pursuit.
+        """The nearest tokens of one section, with whichever of the alternatives comes closest."""
+        books, alternatives = self.config.sections[section], self.config.alternatives
+        grouped = {book for alternative in alternatives for book in alternative}
+        always = [book for book in books if book in self.config.required]
+        free = [book for book in books if book not in grouped]
+        # A section without some of these books has fewer alternatives.
+        possible = dict.fromkeys(tuple(b for b in each if b in books) for each in alternatives)
+        found = [
+            self._pursue(read_NTD, section, tokens, [*always, *each], [*free, *each])
+            for each in possible
+        ]
+        sums, errors = zip(*found, strict=True)
+        best_N = torch.stack(errors).argmin(0)
+        rows_N = torch.arange(len(best_N), device=best_N.device)
+        sum_N1D = torch.stack(sums)[best_N, rows_N][:, None]
+        own_TD = self.token_vectors[tokens.start : tokens.stop].float()
+        return F.layer_norm(sum_N1D + own_TD, (own_TD.shape[1],))
+
+    def _pursue(
+        self,
+        read_NTD: Tensor,
+        section: int,
+        tokens: range,
+        required: Sequence[int],
+        books: Sequence[int],
+    ) -> tuple[Tensor, Tensor]:
+        """The nearest sum of vectors of some books, by matching pursuit.
 
         Required books come first. Then that vector is added, time after time, which brings the sum
         closest, as long as one does.
+
+        Returns:
+            the sums, each divided by the root of its number of vectors, [N, D], and their squared
+            distance, [N].
         """
         vectors_KD, book_K = self.vectors.float(), self._book_of_vectors()
         own_TD = self.token_vectors[tokens.start : tokens.stop].float()
@@ -61,8 +92,6 @@ class AdditiveCodebook(nn.Module):
         sum_ND = self.section_vectors[section].float().expand_as(mean_ND)
         number_N1 = torch.ones_like(mean_ND[:, :1])
         error_N = (mean_ND - sum_ND).square().sum(1)
-        books = self.config.sections[section]
-        required = [book for book in books if book in self.config.required]
         is_left_NB = torch.zeros(
             len(read_NTD), len(self.config.sizes), dtype=torch.bool, device=read_NTD.device
         )
@@ -82,8 +111,7 @@ class AdditiveCodebook(nn.Module):
             number_N1 = number_N1 + takes_N1
             error_N = torch.where(takes_N1[:, 0], least_N, error_N)
             is_left_NB[rows_N, book_K[chosen_N]] &= ~takes_N1[:, 0]
-        sum_N1D = (sum_ND * number_N1.rsqrt())[:, None]
-        return F.layer_norm(sum_N1D + own_TD, (own_TD.shape[1],))
+        return sum_ND * number_N1.rsqrt(), error_N
 
     def _book_of_vectors(self) -> Tensor:
         """The book of each vector, [K]."""

@@ -73,6 +73,7 @@ class Facts:
             gives any; empty where it does not.
         sketcher: of the images, if what they show follows from what is told of them.
         always: the last words of the facts that every image has.
+        alternatives: last words of facts that go together; at a place those of one alternative do.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -83,6 +84,7 @@ class Facts:
     figures_of: Callable[[Drawable], list[list[int]]] | None = None
     sketcher: Sketcher | None = None
     always: tuple[str, ...] = ()
+    alternatives: tuple[tuple[str, ...], ...] = ((),)
 
     @property
     def num_values(self) -> list[int]:

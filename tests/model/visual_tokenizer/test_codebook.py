@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -69,6 +71,27 @@ def test_a_required_book_always_tells_something(codebook: AdditiveCodebook) -> N
     candidates = [_tokens(codebook, [index, 42], [1], [2])[0] for index in range(40)]
     distances = [(found_1TD[0, 0] - each).abs().max() for each in candidates]
     assert min(distances) < 1e-5
+
+
+def test_books_of_one_alternative_are_told_together_and_of_no_other(
+    codebook: AdditiveCodebook,
+) -> None:
+    # Vectors 40 to 44 are of book 1, 45 to 47 of book 2; the first section may hold both.
+    sections = ((0, 1, 2), (0,), (0,))
+    codebook.config = replace(_BOOKS, sections=sections, alternatives=((), (1,), (2,)))
+    first_TD = _tokens(codebook, [7, 42], [39], [12])
+    second_TD = _tokens(codebook, [7, 46], [39], [12])
+    mixed_2TD = torch.stack([torch.lerp(first_TD, second_TD, share) for share in (0.4, 0.6)])
+    expected_2TD = torch.stack([first_TD, second_TD])
+    torch.testing.assert_close(codebook(mixed_2TD), expected_2TD, atol=1e-5, rtol=0)
+    # Half of two books that go together is completed, or left out.
+    codebook.config = replace(codebook.config, alternatives=((), (1, 2)))
+    both_TD, neither_TD = (_tokens(codebook, chosen, [39], [12]) for chosen in ([7, 42, 46], [7]))
+    mixed_2TD = torch.stack(
+        [torch.lerp(both_TD, first_TD, 0.3), torch.lerp(neither_TD, first_TD, 0.3)]
+    )
+    expected_2TD = torch.stack([both_TD, neither_TD])
+    torch.testing.assert_close(codebook(mixed_2TD), expected_2TD, atol=1e-5, rtol=0)
 
 
 def test_gradients_pass_straight_through(codebook: AdditiveCodebook) -> None:

@@ -55,6 +55,7 @@ def codebook_of(facts: Facts) -> CodebookConfig:
         sizes=tuple(len(keys) for keys in books.values()),
         sections=tuple(tuple(place) for place in places),
         required=tuple(index for index, book in enumerate(books) if book in facts.always),
+        alternatives=tuple(tuple(map(list(books).index, names)) for names in facts.alternatives),
     )
 
 

@@ -50,6 +50,16 @@ _ITEM: dict[str, tuple[str, ...]] = {
     "side": SIDES,
     **_LOOK,
 }
+# What is told of nothing, of things, of a story's hero, and of animals with a part of a look.
+_TOGETHER = (
+    (),
+    ("number", "size"),
+    ("role",),
+    ("role", "pattern"),
+    ("role", "pattern", "colour"),
+    ("role", "pattern", "token"),
+    ("role", "pattern", "colour", "token"),
+)
 _SETTING: dict[str, tuple[str, ...]] = {
     "place": tuple(PLACES),
     "time": TIMES,
@@ -219,4 +229,5 @@ TOLD = replace(
     _facts(NUM_ITEMS, _told_by_place),
     sketcher=StorybookSketcher(),
     always=(WHAT, "time", "weather"),
+    alternatives=_TOGETHER,
 )
