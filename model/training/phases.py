@@ -41,7 +41,6 @@ from model.training.parameters import LowRankAdapter
 from model.training.recipe import Phase, Recipe
 from model.training.targets.chat import ChatTargets
 from model.training.trainer import Objective, Trainer, TrainerConfig, multiplies_bfloat16
-from model.training.weights.start import fetch_parts
 from model.training.world.world import ExampleMaker, SegmentedWorld
 
 _ENCODER_IMAGES = 500
@@ -214,7 +213,6 @@ def _sketch(model: MMInterleaved, processor: Processor, recipe: Recipe, phase: P
         raise ConfigError(
             f"the image perceiver of {model.config.name!r} has no three composing layers"
         )
-    fetch_parts(perceiver)
     mixture = _mixture(recipe, phase)
     return SketchObjective(model, phase, mixture, recipe.world.told, recipe.seed, recipe.workers)
 

@@ -25,6 +25,7 @@ _OPEN_GATE = 0.5
 _WIDTH = 0.02
 _SHARPNESS = 2.5
 _SLOW = 0.01  # Radians a token: a turn that leaves neighbouring sentences comparable.
+_FETCHING_LAYER = 2  # Among the composing layers.
 _FETCHING = 2.1  # A logit of about 8 for a vector that is a quarter of what a token holds.
 _LIKENESS = 12.0  # The logit of a token with itself in a head that matches.
 
@@ -89,7 +90,10 @@ def initialise_around(model: MMInterleaved, width: float = _WIDTH) -> None:
     context, they hardly ever learn to differ.
     """
     nn.init.normal_(model.soi_token, std=width)
-    spread_queries(model.image_decoder.perceiver_resampler, _SHARPNESS)
+    perceiver = model.image_decoder.perceiver_resampler
+    spread_queries(perceiver, _SHARPNESS)
+    if len(perceiver.composing_layers) > _FETCHING_LAYER:
+        fetch_parts(perceiver)
 
 
 @torch.no_grad()
@@ -99,7 +103,7 @@ def fetch_parts(perceiver: PerceiverResampler) -> None:
     Queries read the vector of the own cell, keys that of a part's cell, which is that vector turned
     (`targets.image_tokens.sketches`).
     """
-    _, _, layer, *_ = perceiver.composing_layers
+    layer = perceiver.composing_layers[_FETCHING_LAYER]
     assert isinstance(layer, QFormerLayer)
     attention = layer.attention.attention
     width = attention.query.in_features

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from model.config.presets import preset
 from model.mm_interleaved import MMInterleaved
+from model.processor import Processor
 from model.training.data.mixture import Mixture
 from model.training.objectives.decoder.sketching import SketchObjective
-from model.training.recipe import Phase
+from model.training.phases import _sketch
+from model.training.recipe import Phase, Recipe
 from model.training.targets.image_tokens.codes import cell_vectors
 from model.training.targets.image_tokens.sketches import (
     PartTargets,
@@ -25,7 +27,7 @@ from model.training.targets.image_tokens.sketches import (
     position_loss,
     turn,
 )
-from model.training.weights.start import fetch_parts
+from model.training.weights.start import initialise_around
 from model.training.world.registry import world_of
 
 pytestmark = pytest.mark.usefixtures("storybook_packages")
@@ -78,9 +80,8 @@ def test_parts_are_told_by_their_own_targets(model: MMInterleaved) -> None:
 
 
 def test_each_token_fetches_the_part_at_its_cell(model: MMInterleaved) -> None:
-    perceiver = model.image_decoder.perceiver_resampler
-    fetch_parts(perceiver)
-    layer = perceiver.composing_layers[2]
+    initialise_around(model)
+    layer = model.image_decoder.perceiver_resampler.composing_layers[2]
     attention = layer.attention.attention
     cells_TD = cell_vectors(64, attention.query.in_features)
     scores_TT = attention.query(cells_TD) @ attention.key(cells_TD @ turn(cells_TD.shape[1])).T
@@ -91,6 +92,15 @@ def test_each_token_fetches_the_part_at_its_cell(model: MMInterleaved) -> None:
     by_chance = fetch_loss(layer, 0 * positions_NTD, targets)
     assert loss < by_chance[0]
     assert fetched > 5 * by_chance[1]
+
+
+def test_a_phase_goes_on_with_the_layers_that_are_there(
+    model: MMInterleaved, processor: Processor
+) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    recipe = Recipe("micro", world_of("storybook"))
+    _sketch(model, processor, recipe, Phase("sketch"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def _parts(model: MMInterleaved) -> PartTargets:
