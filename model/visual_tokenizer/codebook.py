@@ -56,28 +56,23 @@ class AdditiveCodebook(nn.Module):
         grouped = {book for alternative in alternatives for book in alternative}
         always = [book for book in books if book in self.config.required]
         free = [book for book in books if book not in grouped]
+        own_TD = self.token_vectors[tokens.start : tokens.stop].float()
+        mean_ND = (read_NTD * 2**0.5 - own_TD).mean(1)
         # A section without some of these books has fewer alternatives.
         possible = dict.fromkeys(tuple(b for b in each if b in books) for each in alternatives)
         found = [
-            self._pursue(read_NTD, section, tokens, [*always, *each], [*free, *each])
-            for each in possible
+            self._pursue(mean_ND, section, [*always, *each], [*free, *each]) for each in possible
         ]
         sums, errors = zip(*found, strict=True)
         best_N = torch.stack(errors).argmin(0)
         rows_N = torch.arange(len(best_N), device=best_N.device)
         sum_N1D = torch.stack(sums)[best_N, rows_N][:, None]
-        own_TD = self.token_vectors[tokens.start : tokens.stop].float()
         return F.layer_norm(sum_N1D + own_TD, (own_TD.shape[1],))
 
     def _pursue(
-        self,
-        read_NTD: Tensor,
-        section: int,
-        tokens: range,
-        required: Sequence[int],
-        books: Sequence[int],
+        self, mean_ND: Tensor, section: int, required: Sequence[int], books: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """The nearest sum of vectors of some books, by matching pursuit.
+        """The sum of some books' vectors nearest to a section's mean, by matching pursuit.
 
         Required books come first. Then that vector is added, time after time, which brings the sum
         closest, as long as one does.
@@ -87,16 +82,14 @@ class AdditiveCodebook(nn.Module):
             distance, [N].
         """
         vectors_KD, book_K = self.vectors.float(), self._book_of_vectors()
-        own_TD = self.token_vectors[tokens.start : tokens.stop].float()
-        mean_ND = (read_NTD * 2**0.5 - own_TD).mean(1)
         sum_ND = self.section_vectors[section].float().expand_as(mean_ND)
         number_N1 = torch.ones_like(mean_ND[:, :1])
         error_N = (mean_ND - sum_ND).square().sum(1)
         is_left_NB = torch.zeros(
-            len(read_NTD), len(self.config.sizes), dtype=torch.bool, device=read_NTD.device
+            len(mean_ND), len(self.config.sizes), dtype=torch.bool, device=mean_ND.device
         )
         is_left_NB[:, list(books)] = True
-        rows_N = torch.arange(len(read_NTD), device=read_NTD.device)
+        rows_N = torch.arange(len(mean_ND), device=mean_ND.device)
         for step in range(len(books)):
             candidates_NB = is_left_NB.clone()
             if step < len(required):
